@@ -1,0 +1,130 @@
+"""JAX: gradients of a traced function, compiled.
+
+JAX computes in 32 bits unless its global `jax_enable_x64` flag says otherwise. That flag is the user's: here every
+operation runs inside the `jax.enable_x64` context manager, which sets the precision for this thread and puts it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Run, Step, ValueAndGrad, checked_dtype
+from gdcompare.problem import Problem
+
+
+@final
+@dataclass(frozen=True)
+class JaxBackend(Backend[jax.Array]):
+    """The loss formula traced, differentiated and compiled; a chunk of a descent is one compiled program.
+
+    `device` is a platform, with a number if there are several: `"cpu"`, `"gpu"`, `"gpu:1"`.
+    """
+
+    dtype: Precision = "float64"
+    device: str | None = None
+    name: ClassVar[str] = "jax"
+    xp: ClassVar[Any] = jnp
+
+    def __post_init__(self) -> None:
+        checked_dtype(self.dtype)
+        self._device()
+
+    def asarray(self, values: ArrayLike) -> jax.Array:
+        """A copy on the device in this dtype; integers stay integers."""
+        array = np.asarray(values)
+        with self._precision():
+            return jnp.array(array, dtype=None if array.dtype.kind in "iu" else self.dtype, device=self._device())
+
+    def to_numpy(self, array: jax.Array) -> NDArray[Any]:
+        """Bring the array to the host; NumPy's copy waits for the computation."""
+        return np.array(array)
+
+    def value_and_grad(self, problem: Problem) -> ValueAndGrad[jax.Array]:
+        """`jit(value_and_grad)` of the mean loss."""
+
+        def mean(
+            params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            with self._precision():
+                return _value_and_grad(problem, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+
+        return mean
+
+    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[jax.Array]:
+        """`jit(vmap(grad))` of the loss of one sample; with weights, row i times `n w_i / sum w`."""
+
+        def rows(
+            params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
+        ) -> dict[str, jax.Array]:
+            with self._precision():
+                return _per_sample_grad(problem, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+
+        return rows
+
+    def scan(self, step: Step[jax.Array]) -> Run[jax.Array]:
+        """One compiled `lax.scan`; equal steps and equal shapes share one compilation."""
+
+        def run(state: Any, inputs: tuple[jax.Array, ...], constants: Any) -> tuple[Any, Sequence[jax.Array]]:
+            with self._precision():
+                return _scan(step, state, inputs, constants)  # type: ignore[no-any-return]
+
+        return run
+
+    def environment(self) -> dict[str, str]:
+        """JAX's version, device, and the switches that change its rounding."""
+        return {
+            "jax": jax.__version__,
+            "device": (self._device() or jax.devices()[0]).device_kind,
+            "jax_enable_x64 outside": str(jax.config.jax_enable_x64),
+            "default matmul precision": str(jax.config.jax_default_matmul_precision),
+        }
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return jax.enable_x64(self.dtype == "float64")  # type: ignore[no-any-return]
+
+    def _device(self) -> jax.Device | None:
+        if self.device is None:
+            return None
+        platform, _, number = self.device.partition(":")
+        try:
+            return jax.devices(platform)[int(number or 0)]
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ValueError(f"backend 'jax' has no device {self.device!r}: {error}") from None
+
+
+# The problem and the step are static: hashable values, part of the key under which JAX keeps what it compiled.
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_grad(problem: Problem, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    def mean_loss(params: Any) -> Any:
+        losses = problem.per_sample_losses(jnp, params, features, targets)
+        return jnp.mean(losses) if weights is None else weights @ losses / jnp.sum(weights)
+
+    return jax.value_and_grad(mean_loss)(params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _per_sample_grad(problem: Problem, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    def loss_of_one(params: Any, row: Any, target: Any) -> Any:
+        return problem.per_sample_losses(jnp, params, row[None], target[None])[0]
+
+    gradients = jax.vmap(jax.grad(loss_of_one), in_axes=(None, 0, 0))(params, features, targets)
+    if weights is None:
+        return gradients
+    scale = weights * (len(weights) / jnp.sum(weights))
+    return {name: scale.reshape(-1, *[1] * (each.ndim - 1)) * each for name, each in gradients.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _scan(step: Step[Any], state: Any, inputs: Any, constants: Any) -> Any:
+    return jax.lax.scan(lambda state, row: step(state, row, constants), state, inputs)

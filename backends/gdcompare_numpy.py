@@ -1,0 +1,98 @@
+"""NumPy: gradients derived by hand. The derivations stand in the problems; here they are only evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import (
+    Backend,
+    Params,
+    PerSampleGrad,
+    Precision,
+    Run,
+    Step,
+    ValueAndGrad,
+    checked_dtype,
+    eager_scan,
+)
+from gdcompare.problem import Problem
+
+Array = NDArray[Any]
+
+
+@final
+@dataclass(frozen=True)
+class NumpyBackend(Backend[Array]):
+    """The problem's hand-derived formulas, evaluated with NumPy on the CPU."""
+
+    dtype: Precision = "float64"
+    device: str | None = None
+    name: ClassVar[str] = "numpy"
+    xp: ClassVar[Any] = np
+
+    def __post_init__(self) -> None:
+        checked_dtype(self.dtype)
+        if self.device not in (None, "cpu"):
+            raise ValueError(f"backend 'numpy' has no device {self.device!r}; it runs on 'cpu'")
+
+    def asarray(self, values: ArrayLike) -> Array:
+        """A copy in this dtype; integers stay integers."""
+        array = np.array(values)
+        return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
+
+    def to_numpy(self, array: Array) -> Array:
+        """A copy of the array itself."""
+        return np.array(array)
+
+    def value_and_grad(self, problem: Problem) -> ValueAndGrad[Array]:
+        """The problem's `value_and_gradient`; with weights, the weighted mean of its per-sample formulas."""
+
+        def mean(
+            params: Params[Array], features: Array, targets: Array, weights: Array | None = None
+        ) -> tuple[Array, dict[str, Array]]:
+            if weights is None:
+                return problem.value_and_gradient(np, params, features, targets)
+            shares = weights / np.sum(weights)  # w_i / sum w
+            losses = problem.per_sample_losses(np, params, features, targets)
+            gradients = problem.per_sample_gradients(np, params, features, targets)
+            return shares @ losses, {name: np.tensordot(shares, each, axes=1) for name, each in gradients.items()}
+
+        return mean
+
+    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[Array]:
+        """The problem's `per_sample_gradients`; with weights, row i times `n w_i / sum w`."""
+
+        def rows(
+            params: Params[Array], features: Array, targets: Array, weights: Array | None = None
+        ) -> dict[str, Array]:
+            gradients = problem.per_sample_gradients(np, params, features, targets)
+            if weights is None:
+                return gradients
+            scale = weights * (len(weights) / np.sum(weights))
+            return {name: scale.reshape(-1, *[1] * (each.ndim - 1)) * each for name, each in gradients.items()}
+
+        return rows
+
+    def scan(self, step: Step[Array]) -> Run[Array]:
+        """A Python loop; overflow in a diverging descent is its own stop reason, not a warning."""
+        loop = eager_scan(step, _stack)
+
+        def run(state: Any, inputs: tuple[Array, ...], constants: Any) -> tuple[Any, Sequence[Array]]:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return loop(state, inputs, constants)
+
+        return run
+
+    def environment(self) -> dict[str, str]:
+        """NumPy's version and the BLAS behind `@`."""
+        blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+        return {"numpy": np.__version__, "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+
+
+def _stack(records: Sequence[Array]) -> Array:
+    return np.asarray(records)

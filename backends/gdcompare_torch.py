@@ -1,0 +1,120 @@
+"""PyTorch: gradients by reverse-mode differentiation on a tape, `torch.autograd`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import (
+    Backend,
+    Params,
+    PerSampleGrad,
+    Precision,
+    Run,
+    Step,
+    ValueAndGrad,
+    checked_dtype,
+    eager_scan,
+)
+from gdcompare.problem import Problem
+
+
+@final
+@dataclass(frozen=True)
+class TorchBackend(Backend[torch.Tensor]):
+    """The loss formula recorded on a tape and differentiated backwards.
+
+    `per_sample` chooses how per-sample gradients are made: `"vmap"`, one vectorised pass of
+    `torch.func.vmap(torch.func.grad(...))`, or `"loop"`, one backward pass for each sample.
+    """
+
+    dtype: Precision = "float64"
+    device: str | None = None
+    per_sample: Literal["vmap", "loop"] = "vmap"
+    name: ClassVar[str] = "torch"
+    xp: ClassVar[Any] = xp
+
+    def __post_init__(self) -> None:
+        checked_dtype(self.dtype)
+        if self.per_sample not in ("vmap", "loop"):
+            raise ValueError(f"unknown per_sample {self.per_sample!r}; known: vmap, loop")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA raises AssertionError
+            raise ValueError(f"backend 'torch' has no device {self.device!r}: {error}") from None
+
+    def asarray(self, values: ArrayLike) -> torch.Tensor:
+        """A copy on the device in this dtype; integers stay integers."""
+        array = np.asarray(values)
+        dtype = None if array.dtype.kind in "iu" else getattr(torch, self.dtype)
+        return torch.tensor(array, dtype=dtype, device=self.device)
+
+    def to_numpy(self, array: torch.Tensor) -> NDArray[Any]:
+        """Bring the tensor to the host; copying waits for the device."""
+        return np.array(array.detach().cpu().numpy())
+
+    def value_and_grad(self, problem: Problem) -> ValueAndGrad[torch.Tensor]:
+        """One forward pass on the tape, one `torch.autograd.grad`."""
+
+        def mean(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            weights: torch.Tensor | None = None,
+        ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            with torch.enable_grad():
+                leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+                losses = problem.per_sample_losses(xp, leaves, features, targets)
+                loss = losses.mean() if weights is None else weights @ losses / weights.sum()
+                gradients = torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True)
+            return loss.detach(), dict(zip(leaves, gradients, strict=True))
+
+        return mean
+
+    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[torch.Tensor]:
+        """By `vmap` or by the plain loop; with weights, row i times `n w_i / sum w`."""
+
+        def loss_of_one(params: Params[torch.Tensor], row: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            loss: torch.Tensor = problem.per_sample_losses(xp, params, row[None], target[None])[0]
+            return loss
+
+        vectorised = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+        one = self.value_and_grad(problem)
+
+        def rows(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            weights: torch.Tensor | None = None,
+        ) -> dict[str, torch.Tensor]:
+            if self.per_sample == "loop":
+                each = [one(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(len(features))]
+                gradients = {name: torch.stack([gradient[name] for gradient in each]) for name in params}
+            else:
+                gradients = vectorised(dict(params), features, targets)
+            if weights is None:
+                return gradients
+            scale = weights * (len(weights) / weights.sum())
+            return {name: scale.reshape(-1, *[1] * (g.ndim - 1)) * g for name, g in gradients.items()}
+
+        return rows
+
+    def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
+        """A Python loop."""
+        return eager_scan(step, torch.stack)
+
+    def environment(self) -> dict[str, str]:
+        """Torch's version, device, threads, and the switches that change its rounding."""
+        device = torch.empty(0, device=self.device).device
+        return {
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            "torch threads": str(torch.get_num_threads()),
+            "float32 matmul precision": torch.get_float32_matmul_precision(),
+            "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        }

@@ -1,0 +1,151 @@
+"""The seam: everything the suite asks of a way to differentiate.
+
+Requirements that shaped it:
+
+* A backend is a value that is passed in. There is no current backend, and neither importing nor calling one changes
+  its framework's global state.
+* Six members, so that a backend fits in one short file and gets every problem, law, test and benchmark.
+* Arrays stay on the backend's side; NumPy is the common tongue at the border, `asarray` and `to_numpy`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from gdcompare.problem import Problem
+
+ArrayT = TypeVar("ArrayT")
+Precision: TypeAlias = Literal["float32", "float64"]
+
+Params: TypeAlias = Mapping[str, ArrayT]
+Step: TypeAlias = Callable[[Any, tuple[ArrayT, ...], Any], tuple[Any, tuple[ArrayT, ...]]]
+Run: TypeAlias = Callable[[Any, tuple[ArrayT, ...], Any], tuple[Any, Sequence[ArrayT]]]
+
+
+class ValueAndGrad(Protocol[ArrayT]):
+    """`f(params, features, targets, weights=None) -> (loss, {name: gradient})`, means over the rows given."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self, params: Params[ArrayT], features: ArrayT, targets: ArrayT, weights: ArrayT | None = None
+    ) -> tuple[ArrayT, dict[str, ArrayT]]: ...
+
+
+class PerSampleGrad(Protocol[ArrayT]):
+    """`f(params, features, targets, weights=None) -> {name: (n, *shape)}`, whose mean over the rows is the gradient."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self, params: Params[ArrayT], features: ArrayT, targets: ArrayT, weights: ArrayT | None = None
+    ) -> dict[str, ArrayT]: ...
+
+
+class Backend(Protocol[ArrayT]):
+    """One way to differentiate a finite sum, in one framework, at one precision, on one device.
+
+    Inherit it openly, mark the class `@final`, and make it a frozen dataclass: two backends with the same settings are
+    then equal, which is how a compiling backend knows that it has seen a computation before.
+
+    Letters: `n` rows, `d` features, `*shape` the shape of a parameter. All floating-point arrays that a backend takes
+    in or gives out have its `dtype`; integer arrays (row numbers) keep their integers.
+    """
+
+    name: ClassVar[str]
+    """The name it is registered under."""
+
+    xp: ClassVar[Any]
+    """The array namespace its formulas run on (the Python array API standard)."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> Precision:
+        """The precision of every floating-point array here."""
+
+    @abstractmethod
+    def asarray(self, values: ArrayLike) -> ArrayT:
+        """Copy `values` to this backend's device; floating-point values take its dtype, integers stay integers."""
+
+    @abstractmethod
+    def to_numpy(self, array: ArrayT) -> NDArray[Any]:
+        """Bring an array back to NumPy, dtype and shape unchanged, when its computation has finished."""
+
+    @abstractmethod
+    def value_and_grad(self, problem: Problem) -> ValueAndGrad[ArrayT]:
+        """`f(params, features, targets, weights=None) -> (loss, {name: gradient of the parameter's shape})`.
+
+        Both are the **mean** over the n rows given, `1/n sum l_i`; with weights (n,) the weighted mean,
+        `sum w_i l_i / sum w_i`. Inputs are left intact.
+        """
+
+    @abstractmethod
+    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[ArrayT]:
+        """`f(params, features, targets, weights=None) -> {name: (n, *shape)}`, one gradient per row.
+
+        There is no 1/n in it: the mean over the rows is the full gradient. With weights, row i is scaled by
+        `n w_i / sum w_i`, so that the same holds for the weighted gradient.
+        """
+
+    @abstractmethod
+    def scan(self, step: Step[ArrayT]) -> Run[ArrayT]:
+        """`run(state, inputs, constants) -> (state, records)`: the loop of the descent.
+
+        `step(state, input, constants) -> (state, record)` is called once for each row of the arrays in the tuple
+        `inputs`, each of shape (steps, ...); `run` returns the last state and the tuple of records, each stacked to
+        (steps, ...). A Python loop where the framework is eager, one compiled program where it can be. `state` and
+        `constants` are dicts and tuples of arrays. `step` must be hashable, and equal to another that does the same.
+        """
+
+
+class DescribesEnvironment(Protocol):
+    """An optional capability beside the seam: a backend that can say what its results depend on."""
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Versions, device and precision switches, by name."""
+
+
+def checked_dtype(dtype: str) -> Precision:
+    """Return `dtype` if the suite works in it; otherwise say in which it does.
+
+    >>> checked_dtype("float16")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown dtype 'float16'; known: float32, float64
+    """
+    for known in get_args(Precision):
+        if dtype == known:
+            return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals
+    raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(get_args(Precision))}")
+
+
+def unit_roundoff(dtype: str) -> float:
+    """Return u, half the distance from 1 to the next float: the largest relative error of one rounding.
+
+    >>> unit_roundoff("float64") == 2.0**-53
+    True
+    """
+    return float(np.finfo(checked_dtype(dtype)).eps) / 2
+
+
+def eager_scan(step: Step[ArrayT], stack: Callable[[Sequence[ArrayT]], ArrayT]) -> Run[ArrayT]:
+    """Return the `run` of `Backend.scan` for a framework that computes as it goes: a Python loop.
+
+    >>> run = eager_scan(lambda total, row, scale: (total + scale * row[0], (total,)), np.asarray)
+    >>> state, (totals,) = run(0.0, (np.array([1.0, 2.0, 3.0]),), 10.0)
+    >>> float(state), totals.tolist()
+    (60.0, [0.0, 10.0, 30.0])
+    """
+
+    def run(state: Any, inputs: tuple[ArrayT, ...], constants: Any) -> tuple[Any, Sequence[ArrayT]]:
+        records = []
+        for row in zip(*cast("tuple[Iterable[ArrayT], ...]", inputs), strict=True):
+            state, record = step(state, row, constants)
+            records.append(record)
+        return state, tuple(map(stack, zip(*records, strict=True)))
+
+    return run

@@ -1,0 +1,81 @@
+"""One call for the gradient of a problem, whichever backend computes it: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import Backend
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.registry import as_backend, as_problem
+
+
+def value_and_grad(
+    problem: str | Problem,
+    data: Dataset,
+    params: Mapping[str, ArrayLike],
+    backend: str | Backend[Any],
+    weights: ArrayLike | None = None,
+) -> tuple[float, dict[str, NDArray[Any]]]:
+    """Return the loss and its gradient, `{name: array of the parameter's shape}`.
+
+    Both are means over the n samples, `1/n sum l_i`; with weights (n,) the weighted mean, `sum w_i l_i / sum w_i`.
+
+    >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
+    >>> loss, gradient = value_and_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
+    >>> loss, gradient["theta_1"].tolist()
+    (5.0, [-10.0])
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    arguments = backend_arguments(problem, data, params, backend, weights)
+    loss, gradient = backend.value_and_grad(problem)(*arguments)
+    return float(backend.to_numpy(loss)), {name: backend.to_numpy(value) for name, value in gradient.items()}
+
+
+def per_sample_grad(
+    problem: str | Problem,
+    data: Dataset,
+    params: Mapping[str, ArrayLike],
+    backend: str | Backend[Any],
+    weights: ArrayLike | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Return one gradient per sample, `{name: (n, *shape)}`; their mean over the rows is the full gradient.
+
+    >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
+    >>> gradients = per_sample_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
+    >>> gradients["theta_1"].tolist()
+    [[-2.0], [-18.0]]
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    arguments = backend_arguments(problem, data, params, backend, weights)
+    return {name: backend.to_numpy(value) for name, value in backend.per_sample_grad(problem)(*arguments).items()}
+
+
+def backend_arguments(
+    problem: Problem,
+    data: Dataset,
+    params: Mapping[str, ArrayLike],
+    backend: Backend[Any],
+    weights: ArrayLike | None = None,
+) -> tuple[Any, ...]:
+    """Return (params, features, targets, weights) as the backend's arrays, all checked."""
+    check_targets(problem, data)
+    checked = check_parameters(problem, data, params)
+    return (
+        {name: backend.asarray(value) for name, value in checked.items()},
+        backend.asarray(data.features),
+        backend.asarray(data.targets),
+        None if weights is None else backend.asarray(_checked_weights(weights, len(data))),
+    )
+
+
+def _checked_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
+    checked = np.asarray(weights, dtype=np.float64)
+    if checked.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one for each row, not {checked.shape}")
+    if not np.all(np.isfinite(checked)) or np.any(checked < 0) or np.sum(checked) <= 0:
+        raise ValueError("weights must be finite, none negative, and not all zero")
+    return checked

@@ -1,0 +1,1 @@
+"""The library of problems, one file each, registered under the entry points `gdcompare.problems`."""

@@ -1,0 +1,179 @@
+"""Names of backends and problems, and what they stand for.
+
+Both are found through entry points, so that whoever installs a package adds to them; reading the names imports nothing.
+Only a framework that is not installed counts as unavailable. Any other error while importing a backend is a bug, and
+shows itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gdcompare.backend import Backend, checked_dtype
+from gdcompare.problem import Problem
+
+BACKENDS = "gdcompare.backends"
+PROBLEMS = "gdcompare.problems"
+
+
+class BackendUnavailableError(ImportError):
+    """A backend is registered, but the framework that it needs is not installed."""
+
+
+def registered_backends() -> list[str]:
+    """Return the names of all registered backends, installed or not, in alphabetical order."""
+    return sorted(entry_points(group=BACKENDS).names)
+
+
+def backend_names() -> list[str]:
+    """Return the names of the backends whose framework is installed, in alphabetical order; imports none.
+
+    >>> "numpy" in backend_names()
+    True
+    """
+    return [name for name in registered_backends() if not _missing(_entry_point(BACKENDS, "backend", name))]
+
+
+def problem_names() -> list[str]:
+    """Return the names of the registered problems, in alphabetical order.
+
+    >>> problem_names()
+    ['linear-regression', 'logistic-regression']
+    """
+    return sorted(entry_points(group=PROBLEMS).names)
+
+
+def load_backend(name: str, dtype: str = "float64", device: str | None = None, **options: Any) -> Backend[Any]:
+    """Return a backend by its name, or from a file as `"path/to/file.py:ClassName"`.
+
+    `options` go to the backend's constructor; torch takes `per_sample="loop"`.
+
+    Raises LookupError for an unknown name, BackendUnavailableError where the framework is missing, ValueError for a
+    dtype or device that it does not have.
+
+    >>> load_backend("numpy", dtype="float32")
+    NumpyBackend(dtype='float32', device=None)
+    >>> load_backend("tensor")
+    Traceback (most recent call last):
+    ...
+    LookupError: unknown backend 'tensor'; registered: jax, numpy, torch
+    """
+    precision = checked_dtype(dtype)
+    if (from_file := _from_file(name)) is not None:
+        backend = from_file(dtype=precision, device=device, **options)
+        _must_have(backend, name, "Backend", ("asarray", "to_numpy", "value_and_grad", "per_sample_grad", "scan"))
+        return backend  # type: ignore[no-any-return]
+    entry_point = _entry_point(BACKENDS, "backend", name)
+    try:
+        backend_class = entry_point.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("gdcompare"):
+            raise
+        raise BackendUnavailableError(_how_to_install(entry_point, error.name or "a module")) from error
+    return backend_class(dtype=precision, device=device, **options)  # type: ignore[no-any-return]
+
+
+def load_problem(name: str) -> Problem:
+    """Return a problem by its name, or from a file as `"path/to/file.py:ClassName"`.
+
+    >>> load_problem("linear-regression")
+    LinearRegression()
+    """
+    problem_class = _from_file(name)
+    if problem_class is None:
+        problem_class = _entry_point(PROBLEMS, "problem", name).load()
+    problem = problem_class()
+    needed = ("parameter_shapes", "per_sample_losses", "per_sample_gradients", "value_and_gradient")
+    _must_have(problem, name, "Problem", needed)
+    return problem  # type: ignore[no-any-return]
+
+
+def as_backend(backend: str | Backend[Any], dtype: str = "float64") -> Backend[Any]:
+    """Return the backend itself, or the one that the name stands for."""
+    return load_backend(backend, dtype) if isinstance(backend, str) else backend
+
+
+def as_problem(problem: str | Problem) -> Problem:
+    """Return the problem itself, or the one that the name stands for."""
+    return load_problem(problem) if isinstance(problem, str) else problem
+
+
+def how_to_install(name: str) -> str | None:
+    """Return the line that says how to install what a registered backend lacks, or None if it lacks nothing."""
+    entry_point = _entry_point(BACKENDS, "backend", name)
+    missing = _missing(entry_point)
+    return _how_to_install(entry_point, missing[0]) if missing else None
+
+
+def _entry_point(group: str, kind: str, name: str) -> EntryPoint:
+    found = entry_points(group=group)
+    if name not in found.names:
+        known = ", ".join(sorted(found.names)) or f"none (is gdcompare installed? entry points {group!r} are empty)"
+        raise LookupError(f"unknown {kind} {name!r}; registered: {known}")
+    return found[name]
+
+
+def _how_to_install(entry_point: EntryPoint, module: str) -> str:
+    package = entry_point.dist.name if entry_point.dist else "gdcompare"
+    wanted = f"{package}[{','.join(entry_point.extras)}]" if entry_point.extras else module
+    return f"backend {entry_point.name!r} needs {module!r}: pip install '{wanted}'"
+
+
+def _missing(entry_point: EntryPoint) -> list[str]:
+    """Return the distributions that the entry point's extras ask for and that are not installed."""
+    lines = (entry_point.dist.requires or []) if entry_point.dist else []
+    missing = []
+    for extra in entry_point.extras:
+        for line in lines:
+            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", line):
+                name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+                try:
+                    distribution(name)
+                except PackageNotFoundError:
+                    missing.append(name)
+    return missing
+
+
+def _from_file(name: str) -> Any:
+    """Return the class that `path/to/file.py:ClassName` names, or None if the name has no such form."""
+    path, separator, class_name = name.rpartition(":")
+    if not separator or not path.endswith(".py"):
+        if name.endswith(".py"):
+            raise LookupError(f"{name!r} names a file but no class; write {name + ':ClassName'!r}")
+        return None
+    if not Path(path).is_file():
+        raise LookupError(f"there is no file {path!r}")
+    module = _load_module(Path(path).resolve())
+    if not hasattr(module, class_name):
+        classes = sorted(key for key, value in vars(module).items() if isinstance(value, type))
+        raise LookupError(f"{path!r} has no class {class_name!r}; it has: {', '.join(classes) or 'none'}")
+    return getattr(module, class_name)
+
+
+def _load_module(path: Path) -> ModuleType:
+    """Load a file once: a second load would make classes that are not equal to the first ones."""
+    name = "gdcompare_file_" + re.sub(r"\W", "_", str(path))
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up by name
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _must_have(thing: object, name: str, kind: str, members: tuple[str, ...]) -> None:
+    lacking = [member for member in members if not hasattr(thing, member)]
+    if lacking:
+        raise LookupError(f"{name!r} is no {kind}: it lacks {', '.join(lacking)}")
