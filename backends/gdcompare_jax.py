@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Run, Step, ValueAndGrad, checked_dtype
+from gdcompare.backend import Backend, Inputs, Params, PerSampleGrad, Precision, Run, Step, ValueAndGrad, checked_dtype
 from gdcompare.problem import Problem
 
 
@@ -40,13 +40,12 @@ class JaxBackend(Backend[jax.Array]):
 
     def asarray(self, values: ArrayLike) -> jax.Array:
         """A copy on the device in this dtype; integers stay integers."""
-        array = np.asarray(values)
-        with self._precision():
-            return jnp.array(array, dtype=None if array.dtype.kind in "iu" else self.dtype, device=self._device())
+        with self._precision():  # the copy is our own, so JAX may use it in place
+            return jnp.asarray(self._cast(np.array(values)), device=self._device())
 
     def to_numpy(self, array: jax.Array) -> NDArray[Any]:
-        """Bring the array to the host; NumPy's copy waits for the computation."""
-        return np.array(array)
+        """Bring the array to the host, which waits for the computation."""
+        return np.asarray(array)
 
     def value_and_grad(self, problem: Problem) -> ValueAndGrad[jax.Array]:
         """`jit(value_and_grad)` of the mean loss."""
@@ -73,9 +72,9 @@ class JaxBackend(Backend[jax.Array]):
     def scan(self, step: Step[jax.Array]) -> Run[jax.Array]:
         """One compiled `lax.scan`; equal steps and equal shapes share one compilation."""
 
-        def run(state: Any, inputs: tuple[jax.Array, ...], constants: Any) -> tuple[Any, Sequence[jax.Array]]:
-            with self._precision():
-                return _scan(step, state, inputs, constants)  # type: ignore[no-any-return]
+        def run(state: Any, inputs: Inputs, constants: Any) -> tuple[Any, Sequence[jax.Array]]:
+            with self._precision():  # a compiled function takes NumPy arrays quicker than jnp.asarray does
+                return _scan(step, state, tuple(map(self._cast, inputs)), constants)  # type: ignore[no-any-return]
 
         return run
 
@@ -87,6 +86,9 @@ class JaxBackend(Backend[jax.Array]):
             "jax_enable_x64 outside": str(jax.config.jax_enable_x64),
             "default matmul precision": str(jax.config.jax_default_matmul_precision),
         }
+
+    def _cast(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
 
     def _precision(self) -> AbstractContextManager[None]:
         return jax.enable_x64(self.dtype == "float64")  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
     Backend,
+    Inputs,
     Params,
     PerSampleGrad,
     Precision,
@@ -34,6 +35,7 @@ class NumpyBackend(Backend[Array]):
     device: str | None = None
     name: ClassVar[str] = "numpy"
     xp: ClassVar[Any] = np
+    by_hand: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
@@ -46,8 +48,8 @@ class NumpyBackend(Backend[Array]):
         return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
 
     def to_numpy(self, array: Array) -> Array:
-        """A copy of the array itself."""
-        return np.array(array)
+        """The array itself."""
+        return np.asarray(array)
 
     def value_and_grad(self, problem: Problem) -> ValueAndGrad[Array]:
         """The problem's `value_and_gradient`; with weights, the weighted mean of its per-sample formulas."""
@@ -80,9 +82,9 @@ class NumpyBackend(Backend[Array]):
 
     def scan(self, step: Step[Array]) -> Run[Array]:
         """A Python loop; overflow in a diverging descent is its own stop reason, not a warning."""
-        loop = eager_scan(step, _stack)
+        loop = eager_scan(step, self.asarray, np.asarray)
 
-        def run(state: Any, inputs: tuple[Array, ...], constants: Any) -> tuple[Any, Sequence[Array]]:
+        def run(state: Any, inputs: Inputs, constants: Any) -> tuple[Any, Sequence[Array]]:
             with np.errstate(over="ignore", invalid="ignore"):
                 return loop(state, inputs, constants)
 
@@ -92,7 +94,3 @@ class NumpyBackend(Backend[Array]):
         """NumPy's version and the BLAS behind `@`."""
         blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
         return {"numpy": np.__version__, "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
-
-
-def _stack(records: Sequence[Array]) -> Array:
-    return np.asarray(records)

@@ -56,7 +56,7 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def to_numpy(self, array: torch.Tensor) -> NDArray[Any]:
         """Bring the tensor to the host; copying waits for the device."""
-        return np.array(array.detach().cpu().numpy())
+        return array.detach().cpu().numpy()  # type: ignore[no-any-return]
 
     def value_and_grad(self, problem: Problem) -> ValueAndGrad[torch.Tensor]:
         """One forward pass on the tape, one `torch.autograd.grad`."""
@@ -106,7 +106,7 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
         """A Python loop."""
-        return eager_scan(step, torch.stack)
+        return eager_scan(step, self.asarray, torch.stack)
 
     def environment(self) -> dict[str, str]:
         """Torch's version, device, threads, and the switches that change its rounding."""

@@ -1,6 +1,8 @@
 """One gradient-descent algorithm, three ways to differentiate it, and the proof that they agree."""
 
+from gdcompare import rules
 from gdcompare.backend import Backend
+from gdcompare.descent import Descent, descend
 from gdcompare.gradients import per_sample_grad, value_and_grad
 from gdcompare.problem import Dataset, Problem
 from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
@@ -11,11 +13,14 @@ __all__ = [
     "Backend",
     "BackendUnavailableError",
     "Dataset",
+    "Descent",
     "Problem",
     "backend_names",
+    "descend",
     "load_backend",
     "load_problem",
     "per_sample_grad",
     "problem_names",
+    "rules",
     "value_and_grad",
 ]

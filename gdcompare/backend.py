@@ -26,7 +26,8 @@ Precision: TypeAlias = Literal["float32", "float64"]
 
 Params: TypeAlias = Mapping[str, ArrayT]
 Step: TypeAlias = Callable[[Any, tuple[ArrayT, ...], Any], tuple[Any, tuple[ArrayT, ...]]]
-Run: TypeAlias = Callable[[Any, tuple[ArrayT, ...], Any], tuple[Any, Sequence[ArrayT]]]
+Inputs: TypeAlias = "tuple[NDArray[Any], ...]"
+Run: TypeAlias = Callable[[Any, Inputs, Any], tuple[Any, Sequence[ArrayT]]]
 
 
 class ValueAndGrad(Protocol[ArrayT]):
@@ -61,6 +62,9 @@ class Backend(Protocol[ArrayT]):
     xp: ClassVar[Any]
     """The array namespace its formulas run on (the Python array API standard)."""
 
+    by_hand: ClassVar[bool] = False
+    """Whether it evaluates the problem's hand-derived formulas, rather than differentiate the loss."""
+
     @property
     @abstractmethod
     def dtype(self) -> Precision:
@@ -72,7 +76,10 @@ class Backend(Protocol[ArrayT]):
 
     @abstractmethod
     def to_numpy(self, array: ArrayT) -> NDArray[Any]:
-        """Bring an array back to NumPy, dtype and shape unchanged, when its computation has finished."""
+        """Bring an array back to NumPy, dtype and shape unchanged, when its computation has finished.
+
+        The result may share memory with the array and be read-only.
+        """
 
     @abstractmethod
     def value_and_grad(self, problem: Problem) -> ValueAndGrad[ArrayT]:
@@ -94,10 +101,12 @@ class Backend(Protocol[ArrayT]):
     def scan(self, step: Step[ArrayT]) -> Run[ArrayT]:
         """`run(state, inputs, constants) -> (state, records)`: the loop of the descent.
 
-        `step(state, input, constants) -> (state, record)` is called once for each row of the arrays in the tuple
-        `inputs`, each of shape (steps, ...); `run` returns the last state and the tuple of records, each stacked to
-        (steps, ...). A Python loop where the framework is eager, one compiled program where it can be. `state` and
-        `constants` are dicts and tuples of arrays. `step` must be hashable, and equal to another that does the same.
+        `inputs` is a tuple of NumPy arrays, each (steps, ...); they are brought over as `asarray` would, and
+        `step(state, input, constants) -> (state, record)` is called once for each of their rows. `run` returns the
+        last state and the records, each stacked to (steps, ...). A Python loop where the framework is eager, one
+        compiled program where it can be. `state` and `constants` are dicts and tuples of this backend's arrays. `step`
+        must be hashable, and equal to another that does the same.
+        Fewer records than inputs mean that Ctrl-C cut the loop short.
         """
 
 
@@ -132,20 +141,29 @@ def unit_roundoff(dtype: str) -> float:
     return float(np.finfo(checked_dtype(dtype)).eps) / 2
 
 
-def eager_scan(step: Step[ArrayT], stack: Callable[[Sequence[ArrayT]], ArrayT]) -> Run[ArrayT]:
+def eager_scan(
+    step: Step[ArrayT], asarray: Callable[[ArrayLike], ArrayT], stack: Callable[[Sequence[ArrayT]], ArrayT]
+) -> Run[ArrayT]:
     """Return the `run` of `Backend.scan` for a framework that computes as it goes: a Python loop.
 
-    >>> run = eager_scan(lambda total, row, scale: (total + scale * row[0], (total,)), np.asarray)
+    Interrupted by Ctrl-C, it returns the records so far.
+
+    >>> run = eager_scan(lambda total, row, scale: (total + scale * row[0], (total,)), np.asarray, np.asarray)
     >>> state, (totals,) = run(0.0, (np.array([1.0, 2.0, 3.0]),), 10.0)
     >>> float(state), totals.tolist()
     (60.0, [0.0, 10.0, 30.0])
     """
 
-    def run(state: Any, inputs: tuple[ArrayT, ...], constants: Any) -> tuple[Any, Sequence[ArrayT]]:
+    def run(state: Any, inputs: Inputs, constants: Any) -> tuple[Any, Sequence[ArrayT]]:
+        columns = cast("list[Iterable[ArrayT]]", [asarray(values) for values in inputs])
         records = []
-        for row in zip(*cast("tuple[Iterable[ArrayT], ...]", inputs), strict=True):
-            state, record = step(state, row, constants)
-            records.append(record)
+        try:
+            for row in zip(*columns, strict=True):
+                state, record = step(state, row, constants)
+                records.append(record)
+        except KeyboardInterrupt:
+            if not records:
+                raise
         return state, tuple(map(stack, zip(*records, strict=True)))
 
     return run

@@ -32,7 +32,7 @@ def value_and_grad(
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
     loss, gradient = backend.value_and_grad(problem)(*arguments)
-    return float(backend.to_numpy(loss)), {name: backend.to_numpy(value) for name, value in gradient.items()}
+    return float(backend.to_numpy(loss)), _to_numpy(backend, gradient)
 
 
 def per_sample_grad(
@@ -51,7 +51,7 @@ def per_sample_grad(
     """
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
-    return {name: backend.to_numpy(value) for name, value in backend.per_sample_grad(problem)(*arguments).items()}
+    return _to_numpy(backend, backend.per_sample_grad(problem)(*arguments))
 
 
 def backend_arguments(
@@ -70,6 +70,10 @@ def backend_arguments(
         backend.asarray(data.targets),
         None if weights is None else backend.asarray(_checked_weights(weights, len(data))),
     )
+
+
+def _to_numpy(backend: Backend[Any], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {name: np.array(backend.to_numpy(value)) for name, value in gradients.items()}
 
 
 def _checked_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:

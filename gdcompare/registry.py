@@ -101,7 +101,13 @@ def as_backend(backend: str | Backend[Any], dtype: str = "float64") -> Backend[A
 
 def as_problem(problem: str | Problem) -> Problem:
     """Return the problem itself, or the one that the name stands for."""
-    return load_problem(problem) if isinstance(problem, str) else problem
+    found = load_problem(problem) if isinstance(problem, str) else problem
+    try:
+        hash(found)
+    except TypeError:
+        kind = type(found).__name__
+        raise TypeError(f"problem {kind} cannot be hashed; make it a @dataclass(frozen=True)") from None
+    return found
 
 
 def how_to_install(name: str) -> str | None:

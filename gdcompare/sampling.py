@@ -1,0 +1,77 @@
+"""Which rows feed each step: mini-batches without replacement, every row once an epoch, one stream for all backends."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def steps_per_epoch(n: int, batch_size: int | None) -> int:
+    """Return the number of batches that n rows make, the ragged last one included; None stands for the full batch.
+
+    >>> steps_per_epoch(40, 2), steps_per_epoch(40, 7), steps_per_epoch(40, None)
+    (20, 6, 1)
+    """
+    return 1 if batch_size is None else -(-n // checked_batch_size(n, batch_size))
+
+
+def checked_batch_size(n: int, batch_size: int) -> int:
+    """Return the batch size if it is a whole number from 1 to n.
+
+    >>> checked_batch_size(40, 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch size must be a whole number from 1 to the 40 rows, not 0
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or not 1 <= batch_size <= n:
+        raise ValueError(f"batch size must be a whole number from 1 to the {n} rows, not {batch_size!r}")
+    return int(batch_size)
+
+
+class RowStream:
+    """An endless stream of mini-batches of row numbers.
+
+    Each epoch is a fresh permutation of the n rows cut into batches of b; if b does not divide n, the last batch of
+    each epoch is shorter, and is filled up with rows of weight 0 so that all batches have one shape.
+
+    The stream depends on n, b and the seed alone: not on the backend, nor on how it is taken in pieces. The generator
+    is its own (`numpy.random.default_rng(seed)`).
+
+    >>> rows, weights = RowStream(5, batch_size=2, seed=0).take(3)
+    >>> rows.tolist(), weights.tolist()
+    ([[2, 4], [3, 0], [1, 0]], [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+        self._rows = np.arange(n)
+        self._batch_size = checked_batch_size(n, batch_size)
+        self._generator = np.random.default_rng(seed)
+        self._waiting = np.empty((0, self._batch_size), dtype=np.intp)
+        self._taken = 0
+        spare = -n % self._batch_size
+        self._epoch_weights = np.ones((steps_per_epoch(n, batch_size), self._batch_size))
+        self._epoch_weights[-1, self._batch_size - spare :] = 0
+        self._ragged = spare > 0
+
+    def take(self, steps: int) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
+        """Return the rows (steps, b) of the next batches, and their weights (steps, b), or None if b divides n."""
+        per_epoch = len(self._epoch_weights)
+        epochs = -(-(steps - len(self._waiting)) // per_epoch)
+        if epochs > 0:
+            self._waiting = np.concatenate([self._waiting, self._epochs(epochs)])
+        rows, self._waiting = self._waiting[:steps], self._waiting[steps:]
+        if not self._ragged:
+            return rows, None
+        places = (self._taken + np.arange(steps)) % per_epoch
+        self._taken += steps
+        return rows, self._epoch_weights[places]
+
+    def _epochs(self, count: int) -> NDArray[np.intp]:
+        """Return the batches of the next `count` epochs, (count * steps per epoch, b)."""
+        shuffled = self._generator.permuted(np.tile(self._rows, (count, 1)), axis=1)  # (count, n)
+        spare = self._epoch_weights.size - len(self._rows)
+        return (
+            np.pad(shuffled, [(0, 0), (0, spare)]).reshape(-1, self._batch_size)
+            if spare
+            else shuffled.reshape(-1, self._batch_size)
+        )
