@@ -1,6 +1,6 @@
 """One gradient-descent algorithm, three ways to differentiate it, and the proof that they agree."""
 
-from gdcompare import rules
+from gdcompare import datasets, rules
 from gdcompare.backend import Backend
 from gdcompare.descent import Descent, descend
 from gdcompare.gradients import per_sample_grad, value_and_grad
@@ -16,6 +16,7 @@ __all__ = [
     "Descent",
     "Problem",
     "backend_names",
+    "datasets",
     "descend",
     "load_backend",
     "load_problem",
