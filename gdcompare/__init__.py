@@ -4,7 +4,10 @@ from gdcompare import datasets, rules
 from gdcompare.backend import Backend
 from gdcompare.descent import Descent, descend
 from gdcompare.gradients import per_sample_grad, value_and_grad
+from gdcompare.laws import check_batch_laws
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.verdict import Entry, Report
+from gdcompare.referee.verify import verify
 from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
 
 __version__ = "0.1.0"
@@ -14,8 +17,11 @@ __all__ = [
     "BackendUnavailableError",
     "Dataset",
     "Descent",
+    "Entry",
     "Problem",
+    "Report",
     "backend_names",
+    "check_batch_laws",
     "datasets",
     "descend",
     "load_backend",
@@ -24,4 +30,5 @@ __all__ = [
     "problem_names",
     "rules",
     "value_and_grad",
+    "verify",
 ]

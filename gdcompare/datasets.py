@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.problem import Dataset
+from gdcompare.problem import Dataset, Problem
 
 _Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -137,6 +137,23 @@ def standardise(data: Dataset) -> Dataset:
     varies = (data.features != data.features[0]).any(axis=0)
     deviations = np.where(varies, centred.std(axis=0), 1.0)
     return Dataset(np.where(varies, centred / deviations, 0.0), data.targets, name=data.name)
+
+
+def example(problem: Problem) -> Dataset:
+    """Return data that the problem can run on when none are named: the noisy line, its targets made labels if need be.
+
+    A label is the problem's largest value for the targets above the median, its smallest for the others.
+
+    >>> from gdcompare.problems.logistic_regression import LogisticRegression
+    >>> example(LogisticRegression())
+    Dataset('noisy-line, above the median or not', 40 rows, 1 feature)
+    """
+    line = noisy_line()
+    if problem.target_values is None:
+        return line
+    above = line.targets > np.median(line.targets)
+    labels = np.where(above, max(problem.target_values), min(problem.target_values))
+    return Dataset(line.features, labels, name=f"{line.name}, above the median or not")
 
 
 def names() -> list[str]:

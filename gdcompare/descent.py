@@ -131,7 +131,7 @@ def descend(
     try:
         with _progress_bar(total, progress) as advance:
             for begin in range(0, total, length):
-                inputs = _inputs(rule, batches, np.arange(begin, begin + length))
+                inputs = _inputs(rule, batches, np.minimum(np.arange(begin, begin + length), total - 1))
                 state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
                 norms = after.pop() if step.with_norm else losses
@@ -186,7 +186,7 @@ class _Step:
         direction, memory = self.direction.update(self.backend.xp, gradient, memory, coefficients)
         params = {name: value - rate * direction[name] for name, value in params.items()}
 
-        record = (loss, *params.values())
+        record = (loss, *(params[name] for name in sorted(params)))  # a framework may reorder a dict's keys
         return (params, memory), ((*record, _norm(self.backend.xp, gradient)) if self.with_norm else record)
 
 
@@ -266,9 +266,9 @@ class _Watch:
             if self.loss_change is not None:
                 stops += self._no_change(epoch_losses, self.loss_change)
         if self.gradient_norm is not None:
-            stops += _first(norms[:steps] <= self.gradient_norm, "gradient norm")
+            stops += _first(norms[:steps].astype(np.float64) <= self.gradient_norm, "gradient norm")
         self._seen += steps
-        return min(stops, key=lambda stop: stop[0]) if stops else (steps, None)
+        return min(stops, key=lambda stop: (stop[0], stop[1] == "diverged")) if stops else (steps, None)
 
     def _epoch_losses(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return, for each step, the mean loss over the n rows of the epoch's worth of steps that ends there.
@@ -318,7 +318,7 @@ class _Recorder:
             return
         next_kept = -self._steps % self._every  # loss at the steps 0, k, 2k, ...; parameters likewise, one step on
         self._losses.append(self._own(losses[next_kept : steps : self._every]))
-        for name, values in zip(self._now, after, strict=True):
+        for name, values in zip(sorted(self._now), after, strict=True):
             self._parameters[name].append(self._own(values[(next_kept - 1) % self._every : steps : self._every]))
             self._now[name] = np.array(values[steps - 1])
         self._loss = float(losses[steps - 1])
@@ -374,7 +374,7 @@ def _progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], obj
         *Progress.get_default_columns()[:-1],
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, force_terminal=show),
         transient=True,
     )
     task = bar.add_task("descending", total=total)

@@ -65,8 +65,8 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
     LookupError: unknown backend 'tensor'; registered: jax, numpy, torch
     """
     precision = checked_dtype(dtype)
-    if (from_file := _from_file(name)) is not None:
-        backend = from_file(dtype=precision, device=device, **options)
+    if (found := from_file(name)) is not None:
+        backend = found(dtype=precision, device=device, **options)
         _must_have(backend, name, "Backend", ("asarray", "to_numpy", "value_and_grad", "per_sample_grad", "scan"))
         return backend  # type: ignore[no-any-return]
     entry_point = _entry_point(BACKENDS, "backend", name)
@@ -85,7 +85,7 @@ def load_problem(name: str) -> Problem:
     >>> load_problem("linear-regression")
     LinearRegression()
     """
-    problem_class = _from_file(name)
+    problem_class = from_file(name)
     if problem_class is None:
         problem_class = _entry_point(PROBLEMS, "problem", name).load()
     problem = problem_class()
@@ -146,25 +146,28 @@ def _missing(entry_point: EntryPoint) -> list[str]:
     return missing
 
 
-def _from_file(name: str) -> Any:
-    """Return the class that `path/to/file.py:ClassName` names, or None if the name has no such form."""
+def from_file(name: str) -> Any:
+    """Return the class or function that `path/to/file.py:Name` names, or None if the name has no such form.
+
+    Raises LookupError if there is no such file, or nothing of that name in it.
+    """
     path, separator, class_name = name.rpartition(":")
     if not separator or not path.endswith(".py"):
         if name.endswith(".py"):
-            raise LookupError(f"{name!r} names a file but no class; write {name + ':ClassName'!r}")
+            raise LookupError(f"{name!r} names a file but nothing in it; write {name + ':Name'!r}")
         return None
     if not Path(path).is_file():
         raise LookupError(f"there is no file {path!r}")
     module = _load_module(Path(path).resolve())
     if not hasattr(module, class_name):
-        classes = sorted(key for key, value in vars(module).items() if isinstance(value, type))
-        raise LookupError(f"{path!r} has no class {class_name!r}; it has: {', '.join(classes) or 'none'}")
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        raise LookupError(f"{path!r} has no {class_name!r}; it has: {', '.join(sorted(own)) or 'nothing of its own'}")
     return getattr(module, class_name)
 
 
 def _load_module(path: Path) -> ModuleType:
     """Load a file once: a second load would make classes that are not equal to the first ones."""
-    name = "gdcompare_file_" + re.sub(r"\W", "_", str(path))
+    name = "user_file_" + re.sub(r"\W", "_", str(path))
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None

@@ -137,6 +137,24 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
     return lambda at: checked_final + half * (1 + np.cos(np.pi * np.minimum(at / steps, 1.0)))
 
 
+SCHEDULES = ("constant", "cosine", "inverse-time")
+
+
+def load_schedule(name: str, rate: float, steps: int) -> Schedule:
+    """Return the schedule of that name that starts at `rate`; a cosine reaches 0 after `steps` steps.
+
+    >>> load_schedule("step", 0.1, steps=100)
+    Traceback (most recent call last):
+    ...
+    LookupError: unknown schedule 'step'; known: constant, cosine, inverse-time
+    """
+    if name not in SCHEDULES:
+        raise LookupError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+    if name == "cosine":
+        return cosine(rate, steps)
+    return inverse_time(rate) if name == "inverse-time" else constant(rate)
+
+
 @final
 @dataclass(frozen=True)
 class Plain(Direction):

@@ -1,0 +1,348 @@
+"""The command line: `gdcompare`, and its subcommands.
+
+Exit codes: 0 agree, 1 wrong, 2 usage or bad input, 3 inconclusive.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import numpy as np
+
+import gdcompare as gdc
+from gdcompare import datasets, rules
+from gdcompare.registry import from_file, how_to_install, registered_backends
+from gdcompare.sampling import steps_per_epoch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from gdcompare.referee.verdict import Report
+
+EXIT_CODES = {"agree": 0, "wrong": 1, "inconclusive": 3}
+BAD_INPUT = 2
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line; what the suite's own checks refuse becomes one line and exit code 2."""
+    try:
+        commands(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(BAD_INPUT)
+    except (ValueError, LookupError, TypeError, ImportError, OSError) as error:
+        if not _raised_by_us(error):
+            raise
+        click.echo(f"error: {error.args[0] if isinstance(error, LookupError) else error}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether the suite itself raised it, rather than a framework or somebody's formula, whose bug should be seen."""
+    if isinstance(error, IndexError | KeyError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("gdcompare")
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gdc.__version__, prog_name="gdcompare")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False), help="Also write the results as JSON ('-': stdout)."
+)
+@click.pass_context
+def commands(context: click.Context, json_path: str | None) -> None:
+    """One gradient descent, several ways to differentiate it, and the proof that they agree.
+
+    Without a command: the main job on the seed's line, 40 noisy samples. The gradient by every backend, the mean of the
+    per-sample gradients, then full-batch, mini-batch and stochastic descent.
+    """
+    if context.invoked_subcommand is None:
+        from gdcompare.report.demonstration import demonstrate
+
+        console = _console(json_path)
+        report, results = demonstrate(console)
+        _write_json(json_path, results)
+        sys.exit(EXIT_CODES[report.verdict])
+
+
+def _data_options(command: Command) -> Command:
+    """Add what every command about a problem takes."""
+    options = [
+        click.argument("problem"),
+        click.option("--data", "data_name", help="A built-in name (see `list`) or a .csv, .npz or .parquet file."),
+        click.option("--target", help="The target's column or array, for files."),
+        click.option("--standardise", is_flag=True, help="Bring each feature to mean 0, standard deviation 1."),
+        click.option("--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable."),
+        click.option("--dtype", default="float64", show_default=True, help="float32 or float64."),
+        click.option("--device", help="The backends' device, such as cpu, cuda or gpu."),
+        click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout)."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_at_option = click.option(
+    "--at", multiple=True, metavar="NAME=V[,V...]", help="A parameter's value; all or none. Default: drawn from seed 0."
+)
+
+
+@commands.command("list")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout).")
+def list_(json_path: str | None) -> None:
+    """List the backends, problems, data sets and update rules."""
+    from gdcompare.report.tables import table
+
+    console = _console(json_path)
+    lacking = {name: how_to_install(name) for name in registered_backends()}
+    results = {
+        "backends": {name: lack or "installed" for name, lack in lacking.items()},
+        "problems": gdc.problem_names(),
+        "data": datasets.names(),
+        "rules": sorted(rules.RULES),
+        "schedules": list(rules.SCHEDULES),
+    }
+    rows = [("backend", name, lack or "installed") for name, lack in lacking.items()]
+    rows += [("problem", name, "") for name in gdc.problem_names()]
+    rows += [("data", name, "") for name in datasets.names()] + [
+        ("data", "FILE.csv, .npz or .parquet", "with --target")
+    ]
+    rows += [("rule", name, "") for name in sorted(rules.RULES)]
+    rows += [("schedule", name, "") for name in rules.SCHEDULES]
+    console.print(table("", ["kind", "name", "note"], rows, left=3))
+    _write_json(json_path, results)
+
+
+@commands.command()
+@_data_options
+@_at_option
+def verify(
+    problem: str,
+    data_name: str | None,
+    target: str | None,
+    standardise: bool,
+    backends: tuple[str, ...],
+    dtype: str,
+    device: str | None,
+    json_path: str | None,
+    at: tuple[str, ...],
+) -> None:
+    """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
+    found, data = _problem_and_data(problem, data_name, target, standardise)
+    loaded = _load_backends(backends, dtype, device)
+    report = gdc.verify(found, data, _parameters(at, found, data), backends=loaded, dtype=dtype)
+    _finish(report, json_path)
+
+
+@commands.command()
+@_data_options
+@_at_option
+def laws(
+    problem: str,
+    data_name: str | None,
+    target: str | None,
+    standardise: bool,
+    backends: tuple[str, ...],
+    dtype: str,
+    device: str | None,
+    json_path: str | None,
+    at: tuple[str, ...],
+) -> None:
+    """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
+    found, data = _problem_and_data(problem, data_name, target, standardise)
+    params = _parameters(at, found, data)
+    reports = [
+        gdc.check_batch_laws(found, data, params, backend) for backend in _load_backends(backends, dtype, device)
+    ]
+    _finish(gdc.Report.merged(reports), json_path)
+
+
+@commands.command()
+@_data_options
+@click.option("--rule", default="sgd", show_default=True, help="sgd, momentum, nesterov or adam.")
+@click.option("--learning-rate", type=float, default=0.01, show_default=True)
+@click.option("--schedule", default="constant", show_default=True, help="constant, inverse-time or cosine.")
+@click.option("--batch-size", type=int, help="Rows a step; 1 is stochastic. Default: the full batch.")
+@click.option("--epochs", type=int, default=100, show_default=True, help="Passes over the data.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the rows.")
+@click.option("--start", multiple=True, metavar="NAME=V[,V...]", help="Where a parameter starts. Default: zeros.")
+@click.option("--target-loss", type=float, help="Stop at this loss, averaged over an epoch.")
+@click.option("--gradient-norm", type=float, help="Stop at this norm of the gradient.")
+@click.option("--loss-change", type=float, help="Stop when the loss falls no faster for --patience epochs.")
+@click.option("--patience", type=int, default=5, show_default=True)
+@click.option("--history-every", type=int, default=1, show_default=True, help="Keep every k-th step in the JSON.")
+def descend(
+    problem: str,
+    data_name: str | None,
+    target: str | None,
+    standardise: bool,
+    backends: tuple[str, ...],
+    dtype: str,
+    device: str | None,
+    json_path: str | None,
+    rule: str,
+    learning_rate: float,
+    schedule: str,
+    start: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Minimise PROBLEM by gradient descent on every backend, and show how far apart their paths ever are."""
+    from gdcompare.report.demonstration import descents
+
+    found, data = _problem_and_data(problem, data_name, target, standardise)
+    loaded = _load_backends(backends, dtype, device)
+    steps = settings["epochs"] * steps_per_epoch(len(data), settings["batch_size"])
+    chosen = rules.load(rule, rules.load_schedule(schedule, learning_rate, steps))
+    console = _console(json_path)
+    title = f"{problem} on {data.name}: {rule}, {_pace(settings['batch_size'])}"
+    started = _parameters(start, found, data)
+    results = descents(console, title, found, data, loaded, rule=chosen, start=started, **settings)
+    _write_json(json_path, {"problem": problem, "data": data.name, "rule": rule, "dtype": dtype, **results})
+
+
+@commands.command()
+@_data_options
+@_at_option
+@click.option("--check", metavar="FILE.py:FUNCTION", help="Your check, called with each implementation. Default: ours.")
+def mutate(
+    problem: str,
+    data_name: str | None,
+    target: str | None,
+    standardise: bool,
+    backends: tuple[str, ...],
+    dtype: str,
+    device: str | None,
+    json_path: str | None,
+    at: tuple[str, ...],
+    check: str | None,
+) -> None:
+    """Plant wrong gradients in PROBLEM's own formula, and count those that a check misses.
+
+    FUNCTION takes an implementation, f(params, features, targets) -> (loss, {name: gradient}), and says that it is
+    wrong by raising or by returning False. Exit code 1 if any planted fault survives.
+    """
+    from gdcompare.faults import by_hand
+    from gdcompare.faults import mutate as plant
+    from gdcompare.referee.verify import Referee, drawn_parameters
+    from gdcompare.report.tables import table
+
+    if backends or device:
+        raise click.UsageError(
+            "mutate plants its faults in the hand-derived formula: it takes no --backend or --device"
+        )
+    found, data = _problem_and_data(problem, data_name, target, standardise)
+    params = _parameters(at, found, data) or drawn_parameters(found, data)
+    own = None if check is None else _check_function(check)
+
+    def referee(implementation: Any) -> bool:
+        return bool(gdc.verify(found, data, params, backends=[], implementations={"": implementation}, dtype=dtype))
+
+    score = plant(own or referee, by_hand(found), *Referee(found, data, params, dtype).point)
+    outcomes = {"killed": score.killed, "survived": score.survived, "changes nothing here": score.equivalent}
+    console = _console(json_path)
+    console.print(
+        table("", ["fault", "outcome"], [(name, key) for key, names in outcomes.items() for name in names], left=2)
+    )
+    planted = len(score.killed) + len(score.survived)
+    console.print(f"mutation score {score.score:.0%}: {len(score.killed)} of {planted} planted faults were noticed")
+    _write_json(json_path, {"score": score.score, **outcomes})
+    sys.exit(1 if score.survived else 0)
+
+
+def _check_function(name: str) -> Callable[[Any], object]:
+    found = from_file(name)
+    if not callable(found):
+        raise click.UsageError(f"--check takes FILE.py:FUNCTION, not {name!r}")
+    return found  # type: ignore[no-any-return]
+
+
+def _pace(batch_size: int | None) -> str:
+    return {None: "full batch", 1: "stochastic"}.get(batch_size, f"mini-batches of {batch_size}")
+
+
+def _problem_and_data(
+    problem: str, data_name: str | None, target: str | None, standardise: bool
+) -> tuple[gdc.Problem, gdc.Dataset]:
+    found = gdc.load_problem(problem)
+    if data_name is None:
+        if target is not None:
+            raise click.UsageError("--target goes with --data FILE")
+        data = datasets.example(found)
+    else:
+        data = datasets.load(data_name, target)
+    return found, datasets.standardise(data) if standardise else data
+
+
+def _load_backends(names: Sequence[str], dtype: str, device: str | None) -> list[gdc.Backend[Any]]:
+    return [gdc.load_backend(name, dtype, device) for name in names or gdc.backend_names()]
+
+
+def _parameters(
+    settings: Sequence[str], problem: gdc.Problem, data: gdc.Dataset
+) -> dict[str, NDArray[np.float64]] | None:
+    """Read NAME=V or NAME=V,V,... settings, in the shapes of the problem's parameters; None if there are none."""
+    if not settings:
+        return None
+    shapes = problem.parameter_shapes(data)
+    params = {}
+    for setting in settings:
+        name, equals, values = setting.partition("=")
+        try:
+            numbers = np.array([float(value) for value in values.split(",")])
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise click.UsageError(f"{setting!r} is not of the form NAME=V or NAME=V,V,...")
+        right_size = name in shapes and numbers.size == math.prod(shapes[name])
+        params[name] = numbers.reshape(shapes[name]) if right_size else numbers
+    return params
+
+
+def _finish(report: Report, json_path: str | None) -> None:
+    """Show the report, write it, and exit with its verdict."""
+    from gdcompare.report.tables import causes, verdicts
+
+    console = _console(json_path)
+    context: Mapping[str, Any] = report.context
+    console.print(
+        f"{context['problem']} on {context['data']}: {context['n']} rows, {context['d']} features, {context['dtype']}"
+    )
+    console.print(verdicts(report))
+    for line in causes(report):
+        console.print(line, highlight=False)
+    console.print(report.explanation() if report else f"verdict: {report.verdict}", highlight=False)
+    _write_json(json_path, report.to_dict())
+    sys.exit(EXIT_CODES[report.verdict])
+
+
+def _console(json_path: str | None) -> Console:
+    """Return where tables go: stdout, or stderr when stdout carries the JSON."""
+    from rich.console import Console
+
+    return Console(stderr=json_path == "-", highlight=False)
+
+
+def _write_json(path: str | None, results: Mapping[str, Any]) -> None:
+    from gdcompare.referee.verdict import plain
+
+    if path is None:
+        return
+    text = json.dumps(plain(results), indent=2, allow_nan=False) + "\n"
+    if path == "-":
+        click.echo(text, nl=False)
+    else:
+        Path(path).write_text(text, encoding="utf-8")

@@ -1,0 +1,257 @@
+"""Planted faults: wrong gradients on purpose, to see whether a check notices.
+
+A check that has never refused anything proves little. Each fault here takes a correct implementation
+`f(params, features, targets) -> (loss, {name: gradient})` and returns one with a mistake that people make. Run them
+against your own check with `mutate`, or with `gdcompare mutate PROBLEM --check file.py:function`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.problem import Problem
+
+Gradient: TypeAlias = dict[str, NDArray[Any]]
+Implementation: TypeAlias = Callable[[Mapping[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Gradient]]
+Fault: TypeAlias = Callable[[Implementation], Implementation]
+
+
+def by_hand(problem: Problem) -> Implementation:
+    """Return the problem's hand-derived formula as an implementation: the correct one that faults are planted in."""
+
+    def correct(
+        params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Any, Gradient]:
+        loss, gradient = problem.value_and_gradient(np, params, features, targets)
+        return loss, {name: np.asarray(value) for name, value in gradient.items()}
+
+    return correct
+
+
+def _on_gradient(spoil: Callable[[NDArray[Any], int], Any]) -> Fault:
+    """Make a fault of a function of one gradient array and the number of rows."""
+
+    def fault(correct: Implementation) -> Implementation:
+        def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+            loss, gradient = correct(params, features, targets)
+            return loss, {name: np.asarray(spoil(each, len(features))) for name, each in gradient.items()}
+
+        return faulty
+
+    return fault
+
+
+def _on_one(spoil: Callable[[NDArray[Any]], Any]) -> Fault:
+    """Make a fault of a function of the largest gradient array; the other parameters stay right."""
+
+    def fault(correct: Implementation) -> Implementation:
+        def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+            loss, gradient = correct(params, features, targets)
+            name = max(gradient, key=lambda each: gradient[each].size)
+            return loss, gradient | {name: np.asarray(spoil(gradient[name].copy()), dtype=gradient[name].dtype)}
+
+        return faulty
+
+    return fault
+
+
+def _on_rows(choose: Callable[[int], Sequence[int]]) -> Fault:
+    """Make a fault of a choice of rows: the mean is taken over the wrong ones."""
+
+    def fault(correct: Implementation) -> Implementation:
+        def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+            rows = np.asarray(choose(len(features)), dtype=np.intp)
+            return correct(params, features[rows], targets[rows])
+
+        return faulty
+
+    return fault
+
+
+def _first(change: Callable[[Any], Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Change the element of the largest size: a fault in an element that is 0 anyway would be none."""
+
+    def spoil(gradient: NDArray[Any]) -> NDArray[Any]:
+        place = np.unravel_index(int(np.argmax(np.abs(gradient))), gradient.shape)
+        gradient[place] = change(gradient[place])
+        return gradient
+
+    return spoil
+
+
+def _scaled(factor: float, value: Any) -> Any:
+    return value * value.dtype.type(factor)
+
+
+def _stale(correct: Implementation) -> Implementation:
+    """Add to what the last call left behind, as when nobody zeroes the gradients."""
+    total: Gradient = {}
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        loss, gradient = correct(params, features, targets)
+        for name, each in gradient.items():
+            total[name] = each + total[name] if name in total else each
+        return loss, dict(total)
+
+    return faulty
+
+
+def _weight_decay(correct: Implementation) -> Implementation:
+    """Add 1e-3 times the parameters: a term that the loss does not have."""
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        loss, gradient = correct(params, features, targets)
+        return loss, {name: each + each.dtype.type(1e-3) * params[name] for name, each in gradient.items()}
+
+    return faulty
+
+
+def _in_float32(correct: Implementation) -> Implementation:
+    """Compute in float32 and hand back the dtype asked for."""
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        low = {name: np.asarray(value).astype(np.float32) for name, value in params.items()}
+        loss, gradient = correct(low, features.astype(np.float32), targets.astype(np.float32))
+        return loss, {name: each.astype(features.dtype) for name, each in gradient.items()}
+
+    return faulty
+
+
+def _missing(correct: Implementation) -> Implementation:
+    """Leave the first parameter out."""
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        loss, gradient = correct(params, features, targets)
+        return loss, dict(list(gradient.items())[1:])
+
+    return faulty
+
+
+def _wrong_axis(gradient: NDArray[Any], n: int) -> NDArray[Any]:
+    del n
+    return np.roll(gradient, 1, axis=-1) if gradient.ndim else gradient
+
+
+def _transposed(gradient: NDArray[Any], n: int) -> NDArray[Any]:
+    del n
+    return gradient.T.reshape(gradient.shape) if gradient.ndim > 1 else gradient[::-1] if gradient.ndim else gradient
+
+
+FAULTS: dict[str, Fault] = {
+    "zeroed component": _on_one(_first(lambda _: 0)),
+    "zeroed parameter": _on_one(lambda gradient: 0 * gradient),
+    "flipped sign": _on_gradient(lambda gradient, _: -gradient),
+    "flipped sign of one component": _on_one(_first(lambda value: -value)),
+    "factor 2": _on_gradient(lambda gradient, _: 2 * gradient),
+    "factor 1/2": _on_gradient(lambda gradient, _: gradient / 2),
+    "sum for mean": _on_gradient(lambda gradient, n: n * gradient),
+    "divided by n twice": _on_gradient(lambda gradient, n: gradient / n),
+    "n - 1 for n": _on_gradient(lambda gradient, n: gradient * (n / max(n - 1, 1))),
+    **{
+        f"one component times 1 + 1e-{digits}": _on_one(_first(partial(_scaled, 1 + 10.0**-digits)))
+        for digits in range(3, 13)
+    },
+    "transposed or reversed": _on_gradient(_transposed),
+    "wrong axis, shifted by one": _on_gradient(_wrong_axis),
+    "stale accumulation": _stale,
+    "extra term (weight decay)": _weight_decay,
+    "dropped last sample": _on_rows(lambda n: range(max(n - 1, 1))),
+    "doubled last sample": _on_rows(lambda n: [*range(n), n - 1]),
+    "off-by-one sample": _on_rows(lambda n: [*range(1, n), n - 1]),
+    "dropped last quarter of the batch": _on_rows(lambda n: range(max(n - n // 4 - 1, 1))),
+    "float32 inside float64": _in_float32,
+    "NaN in one component": _on_one(_first(lambda _: np.nan)),
+    "infinity in one component": _on_one(_first(lambda _: np.inf)),
+    "lower dtype": _on_gradient(lambda gradient, _: gradient.astype(np.float16)),
+    "an extra axis": _on_gradient(lambda gradient, _: gradient[None]),
+    "a parameter missing": _missing,
+}
+"""Every fault, by name. Some change nothing where the dtype cannot show them, or where the data are symmetric."""
+
+
+@dataclass(frozen=True)
+class MutationScore:
+    """How many planted faults a check noticed."""
+
+    killed: tuple[str, ...]
+    survived: tuple[str, ...]
+    equivalent: tuple[str, ...]
+    """Faults that change no bit here, such as a transposed scalar: they say nothing about the check."""
+
+    @property
+    def score(self) -> float:
+        """The share of the faults that were noticed, of those that change anything; 1.0 if none does."""
+        planted = len(self.killed) + len(self.survived)
+        return len(self.killed) / planted if planted else 1.0
+
+
+def mutate(
+    check: Callable[[Implementation], object],
+    correct: Implementation,
+    params: Mapping[str, NDArray[Any]],
+    features: NDArray[Any],
+    targets: NDArray[Any],
+    faults: Mapping[str, Fault] | None = None,
+) -> MutationScore:
+    """Plant each fault in a correct implementation and see whether `check` notices.
+
+    `check(implementation)` says that something is wrong by raising, as a failing test does, or by returning something
+    false (other than None). Whether a fault changes anything is seen at the given point.
+
+    Raises ValueError if the check refuses the correct implementation, which would score on everything; an error in the
+    check itself shows itself there.
+
+    >>> def careless(implementation):
+    ...     _, gradient = implementation({"w": np.array([2.0])}, np.array([[1.0], [3.0]]), np.zeros(2))
+    ...     return np.allclose(gradient["w"], 20.0, rtol=1e-3)
+    >>> def correct(params, features, targets):
+    ...     r = features @ params["w"] - targets
+    ...     return r @ r / len(r), {"w": 2 * r @ features / len(r)}
+    >>> result = mutate(careless, correct, {"w": np.array([2.0])}, np.array([[1.0], [3.0]]), np.zeros(2))
+    >>> "flipped sign" in result.killed, "one component times 1 + 1e-4" in result.survived
+    (True, True)
+    """
+    try:
+        passed = _accepts(check(correct))
+    except AssertionError as error:
+        raise ValueError(f"the check refuses the correct implementation: {error}") from error
+    if not passed:
+        raise ValueError("the check refuses the correct implementation; mend the check, or the point it checks at")
+    killed, survived, equivalent = [], [], []
+    for name, fault in (FAULTS if faults is None else faults).items():
+        if not _changes(fault(correct), correct, params, features, targets):
+            equivalent.append(name)
+        elif _passes(check, fault(correct)):
+            survived.append(name)
+        else:
+            killed.append(name)
+    return MutationScore(tuple(killed), tuple(survived), tuple(equivalent))
+
+
+def _passes(check: Callable[[Implementation], object], implementation: Implementation) -> bool:
+    try:
+        return _accepts(check(implementation))
+    except Exception:  # a test that fails with an error has noticed, too
+        return False
+
+
+def _accepts(result: object) -> bool:
+    return result is None or bool(result)
+
+
+def _changes(faulty: Implementation, correct: Implementation, *point: Any) -> bool:
+    """Whether the fault shows in either of two calls in a row, in any bit, dtype, shape or name."""
+    with np.errstate(all="ignore"):
+        return any(not _same(faulty(*point)[1], correct(*point)[1]) for _ in range(2))
+
+
+def _same(one: Gradient, other: Gradient) -> bool:
+    return set(one) == set(other) and all(
+        one[name].dtype == other[name].dtype and np.array_equal(one[name], other[name], equal_nan=True) for name in one
+    )

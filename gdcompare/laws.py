@@ -1,0 +1,240 @@
+"""Batch laws: what must hold between the gradient of a mean and the gradients of its parts.
+
+With g_i the gradient of sample i, G the gradient of the mean over all n, G_B that of the mean over a batch B:
+
+    mean of per-sample gradients        1/n sum g_i = G, which is sum g_i = n G
+    any partition, weighted by size     sum (n_k / n) G_k = G
+    permutation, duplication            the order of the rows, or taking each twice, changes nothing
+    linearity in the loss               (W_1 G_w1 + W_2 G_w2) / (W_1 + W_2) = G_(w1 + w2), W the sums of the weights
+    unbiased                            the mean of G_B over all C(m, b) batches is the gradient over those m rows
+    variance of these batches           mean (G_B - G)^2 = (1/b) (m - b) / (m - 1) 1/m sum (g_i - G)^2
+                                        (without replacement; Cochran, Sampling Techniques, 1977, theorem 2.2)
+
+The backend computes the parts; they are combined here in float64. Every result must be within the rounding budget of
+the true value, and on integer lattices, where correct programs round nothing, that budget is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import Backend
+from gdcompare.problem import Dataset, Problem, check_targets
+from gdcompare.referee.rounded import RoundedNumbers
+from gdcompare.referee.verdict import Entry, Floats, Report, Truth, compare
+from gdcompare.referee.verify import Referee, context_of, drawn_parameters
+from gdcompare.registry import as_backend, as_problem
+
+_FIRST_ROWS = 6
+"""Batches are enumerated over at most this many rows: C(6, 3) = 20 of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The gradient of a batch, by parameter, or of each of its samples; and the referee who knows the truth of it."""
+
+    name: str
+    gradient: Mapping[str, NDArray[Any]]
+    truths: Mapping[str, Truth]
+    budgets: Mapping[str, Floats]
+    count: float = 1.0
+    """Its weight when parts are combined: the number of its rows, or the sum of their weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """What a law says: these values, combined from those parts, are within these budgets of the truth."""
+
+    law: str
+    actual: Mapping[str, Floats]
+    truths: Mapping[str, Truth]
+    budgets: Mapping[str, Floats]
+    parts: Sequence[_Part]
+
+
+def check_batch_laws(
+    problem: str | Problem, data: Dataset, params: Mapping[str, ArrayLike] | None, backend: str | Backend[Any]
+) -> Report:
+    """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
+
+    `params=None` draws them as `verify` does. When a law fails, the cause names the samples or the batch at fault.
+
+    >>> import gdcompare as gdc
+    >>> data = gdc.datasets.noisy_line()
+    >>> report = gdc.check_batch_laws("linear-regression", data, {"theta_0": 1, "theta_1": [0]}, "numpy")
+    >>> report.verdict, report.entries[0].law
+    ('agree', 'mean of per-sample gradients')
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    check_targets(problem, data)
+    if params is None:
+        params = drawn_parameters(problem, data)
+    referee = Referee(problem, data, params, backend.dtype)
+    entries = [
+        _judged(claim, name, backend) for claim in _claims(_Bench(problem, backend), referee) for name in claim.actual
+    ]
+    return Report(tuple(entries), context_of(referee, data, [backend]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """A backend at work on a problem, NumPy in and out."""
+
+    problem: Problem
+    backend: Backend[Any]
+
+    def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
+        """Return the gradient of the mean over the referee's rows."""
+        _, gradient = self.backend.value_and_grad(self.problem)(*self._arguments(referee))
+        return _Part(name, self._to_numpy(gradient), referee.truths, referee.budgets(self._by_hand), count)
+
+    def rows(self, referee: Referee) -> _Part:
+        """Return the per-sample gradients."""
+        gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
+        return _Part("rows", self._to_numpy(gradients), referee.row_truths, referee.row_budgets(self._by_hand))
+
+    @property
+    def _by_hand(self) -> bool:
+        return getattr(self.backend, "by_hand", False)
+
+    def _to_numpy(self, gradient: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        return {name: self.backend.to_numpy(value) for name, value in gradient.items()}
+
+    def _arguments(self, referee: Referee) -> list[Any]:
+        params, features, targets = referee.point
+        arrays = {name: self.backend.asarray(value) for name, value in params.items()}
+        weights = None if referee.weights is None else self.backend.asarray(referee.weights)
+        return [arrays, self.backend.asarray(features), self.backend.asarray(targets), weights]
+
+
+def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
+    n = len(referee.features)
+    rows = bench.rows(referee)
+    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
+    yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
+
+    sizes = [size for size in (n // 2, (n - n // 2) // 2, n - n // 2 - (n - n // 2) // 2) if size]
+    slices = [slice(end - size, end) for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)]
+    parts = [bench.batch(f"rows {s.start} to {s.stop - 1}", referee.at(s), s.stop - s.start) for s in slices]
+    yield _combined(f"partition {' + '.join(map(str, sizes))}", referee, parts)
+
+    order = np.random.default_rng(0).permutation(n)
+    yield _combined("permutation", referee, [bench.batch("all rows", referee.at(order))])
+    twice = np.tile(np.arange(n), 2)
+    yield _combined("duplication", referee, [bench.batch("all rows, twice", referee.at(twice))])
+
+    weights = 1.0 + np.arange(n) % 3  # 1, 2, 3, 1, ...; 4 - w, the others, add up with them to equal weights
+    halves = [
+        bench.batch(name, referee.at(slice(None), w), float(np.sum(w)))
+        for name, w in (("weights w", weights), ("weights 4 - w", 4 - weights))
+    ]
+    yield _combined("linearity in the loss", referee, halves)
+
+    yield from _claims_about_batches(bench, referee.at(slice(0, min(n, _FIRST_ROWS))))
+
+
+def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
+    """Unbiasedness and the variance law, by enumerating all batches of half of these rows."""
+    m = len(referee.features)
+    if m < 2:
+        return
+    b = m // 2
+    batches = [bench.batch(f"rows {list(rows)}", referee.at(list(rows))) for rows in combinations(range(m), b)]
+    yield _combined(f"unbiased: all {len(batches)} batches of {b} in {m}", referee, batches)
+    actual, budgets = {}, {}
+    truths: dict[str, Truth] = {}
+    for name, rows in referee.row_truths.items():
+        if rows.kinks.any():
+            return  # the variance of a set is no number
+        gradients = np.stack([batch.gradient[name].astype(np.float64) for batch in batches])
+        off = np.max([batch.budgets[name] for batch in batches], axis=0)
+        actual[name], budgets[name] = _variance(gradients, off)
+        spread, error = _variance(rows.mid, 2.0**-53 * np.abs(rows.mid).max(axis=0))  # mid is the nearest float64
+        factor = (m - b) / (b * (m - 1))
+        truths[name] = _Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
+    yield _Claim("variance of these batches", actual, truths, budgets, batches)
+
+
+def _mean(arrays: Any, counts: Floats, budget: Floats) -> tuple[Floats, Floats]:
+    """Return `sum c_k a_k / sum c_k` in float64, and how far it may be off if each a_k may be off by its budget."""
+    numbers = RoundedNumbers("float64")
+    total = float(np.sum(counts))
+    weighted = numbers.asarray(np.moveaxis(np.asarray(arrays, dtype=np.float64), 0, -1)) * numbers.asarray(counts)
+    here = numbers.sum(weighted, (-1,)) / total
+    actual = np.tensordot(counts, np.asarray(arrays, dtype=np.float64), axes=1) / total
+    off = np.tensordot(counts, budget, axes=1) / total
+    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + here.error[..., 0])
+
+
+def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
+    """Return `1/k sum (v_i - mean)^2` over the first axis, and how far off it may be if each v_i may be by `off`."""
+    deviations = values - np.mean(values, axis=0)
+    moved = 2 * off + 2.0**-52 * (len(values) + 2) * np.abs(values).max(axis=0)  # v_i, and the mean, rounding included
+    variance = np.mean(deviations**2, axis=0)
+    error = 2 * np.mean(np.abs(deviations), axis=0) * moved + moved**2
+    return variance, error + 2.0**-52 * (len(values) + 4) * variance
+
+
+def _combined(law: str, referee: Referee, parts: Sequence[_Part]) -> _Claim:
+    """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
+    counts = np.array([part.count for part in parts])
+    mixed = {
+        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]))
+        for name in referee.params
+    }
+    return _claim(law, mixed, referee.truths, parts)
+
+
+def _claim(
+    law: str, mixed: Mapping[str, tuple[Floats, Floats]], truths: Mapping[str, Truth], parts: Sequence[_Part]
+) -> _Claim:
+    actual = {name: value for name, (value, _) in mixed.items()}
+    return _Claim(law, actual, truths, {name: budget for name, (_, budget) in mixed.items()}, parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A truth known to within an error, in float64."""
+
+    mid: Floats
+    error: Floats
+
+    @property
+    def kinks(self) -> NDArray[np.bool_]:
+        return np.zeros(self.mid.shape, dtype=bool)
+
+    def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
+        off = np.abs(actual - self.mid)
+        return np.maximum(off - self.error, 0.0), off + self.error
+
+
+def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:
+    entry = compare(
+        backend.name, name, claim.actual[name], claim.truths[name], claim.budgets[name], backend.dtype, claim.law
+    )
+    return entry if entry.verdict == "agree" else replace(entry, cause=_blame(claim, name) or entry.cause)
+
+
+def _blame(claim: _Claim, name: str) -> str:
+    """Name the parts that are wrong by themselves: the samples, or the batches and by what factor."""
+    if claim.parts[0].name == "rows":
+        lower, _ = claim.parts[0].truths[name].distance(claim.parts[0].gradient[name])
+        wrong = np.argwhere((lower > claim.parts[0].budgets[name]).reshape(len(lower), -1).any(axis=1))[:, 0]
+        return f"wrong in {len(wrong)} of {len(lower)} samples: {_some(list(map(str, wrong)))}" if len(wrong) else ""
+    guilty = []
+    for part in claim.parts:
+        truth, found = part.truths[name], part.gradient[name].astype(np.float64)
+        if (truth.distance(found)[0] > part.budgets[name]).any():
+            ratio = float(np.sum(found * truth.mid) / np.sum(truth.mid**2)) if truth.mid.any() else np.inf
+            guilty.append(f"{part.name} ({ratio:.10g} times the truth)")
+    return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

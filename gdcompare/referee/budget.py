@@ -1,0 +1,119 @@
+"""The allowance: how far rounding may carry a correct program, element by element.
+
+The formula runs once more on numbers that carry an error bound (`rounded`), with the unit roundoff of the dtype under
+test. An automatic differentiator gets the budget of the differentiated loss, a derivation by hand that of its own
+formula. Inputs count as exact in the dtype: they are rounded to it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.problem import Problem
+from gdcompare.referee.reverse import Tape, per_sample_gradients, value_and_gradient, weighted_rows
+from gdcompare.referee.rounded import RoundedNumbers
+
+Floats = NDArray[np.float64]
+
+
+def budget_of_loss(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    dtype: str,
+    weights: ArrayLike | None = None,
+) -> tuple[Floats, dict[str, Floats]]:
+    """Return what the loss and its gradient may be off by in a program that differentiates the loss formula.
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> params, features, targets = {"theta_0": 0.1, "theta_1": [0.7]}, [[1.0], [3.0]], [2.0, 4.0]
+    >>> loss, gradient = budget_of_loss(LinearRegression(), params, features, targets, "float64")
+    >>> print(f"{loss:.1e} {gradient['theta_1'][0]:.1e}")
+    2.0e-15 4.5e-15
+    >>> params = {"theta_0": 1.0, "theta_1": [2.0]}  # small integers and two rows: nothing is ever rounded
+    >>> loss, gradient = budget_of_loss(LinearRegression(), params, features, targets, "float64")
+    >>> print(loss, gradient["theta_1"][0])
+    0.0 0.0
+    """
+    with np.errstate(all="ignore"):
+        arguments = _exact(dtype, params, features, targets, weights)
+        loss, gradient = value_and_gradient(problem, RoundedNumbers(dtype), *arguments)
+    return loss.error, {name: each.error for name, each in gradient.items()}
+
+
+def row_budgets_of_loss(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    dtype: str,
+    weights: ArrayLike | None = None,
+) -> dict[str, Floats]:
+    """Return the same for per-sample gradients, `{name: (n, *shape)}`; with weights, row i times `n w_i / sum w`."""
+    with np.errstate(all="ignore"):
+        arguments = _exact(dtype, params, features, targets, weights)
+        gradients = per_sample_gradients(problem, RoundedNumbers(dtype), *arguments)
+    return {name: each.error for name, each in gradients.items()}
+
+
+def budget_of_formula(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    dtype: str,
+    weights: ArrayLike | None = None,
+) -> tuple[Floats, dict[str, Floats]]:
+    """Return what the loss and its gradient may be off by in a program of the problem's hand-derived formulas.
+
+    Without weights that is `value_and_gradient`; with weights, the weighted mean of the per-sample formulas.
+    """
+    with np.errstate(all="ignore"):
+        tape, arguments, shares = _formula(dtype, params, features, targets, weights)
+        if shares is None:
+            loss, gradient = problem.value_and_gradient(tape, *arguments)
+        else:
+            shares = shares / tape.sum(shares)  # w_i / sum w
+            loss = shares @ problem.per_sample_losses(tape, *arguments)
+            rows = problem.per_sample_gradients(tape, *arguments)
+            gradient = {name: tape.tensordot(shares, each, axes=1) for name, each in rows.items()}
+    return loss.value.error[0], {name: each.value.error[0] for name, each in gradient.items()}
+
+
+def row_budgets_of_formula(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    dtype: str,
+    weights: ArrayLike | None = None,
+) -> dict[str, Floats]:
+    """Return the same for the per-sample formula, `{name: (n, *shape)}`; with weights, row i times `n w_i / sum w`."""
+    with np.errstate(all="ignore"):
+        tape, arguments, shares = _formula(dtype, params, features, targets, weights)
+        rows = {name: each.value[0] for name, each in problem.per_sample_gradients(tape, *arguments).items()}
+        if shares is not None:
+            rows = weighted_rows(tape, rows, shares)
+    return {name: each.error for name, each in rows.items()}
+
+
+def _exact(
+    dtype: str, params: Mapping[str, ArrayLike], features: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
+) -> tuple[dict[str, Any], Any, Any, Any]:
+    """Return the inputs as arrays of the dtype."""
+    arrays = {name: np.asarray(value, dtype=dtype) for name, value in params.items()}
+    rows, goals, shares = (None if x is None else np.asarray(x, dtype=dtype) for x in (features, targets, weights))
+    return arrays, rows, goals, shares
+
+
+def _formula(dtype: str, *inputs: Any) -> tuple[Tape, tuple[Any, Any, Any], Any]:
+    """Return a tape, the inputs of a formula on it, and the weights."""
+    tape = Tape(RoundedNumbers(dtype))
+    params, *others = _exact(dtype, *inputs)
+    features, targets, weights = (None if each is None else tape.asarray(each) for each in others)
+    return tape, ({name: tape.asarray(value) for name, value in params.items()}, features, targets), weights

@@ -1,0 +1,154 @@
+"""Array functions that need no derivative of their own: they are made of the tape's operations.
+
+Each takes the tape first, and then what the array API standard says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def square(xp: Any, x: Any) -> Any:
+    """x x."""
+    return xp.multiply(x, x)
+
+
+def positive(xp: Any, x: Any) -> Any:
+    """x."""
+    return xp.asarray(x)
+
+
+def vecdot(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
+    """sum a_i b_i."""
+    return xp.sum(xp.multiply(a, b), axis=axis)
+
+
+def tensordot(xp: Any, a: Any, b: Any, *, axes: int = 2) -> Any:
+    """Sum over the last `axes` axes of a and the first of b, as one product of matrices."""
+    a, b = xp.asarray(a), xp.asarray(b)
+    outer, summed, inner = a.shape[: a.ndim - axes], b.shape[:axes], b.shape[axes:]
+    k = int(np.prod(summed))
+    product = xp.reshape(a, (int(np.prod(outer)), k)) @ xp.reshape(b, (k, int(np.prod(inner))))
+    return xp.reshape(product, outer + inner)
+
+
+def mean(xp: Any, x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    """sum x_i / n."""
+    x = xp.asarray(x)
+    total = xp.sum(x, axis=axis, keepdims=keepdims)
+    return total / (x.size // total.size)
+
+
+def min(xp: Any, x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:  # noqa: A001 - the standard's name
+    """-max(-x)."""
+    return -xp.max(-xp.asarray(x), axis=axis, keepdims=keepdims, kind="min")
+
+
+def maximum(xp: Any, a: Any, b: Any, *, kind: str = "maximum") -> Any:
+    """The larger of each pair."""
+    a, b = xp.asarray(a), xp.asarray(b)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    return xp.max(xp.stack([xp.broadcast_to(a, shape), xp.broadcast_to(b, shape)], axis=-1), axis=-1, kind=kind)
+
+
+def minimum(xp: Any, a: Any, b: Any, *, kind: str = "minimum") -> Any:
+    """-max(-a, -b)."""
+    return -xp.maximum(-xp.asarray(a), -xp.asarray(b), kind=kind)
+
+
+def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002 - the standard's names
+    """The nearest number between min and max."""
+    x = xp.asarray(x) if min is None else xp.maximum(x, min, kind="clip")
+    return x if max is None else xp.minimum(x, max, kind="clip")
+
+
+def abs(xp: Any, x: Any) -> Any:  # noqa: A001 - the standard's name
+    """max(x, -x)."""
+    return xp.maximum(x, -xp.asarray(x), kind="abs")
+
+
+def logical_not(xp: Any, a: Any) -> Any:
+    """1 for 0, 0 for 1."""
+    return xp.subtract(1, a)
+
+
+def logical_and(xp: Any, a: Any, b: Any) -> Any:
+    """1 if both are 1."""
+    return xp.multiply(a, b)
+
+
+def logical_or(xp: Any, a: Any, b: Any) -> Any:
+    """1 if not both are 0."""
+    return 1 - (1 - xp.asarray(a)) * (1 - xp.asarray(b))
+
+
+def matrix_transpose(xp: Any, x: Any) -> Any:
+    """The last two axes exchanged."""
+    return xp.permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def expand_dims(xp: Any, x: Any, *, axis: int = 0) -> Any:
+    """A new axis of length 1."""
+    x = xp.asarray(x)
+    at = axis % (x.ndim + 1)
+    return xp.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def squeeze(xp: Any, x: Any, axis: int | tuple[int, ...]) -> Any:
+    """Without these axes of length 1."""
+    gone = {i % x.ndim for i in ((axis,) if isinstance(axis, int) else axis)}
+    return xp.reshape(x, tuple(length for i, length in enumerate(x.shape) if i not in gone))
+
+
+def stack(xp: Any, arrays: Sequence[Any], *, axis: int = 0) -> Any:
+    """One beside the other along a new axis."""
+    return xp.concat([xp.expand_dims(array, axis=axis) for array in arrays], axis=axis)
+
+
+def astype(xp: Any, x: Any, dtype: Any, *, copy: bool = True) -> Any:
+    """x itself: there is one kind of number here, and conditions are 0 and 1."""
+    del dtype, copy
+    return xp.asarray(x)
+
+
+def zeros(xp: Any, shape: Any, *, dtype: Any = None) -> Any:
+    """All 0."""
+    return xp.asarray(np.zeros(shape), dtype)
+
+
+def ones(xp: Any, shape: Any, *, dtype: Any = None) -> Any:
+    """All 1."""
+    return xp.asarray(np.ones(shape), dtype)
+
+
+def full(xp: Any, shape: Any, value: Any, *, dtype: Any = None) -> Any:
+    """All the same number."""
+    return xp.broadcast_to(xp.asarray(value, dtype), (shape,) if isinstance(shape, int) else shape)
+
+
+def zeros_like(xp: Any, x: Any, *, dtype: Any = None) -> Any:
+    """0 in the shape of x."""
+    return xp.zeros(x.shape, dtype=dtype)
+
+
+def ones_like(xp: Any, x: Any, *, dtype: Any = None) -> Any:
+    """1 in the shape of x."""
+    return xp.ones(x.shape, dtype=dtype)
+
+
+def full_like(xp: Any, x: Any, value: Any, *, dtype: Any = None) -> Any:
+    """One number in the shape of x."""
+    return xp.full(x.shape, value, dtype=dtype)
+
+
+def arange(xp: Any, *limits: float, dtype: Any = None) -> Any:
+    """Whole numbers in order."""
+    return xp.asarray(np.arange(*limits), dtype)
+
+
+def eye(xp: Any, n: int, *, dtype: Any = None) -> Any:
+    """The unit matrix."""
+    return xp.asarray(np.eye(n), dtype)

@@ -1,0 +1,264 @@
+"""The whole: every implementation of a problem, at one point, before the referee."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare import datasets
+from gdcompare.backend import Backend, Precision, checked_dtype
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
+from gdcompare.referee.diagnosis import Evidence, cause_of
+from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
+from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
+from gdcompare.registry import as_backend, as_problem, backend_names
+
+Implementation: TypeAlias = Callable[[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Any]]
+"""`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out."""
+
+LOSS = "loss"
+
+
+class Referee:
+    """What is true of a problem at one point, and what rounding may do to it there.
+
+    The inputs are first rounded to the dtype under test: they are exact from then on.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        data: Dataset,
+        params: Mapping[str, ArrayLike],
+        dtype: str = "float64",
+        weights: NDArray[Any] | None = None,
+    ) -> None:
+        self.dtype: Precision = checked_dtype(dtype)
+        check_targets(problem, data)
+        self.problem = problem
+        self.params = {
+            name: self._rounded(f"parameter {name!r}", value)
+            for name, value in check_parameters(problem, data, params).items()
+        }
+        self.features = self._rounded("features", data.features)
+        self.targets = self._rounded("targets", data.targets)
+        self.weights = None if weights is None else self._rounded("weights", weights)
+
+    def _rounded(self, what: str, values: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            rounded = values.astype(self.dtype)
+        if not np.isfinite(rounded).all():
+            raise ValueError(f"{what} hold {values[~np.isfinite(rounded)][0]:g}, which is too large for {self.dtype}")
+        return rounded
+
+    @property
+    def point(self) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
+        """(params, features, targets) in the dtype: copies, so that an implementation cannot harm them."""
+        return {name: value.copy() for name, value in self.params.items()}, self.features.copy(), self.targets.copy()
+
+    def at(self, rows: Any, weights: NDArray[Any] | None = None) -> Referee:
+        """Return the referee of the same point on some of the rows (any index of an array), or on weighted ones."""
+        data = Dataset(self.features[rows], self.targets[rows])
+        return Referee(self.problem, data, self.params, self.dtype, weights)
+
+    @cached_property
+    def _enclosure(self) -> Enclosure:
+        budgets = {name: budget for name, budget in self.budgets(by_hand=False).items() if name != LOSS}
+        return enclose(*self._formula, self.weights, budgets=budgets)
+
+    @cached_property
+    def truths(self) -> dict[str, Enclosed]:
+        """The proven enclosures of the loss, as `"loss"`, and of the gradient, by parameter."""
+        assert self._enclosure.loss is not None
+        return {LOSS: self._enclosure.loss, **self._enclosure.gradient}
+
+    @cached_property
+    def row_truths(self) -> dict[str, Enclosed]:
+        """The proven enclosures of the per-sample gradients, (n, *shape)."""
+        return enclose_rows(*self._formula, self.weights)
+
+    @cached_property
+    def kinks(self) -> tuple[str, ...]:
+        """Where the loss bends at this point, in words."""
+        return tuple(f"{kink.operation} at {len(kink.indices)} places" for kink in self._enclosure.kinks)
+
+    def budgets(self, by_hand: bool) -> dict[str, Floats]:
+        """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss."""
+        return self._budgets_by_hand if by_hand else self._budgets_differentiated
+
+    @cached_property
+    def _budgets_by_hand(self) -> dict[str, Floats]:
+        loss, gradient = budget_of_formula(*self._formula, self.dtype, self.weights)
+        return {LOSS: loss, **gradient}
+
+    @cached_property
+    def _budgets_differentiated(self) -> dict[str, Floats]:
+        loss, gradient = budget_of_loss(*self._formula, self.dtype, self.weights)
+        return {LOSS: loss, **gradient}
+
+    def row_budgets(self, by_hand: bool) -> dict[str, Floats]:
+        """Return the same for the per-sample gradients, (n, *shape)."""
+        budgets = row_budgets_of_formula if by_hand else row_budgets_of_loss
+        return budgets(*self._formula, self.dtype, self.weights)
+
+    @property
+    def _formula(self) -> tuple[Any, ...]:
+        return self.problem, self.params, self.features, self.targets
+
+
+def verify(
+    problem: str | Problem,
+    data: str | Dataset,
+    params: Mapping[str, ArrayLike] | None = None,
+    *,
+    backends: Sequence[str | Backend[Any]] | None = None,
+    implementations: Mapping[str, Implementation] | None = None,
+    dtype: str = "float64",
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> Report:
+    """Judge each backend's, and each implementation's, loss and gradient against the proven truth.
+
+    The truth comes from the problem's loss formula alone, in ball arithmetic. No tolerance is needed: what is allowed
+    is the rounding budget of a correct program at this dtype. Every implementation is called twice, on copies; one that
+    differs between the calls, or changes its inputs, is told so.
+
+    `params=None` draws them from a standard normal, seed 0, rounded to three decimals. `backends=None` takes all that
+    are installed. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`, means
+    over the rows, given NumPy arrays of the dtype. With `atol` or `rtol`, what is allowed is instead
+    `atol + rtol |truth|`; each entry's `detectable` says what that costs.
+
+    Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
+
+    >>> import gdcompare as gdc
+    >>> report = gdc.verify("linear-regression", gdc.datasets.noisy_line(), {"theta_0": 1, "theta_1": [0]})
+    >>> report.verdict
+    'agree'
+    """
+    problem = as_problem(problem)
+    data = datasets.load(data) if isinstance(data, str) else data
+    check_targets(problem, data)
+    if params is None:
+        params = drawn_parameters(problem, data)
+    loaded = [as_backend(backend, dtype) for backend in (backend_names() if backends is None else backends)]
+    referee = Referee(problem, data, params, dtype)
+    allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
+    entries: list[Entry] = []
+    for backend in loaded:
+        if backend.dtype != dtype:
+            raise ValueError(
+                f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
+            )
+        budgets = referee.budgets(getattr(backend, "by_hand", False))
+        entries += _judged(
+            referee, backend.name, _as_implementation(backend, problem), allowed or budgets, may_raise=False
+        )
+    either = {name: np.maximum(budget, referee.budgets(True)[name]) for name, budget in referee.budgets(False).items()}
+    for name, implementation in (implementations or {}).items():
+        entries += _judged(referee, name, implementation, allowed or either, may_raise=True)
+    return Report(tuple(entries), context_of(referee, data, loaded))
+
+
+def context_of(referee: Referee, data: Dataset, backends: Sequence[Backend[Any]]) -> dict[str, Any]:
+    """Return what the results depend on, as plain values."""
+    environment = {"python": platform.python_version(), "machine": platform.machine(), "numpy": np.__version__}
+    for backend in backends:
+        environment |= getattr(backend, "environment", dict)()
+    return {
+        "problem": type(referee.problem).__name__,
+        "data": data.name,
+        "n": len(data),
+        "d": data.features.shape[1],
+        "dtype": referee.dtype,
+        "kinks": list(referee.kinks),
+        "environment": environment,
+    }
+
+
+def drawn_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return parameters drawn from a standard normal, seed 0, rounded to three decimals so that they can be read."""
+    generator = np.random.default_rng(0)
+    return {
+        name: np.round(generator.standard_normal(shape), 3) for name, shape in problem.parameter_shapes(data).items()
+    }
+
+
+def _as_implementation(backend: Backend[Any], problem: Problem) -> Implementation:
+    def implementation(params: Any, features: Any, targets: Any) -> tuple[Any, Any]:
+        arrays = {name: backend.asarray(value) for name, value in params.items()}
+        loss, gradient = backend.value_and_grad(problem)(arrays, backend.asarray(features), backend.asarray(targets))
+        return backend.to_numpy(loss), {name: backend.to_numpy(value) for name, value in gradient.items()}
+
+    return implementation
+
+
+def _tolerances(referee: Referee, atol: float, rtol: float) -> dict[str, Floats]:
+    for name, value in (("atol", atol), ("rtol", rtol)):
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number, 0 or above, not {value!r}")
+    return {name: atol + rtol * np.abs(truth.mid) for name, truth in referee.truths.items()}
+
+
+def _judged(
+    referee: Referee, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
+) -> list[Entry]:
+    """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
+    calls: list[dict[str, Any]] = []
+    for _ in range(2):
+        point = referee.point
+        try:
+            loss, gradient = implementation(*point)
+        except Exception as error:
+            if not may_raise:
+                raise
+            return [Entry(name, LOSS, "wrong", cause=f"it raised {type(error).__name__}: {error}")]
+        if changed := _changed(referee, point):
+            return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
+        found = {str(key): np.asarray(value) for key, value in gradient.items()}
+        calls.append(found if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **found})
+    truths = {key: truth for key, truth in referee.truths.items() if key != LOSS or LOSS in calls[0]}
+    first, again = (judge_all(name, call, truths, budgets, referee.dtype) for call in calls)
+    return [
+        _explained(referee, one, two, [call.get(one.parameter) for call in calls], budgets.get(one.parameter))
+        for one, two in zip(first, again, strict=True)
+    ]
+
+
+def _explained(referee: Referee, one: Entry, two: Entry, values: list[Any], budget: Floats | None) -> Entry:
+    """Return the worse of two calls' entries, with its cause."""
+    name = one.parameter
+    if one.worst_index is None or two.worst_index is None or budget is None:
+        return one
+    repeats = np.array_equal(values[0], values[1], equal_nan=True)
+    if one.verdict != "wrong" and not repeats:
+        if two.verdict != "wrong":
+            return replace(one, cause="not deterministic: two calls differ, within the budget")
+        twice = np.abs(values[1] - 2.0 * referee.truths[name].mid) <= 4 * budget
+        stale = "stale accumulation: the second call returns the sum of both"
+        return replace(two, cause=stale if twice.all() else "not deterministic: a second call differs")
+    if one.verdict != "wrong":
+        return one
+    evidence = Evidence(
+        actual=values[0].astype(np.float64),
+        truth=referee.truths[name].mid,
+        budget=budget,
+        dtype=referee.dtype,
+        n=len(referee.features),
+        parameter=None if name == LOSS else referee.params[name].astype(np.float64),
+        per_sample=None if name == LOSS else referee.row_truths[name].mid,
+    )
+    return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
+
+
+def _changed(referee: Referee, point: tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]) -> list[str]:
+    params, features, targets = point
+    before = {**referee.params, "features": referee.features, "targets": referee.targets}
+    after = {**params, "features": features, "targets": targets}
+    return [name for name, value in before.items() if name not in after or not np.array_equal(value, after[name])]

@@ -1,0 +1,70 @@
+"""Tables for a terminal: 80 columns, and nothing that only colour says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from gdcompare.referee.verdict import Entry, Report
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Table:
+    """Return a table whose first `left` columns are text, flush left, and the others numbers, flush right."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def verdicts(report: Report) -> Table:
+    """Return the report's entries, one a row: the worst element, its error in ulps, its share of the budget."""
+    lawful = any(entry.law for entry in report.entries)
+    rows = []
+    for entry in report.entries:
+        where = [entry.implementation, *([entry.law] if lawful else []), entry.parameter + _index(entry), entry.verdict]
+        error = [] if lawful else [number(entry.error_ulps, "{:.3g}")]
+        power = [] if lawful else [number(entry.detectable, "{:.0e}")]
+        rows.append([*where, *error, number(entry.budget_fraction, "{:.2g}"), *power])
+    columns = ["backend", "law", "parameter", "verdict", "of budget"]
+    if not lawful:
+        columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable"]
+    return table("", columns, rows, left=4 if lawful else 3)
+
+
+def causes(report: Report) -> list[str]:
+    """Return a line for each entry that has a cause, or that does not agree."""
+    return [
+        f"{entry.implementation}: {entry.parameter}{_index(entry)}: {entry.cause or entry.verdict}"
+        + (f"; actual {entry.actual!r}, expected {entry.expected!r}" if entry.verdict == "wrong" else "")
+        for entry in report.entries
+        if entry.cause or entry.verdict != "agree"
+    ]
+
+
+def number(value: float, form: str = "{:.6g}") -> str:
+    """Return the number in that form, or a dash for none.
+
+    >>> number(0.25), number(float("nan"))
+    ('0.25', '-')
+    """
+    return "-" if math.isnan(value) else form.format(value)
+
+
+def vector(values: Iterable[float], most: int = 2) -> str:
+    """Return the first few numbers, and how many there are if that is not all.
+
+    >>> vector([1.0, 2.5]), vector(range(10))
+    ('1, 2.5', '0, 1, ... (10)')
+    """
+    listed = list(values)
+    shown = ", ".join(f"{value:.5g}" for value in listed[:most])
+    return shown if len(listed) <= most else f"{shown}, ... ({len(listed)})"
+
+
+def _index(entry: Entry) -> str:
+    return f"[{', '.join(map(str, entry.worst_index))}]" if entry.worst_index else ""

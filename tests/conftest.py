@@ -1,0 +1,61 @@
+"""Fixtures over all that is registered: whoever installs a backend or a problem gets every test here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gdcompare import Backend, BackendUnavailableError, Problem, load_backend, load_problem, problem_names
+from gdcompare.registry import registered_backends
+
+if not registered_backends():
+    raise pytest.UsageError("no backend is registered, so nothing would be tested: pip install -e '.[test]'")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-backends",
+        default="",
+        metavar="NAMES",
+        help="backends, separated by commas, whose missing framework is a failure here, not a skip",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if unknown := _required(config) - set(registered_backends()):
+        raise pytest.UsageError(
+            f"--require-backends: unknown {', '.join(sorted(unknown))}; registered: {', '.join(registered_backends())}"
+        )
+
+
+@pytest.fixture(scope="session", params=registered_backends())
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Each registered backend; one whose framework is not installed is skipped, or fails if it is required."""
+    name: str = request.param
+    try:
+        load_backend(name)
+    except BackendUnavailableError as error:
+        if name in _required(request.config):
+            pytest.fail(f"{error} (required by --require-backends)", pytrace=False)
+        pytest.skip(str(error))
+    return name
+
+
+@pytest.fixture(scope="session", params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str, dtype: str) -> Backend[Any]:
+    return load_backend(backend_name, dtype)
+
+
+@pytest.fixture(scope="session", params=problem_names())
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return load_problem(request.param)
+
+
+def _required(config: pytest.Config) -> set[str]:
+    return set(filter(None, config.getoption("--require-backends").split(",")))

@@ -1,0 +1,153 @@
+"""The batch laws hold for right backends, and name the culprit for wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike, NDArray
+
+import gdcompare as gdc
+from gdcompare.backend import Backend, PerSampleGrad, Precision, Run, Step, ValueAndGrad
+
+LAWS = {
+    "mean of per-sample gradients",
+    "partition 20 + 10 + 10",
+    "permutation",
+    "duplication",
+    "linearity in the loss",
+    "unbiased: all 20 batches of 3 in 6",
+    "variance of these batches",
+}
+
+
+def test_every_law_holds_for_every_backend_and_problem(backend: Backend[Any], problem: gdc.Problem) -> None:
+    data = gdc.datasets.example(problem)
+
+    report = gdc.check_batch_laws(problem, data, None, backend)
+
+    report.assert_agree()
+    assert {entry.law for entry in report.entries} == LAWS
+
+
+def test_laws_hold_to_the_last_bit_on_integer_lattices(backend: Backend[Any]) -> None:
+    lattice = gdc.datasets.integer_lattice(samples=16)
+
+    report = gdc.check_batch_laws("linear-regression", lattice, {"theta_0": 1, "theta_1": [2, -1, 3]}, backend)
+
+    report.assert_agree()
+    exact = [
+        entry for entry in report.entries if entry.law.split()[0] in ("mean", "partition", "permutation", "duplication")
+    ]
+    assert len(exact) == 8
+    assert all(entry.error_ulps == 0 and entry.detectable == 0 for entry in exact)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_laws_hold_for_few_rows(n: int) -> None:
+    generator = np.random.default_rng(n)
+    data = gdc.Dataset(generator.normal(size=(n, 2)), generator.normal(size=n))
+
+    gdc.check_batch_laws("linear-regression", data, None, "numpy").assert_agree()
+
+
+@final
+@dataclass(frozen=True)
+class Spoiled(Backend[NDArray[Any]]):
+    """The NumPy backend with its results put through `spoil(gradient, features, weights)`, per sample or in the mean."""
+
+    mean: Callable[..., Any] | None = None
+    rows: Callable[..., Any] | None = None
+    dtype: Precision = "float64"
+    name: ClassVar[str] = "spoiled"
+    xp: ClassVar[Any] = np
+    by_hand: ClassVar[bool] = True
+
+    def _right(self) -> Backend[Any]:
+        return gdc.load_backend("numpy", self.dtype)
+
+    def asarray(self, values: ArrayLike) -> NDArray[Any]:
+        return np.asarray(self._right().asarray(values))
+
+    def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(array)
+
+    def value_and_grad(self, problem: gdc.Problem) -> ValueAndGrad[NDArray[Any]]:
+        right = self._right().value_and_grad(problem)
+
+        def spoiled(params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
+            loss, gradient = right(params, features, targets, weights)
+            spoil = self.mean or (lambda g, *_: g)
+            return loss, {name: np.asarray(spoil(g, features, weights)) for name, g in gradient.items()}
+
+        return spoiled
+
+    def per_sample_grad(self, problem: gdc.Problem) -> PerSampleGrad[NDArray[Any]]:
+        right = self._right().per_sample_grad(problem)
+
+        def spoiled(params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
+            spoil = self.rows or (lambda g, *_: g)
+            gradients = right(params, features, targets, weights)
+            return {name: np.asarray(spoil(g, features, weights)) for name, g in gradients.items()}
+
+        return spoiled
+
+    def scan(self, step: Step[NDArray[Any]]) -> Run[NDArray[Any]]:
+        return self._right().scan(step)
+
+
+def first_sample_doubled(gradient: Any, *_: Any) -> Any:
+    return np.concatenate([2 * gradient[:1], gradient[1:]])
+
+
+def ten_rows_divided_by_nine(gradient: Any, features: Any, _: Any) -> Any:
+    return gradient * (10 / 9) if len(features) == 10 else gradient
+
+
+def order_matters(gradient: Any, features: Any, _: Any) -> Any:
+    return gradient if features[0, 0] == gdc.datasets.noisy_line().features[0, 0] else gradient * (1 + 1e-9)
+
+
+def unequal_weights_matter(gradient: Any, _: Any, weights: Any) -> Any:
+    return gradient if weights is None else gradient * (1 + 1e-8)
+
+
+def twice_for(rows: int) -> Callable[..., Any]:
+    return lambda gradient, features, _: 2 * gradient if len(features) == rows else gradient
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "law", "cause"),
+    [
+        (Spoiled(rows=first_sample_doubled), "mean of per-sample gradients", "wrong in 1 of 40 samples: 0"),
+        (Spoiled(rows=lambda g, *_: g / 40), "mean of per-sample gradients", "wrong in 40 of 40 samples: 0, 1, 2, ..."),
+        (
+            Spoiled(mean=ten_rows_divided_by_nine),
+            "partition 20 + 10 + 10",
+            "wrong in 2 of 3 batches: rows 20 to 29 (1.111111111 times the truth)",
+        ),
+        (Spoiled(mean=order_matters), "permutation", "wrong in 1 of 1 batches: all rows"),
+        (Spoiled(mean=twice_for(80)), "duplication", "all rows, twice (2 times the truth)"),
+        (
+            Spoiled(mean=unequal_weights_matter),
+            "linearity in the loss",
+            "wrong in 2 of 2 batches: weights w (1.00000001 times the truth)",
+        ),
+        (Spoiled(mean=twice_for(3)), "unbiased: all 20 batches of 3 in 6", "wrong in 20 of 20 batches"),
+        (Spoiled(mean=twice_for(3)), "variance of these batches", "(2 times the truth)"),
+    ],
+)
+def test_a_broken_law_names_the_culprit(spoiled: Spoiled, law: str, cause: str) -> None:
+    report = gdc.check_batch_laws("linear-regression", gdc.datasets.noisy_line(), None, spoiled)
+
+    found = [entry for entry in report.entries if entry.law == law]
+    assert {entry.verdict for entry in found} == {"wrong"}
+    assert all(cause in entry.cause for entry in found), [entry.cause for entry in found]
+
+
+def test_labels_are_checked_before_any_work() -> None:
+    with pytest.raises(ValueError, match="LogisticRegression takes targets 0 or 1"):
+        gdc.check_batch_laws("logistic-regression", gdc.datasets.noisy_line(), None, "numpy")
