@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, ValueAndGrad
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, zero_parameters
@@ -72,7 +72,7 @@ def descend(
     batch_size: int | None = None,
     epochs: int = 100,
     seed: int = 0,
-    start: Mapping[str, ArrayLike] | None = None,
+    start: Mapping[str, Any] | None = None,
     *,
     target_loss: float | None = None,
     gradient_norm: float | None = None,
@@ -341,7 +341,7 @@ class _Recorder:
         return part if self._every == 1 else part.copy()
 
 
-def _as_arrays(backend: Backend[Any], values: Mapping[str, ArrayLike]) -> dict[str, Any]:
+def _as_arrays(backend: Backend[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: backend.asarray(value) for name, value in values.items()}
 
 

@@ -16,7 +16,7 @@ from gdcompare.registry import as_backend, as_problem
 def value_and_grad(
     problem: str | Problem,
     data: Dataset,
-    params: Mapping[str, ArrayLike],
+    params: Mapping[str, Any],
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
 ) -> tuple[float, dict[str, NDArray[Any]]]:
@@ -38,7 +38,7 @@ def value_and_grad(
 def per_sample_grad(
     problem: str | Problem,
     data: Dataset,
-    params: Mapping[str, ArrayLike],
+    params: Mapping[str, Any],
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
 ) -> dict[str, NDArray[Any]]:
@@ -57,7 +57,7 @@ def per_sample_grad(
 def backend_arguments(
     problem: Problem,
     data: Dataset,
-    params: Mapping[str, ArrayLike],
+    params: Mapping[str, Any],
     backend: Backend[Any],
     weights: ArrayLike | None = None,
 ) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
 from gdcompare.problem import Dataset, Problem, check_targets
@@ -59,7 +59,7 @@ class _Claim:
 
 
 def check_batch_laws(
-    problem: str | Problem, data: Dataset, params: Mapping[str, ArrayLike] | None, backend: str | Backend[Any]
+    problem: str | Problem, data: Dataset, params: Mapping[str, Any] | None, backend: str | Backend[Any]
 ) -> Report:
     """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
 

@@ -73,9 +73,10 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
     try:
         backend_class = entry_point.load()
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("gdcompare"):
-            raise
-        raise BackendUnavailableError(_how_to_install(entry_point, error.name or "a module")) from error
+        missing = (error.name or "gdcompare").partition(".")[0]
+        if missing.startswith("gdcompare") or importlib.util.find_spec(missing) is not None:
+            raise  # a mistake in the backend
+        raise BackendUnavailableError(_how_to_install(entry_point, missing)) from error
     return backend_class(dtype=precision, device=device, **options)  # type: ignore[no-any-return]
 
 

@@ -253,10 +253,10 @@ def test_a_backend_of_another_dtype_is_refused() -> None:
         gdc.verify(LINEAR, LINE, backends=[gdc.load_backend("numpy", "float32")])
 
 
-@pytest.mark.parametrize("tolerance", [{"atol": -1.0}, {"rtol": math.nan}])
-def test_a_tolerance_must_be_a_number(tolerance: dict[str, float]) -> None:
+@pytest.mark.parametrize(("atol", "rtol"), [(-1.0, None), (None, math.nan)])
+def test_a_tolerance_must_be_a_number(atol: float | None, rtol: float | None) -> None:
     with pytest.raises(ValueError, match=r"[ar]tol must be a finite number, 0 or above"):
-        gdc.verify(LINEAR, LINE, backends=["numpy"], **tolerance)
+        gdc.verify(LINEAR, LINE, backends=["numpy"], atol=atol, rtol=rtol)
 
 
 class KnownTruth:
@@ -326,7 +326,7 @@ def test_missing_and_extra_parameters_are_wrong() -> None:
 
 
 def test_a_report_is_as_good_as_its_worst_entry() -> None:
-    agree, unsure, wrong = (Entry("", "p", verdict) for verdict in ("agree", "inconclusive", "wrong"))  # type: ignore[arg-type]
+    agree, unsure, wrong = (Entry("", "p", verdict) for verdict in ("agree", "inconclusive", "wrong"))
 
     assert Report((agree, agree)).verdict == "agree"
     assert Report((agree, unsure)).verdict == "inconclusive"

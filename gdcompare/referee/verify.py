@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gdcompare import datasets
 from gdcompare.backend import Backend, Precision, checked_dtype
@@ -36,7 +36,7 @@ class Referee:
         self,
         problem: Problem,
         data: Dataset,
-        params: Mapping[str, ArrayLike],
+        params: Mapping[str, Any],
         dtype: str = "float64",
         weights: NDArray[Any] | None = None,
     ) -> None:
@@ -109,14 +109,14 @@ class Referee:
         return budgets(*self._formula, self.dtype, self.weights)
 
     @property
-    def _formula(self) -> tuple[Any, ...]:
+    def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
         return self.problem, self.params, self.features, self.targets
 
 
 def verify(
     problem: str | Problem,
     data: str | Dataset,
-    params: Mapping[str, ArrayLike] | None = None,
+    params: Mapping[str, Any] | None = None,
     *,
     backends: Sequence[str | Backend[Any]] | None = None,
     implementations: Mapping[str, Implementation] | None = None,

@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 import gdcompare as gdc
 from gdcompare.backend import Backend
@@ -18,7 +17,7 @@ from gdcompare.report.tables import table, vector
 if TYPE_CHECKING:
     from rich.console import Console
 
-SEED_POINT: Mapping[str, ArrayLike] = {"theta_0": 1.0, "theta_1": [0.0]}
+SEED_POINT: Mapping[str, Any] = {"theta_0": 1.0, "theta_1": [0.0]}
 
 
 def demonstrate(console: Console) -> tuple[Report, dict[str, Any]]:
