@@ -118,9 +118,7 @@ def check_targets(problem: Problem, data: Dataset) -> None:
         )
 
 
-def check_parameters(
-    problem: Problem, data: Dataset, params: Mapping[str, Any]
-) -> dict[str, NDArray[np.float64]]:
+def check_parameters(problem: Problem, data: Dataset, params: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Return the parameters as float64 arrays, in the problem's order, if names and shapes are right and all finite."""
     shapes = problem.parameter_shapes(data)
     if set(params) != set(shapes):

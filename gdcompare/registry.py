@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,7 @@ class BackendUnavailableError(ImportError):
 
 def registered_backends() -> list[str]:
     """Return the names of all registered backends, installed or not, in alphabetical order."""
-    return sorted(entry_points(group=BACKENDS).names)
+    return sorted(_entry_points(BACKENDS).names)
 
 
 def backend_names() -> list[str]:
@@ -46,7 +47,7 @@ def problem_names() -> list[str]:
     >>> problem_names()
     ['linear-regression', 'logistic-regression']
     """
-    return sorted(entry_points(group=PROBLEMS).names)
+    return sorted(_entry_points(PROBLEMS).names)
 
 
 def load_backend(name: str, dtype: str = "float64", device: str | None = None, **options: Any) -> Backend[Any]:
@@ -118,8 +119,18 @@ def how_to_install(name: str) -> str | None:
     return _how_to_install(entry_point, missing[0]) if missing else None
 
 
+def _entry_points(group: str) -> EntryPoints:
+    return _read_entry_points(group, tuple(sys.path))
+
+
+@cache  # the metadata of every installed package takes milliseconds to read
+def _read_entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
+    del path  # where packages are looked for: part of the key
+    return entry_points(group=group)
+
+
 def _entry_point(group: str, kind: str, name: str) -> EntryPoint:
-    found = entry_points(group=group)
+    found = _entry_points(group)
     if name not in found.names:
         known = ", ".join(sorted(found.names)) or f"none (is gdcompare installed? entry points {group!r} are empty)"
         raise LookupError(f"unknown {kind} {name!r}; registered: {known}")

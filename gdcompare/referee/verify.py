@@ -168,7 +168,7 @@ def verify(
 
 def context_of(referee: Referee, data: Dataset, backends: Sequence[Backend[Any]]) -> dict[str, Any]:
     """Return what the results depend on, as plain values."""
-    environment = {"python": platform.python_version(), "machine": platform.machine(), "numpy": np.__version__}
+    environment = {"python": platform.python_version(), "machine": platform.machine(), np.__name__: np.__version__}
     for backend in backends:
         environment |= getattr(backend, "environment", dict)()
     return {
