@@ -1,14 +1,7 @@
 """One gradient-descent algorithm, three ways to differentiate it, and the proof that they agree."""
 
-from gdcompare import datasets, rules
-from gdcompare.backend import Backend
-from gdcompare.descent import Descent, descend
-from gdcompare.gradients import per_sample_grad, value_and_grad
-from gdcompare.laws import check_batch_laws
-from gdcompare.problem import Dataset, Problem
-from gdcompare.referee.verdict import Entry, Report
-from gdcompare.referee.verify import verify
-from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -32,3 +25,38 @@ __all__ = [
     "value_and_grad",
     "verify",
 ]
+
+if TYPE_CHECKING:
+    from gdcompare import datasets, rules
+    from gdcompare.backend import Backend
+    from gdcompare.descent import Descent, descend
+    from gdcompare.gradients import per_sample_grad, value_and_grad
+    from gdcompare.laws import check_batch_laws
+    from gdcompare.problem import Dataset, Problem
+    from gdcompare.referee.verdict import Entry, Report
+    from gdcompare.referee.verify import verify
+    from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
+else:
+    # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
+    _HOMES = {
+        "backend": ["Backend"],
+        "descent": ["Descent", "descend"],
+        "gradients": ["per_sample_grad", "value_and_grad"],
+        "laws": ["check_batch_laws"],
+        "problem": ["Dataset", "Problem"],
+        "referee.verdict": ["Entry", "Report"],
+        "referee.verify": ["verify"],
+        "registry": ["BackendUnavailableError", "backend_names", "load_backend", "load_problem", "problem_names"],
+    }
+    _HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _HOME:
+            return import_module(f"{__name__}.{name}")
+        globals()[name] = found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return found
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

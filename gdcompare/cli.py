@@ -318,9 +318,8 @@ def _finish(report: Report, json_path: str | None) -> None:
 
     console = _console(json_path)
     context: Mapping[str, Any] = report.context
-    console.print(
-        f"{context['problem']} on {context['data']}: {context['n']} rows, {context['d']} features, {context['dtype']}"
-    )
+    sizes = f"n = {context['n']}, d = {context['d']}"
+    console.print(f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}", highlight=False)
     console.print(verdicts(report))
     for line in causes(report):
         console.print(line, highlight=False)

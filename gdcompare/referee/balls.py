@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -35,6 +35,15 @@ def elementwise(function: Callable[..., Any], inputs: int = 1) -> Callable[..., 
     return array_function
 
 
+def power(x: Any, y: Any) -> Any:
+    """Return the ball x^y; a whole y of modest size by products, because Arb's own finds nothing where x may be 0."""
+    n = int(y.unique_fmpz()) if y.is_exact() and y.is_integer() and abs(y) <= 1024 else None
+    if n is None or x.mid() != 0:
+        return x**y
+    product = math.prod([x] * abs(n), start=ONE)
+    return ONE / product if n < 0 else product
+
+
 _lower, _larger = elementwise(arb.lower), np.frompyfunc(arb.max, 2, 1)
 
 
@@ -56,14 +65,10 @@ class BallNumbers(Numbers):
         self.on_edge = False  # was there one?
         self.kinks: list[Kink] = []
 
-    exp, expm1, log, log1p = elementwise(arb.exp), elementwise(arb.expm1), elementwise(arb.log), elementwise(arb.log1p)
-    sqrt, sin, cos, sinh = elementwise(arb.sqrt), elementwise(arb.sin), elementwise(arb.cos), elementwise(arb.sinh)
-    cosh, tanh, sign, pow = (
-        elementwise(arb.cosh),
-        elementwise(arb.tanh),
-        elementwise(arb.sgn),
-        elementwise(operator.pow, 2),
-    )
+    exp, expm1, log, log1p = map(elementwise, (arb.exp, arb.expm1, arb.log, arb.log1p))
+    sqrt, sin, cos, tanh = map(elementwise, (arb.sqrt, arb.sin, arb.cos, arb.tanh))
+    sinh, cosh, sign = map(elementwise, (arb.sinh, arb.cosh, arb.sgn))
+    pow = elementwise(power, 2)
 
     where = elementwise(lambda c, a, b: a if c == 1 else b if c == 0 else a.union(b), 3)
     leave_out = elementwise(lambda c, g: g if c == 1 else LEFT_OUT if c == 0 else g * BETWEEN, 2)
@@ -99,7 +104,7 @@ class BallNumbers(Numbers):
         at_least = _larger.reduce(_lower(x), axis=-1, keepdims=True)
         possible = ~np.less(x, at_least).astype(bool)
         tied = possible & (np.sum(possible, axis=-1, keepdims=True) > 1)
-        self._note(kind, tied)
+        self._note(kind, tied.any(axis=-1))
         return boxed(np.where(tied, BETWEEN, np.where(possible, ONE, ZERO)))
 
     def compare(self, relation: np.ufunc, x: Balls, y: Balls, kink: bool) -> Balls:

@@ -102,12 +102,14 @@ class Rounded:
     def __mul__(self, other: Any) -> Rounded:
         other = self.numbers.asarray(other)
         exact = self.numbers.holds(np.abs(self.value * other.value), _grid(self) * _grid(other))
-        exact = exact | _is_power_of_2(self) | _is_power_of_2(other)
+        exact = exact | _is_zero(self) | _is_zero(other) | _is_power_of_2(self) | _is_power_of_2(other)
         return self.numbers.product(np.multiply, self, other, 1, exact)
 
     def __matmul__(self, other: Rounded) -> Rounded:
         grid = np.min(_grid(self), axis=-1, keepdims=True) * np.min(_grid(other), axis=-2, keepdims=True)
         exact = self.numbers.holds(np.abs(self.value) @ np.abs(other.value), grid)
+        if not exact.all():
+            exact = exact | ((~_is_zero(self)).astype(float) @ (~_is_zero(other)).astype(float) == 0)
         return self.numbers.product(np.matmul, self, other, self.shape[-1], exact)
 
     def __truediv__(self, other: Any) -> Rounded:
@@ -118,13 +120,14 @@ class Rounded:
         quotient = (np.abs(self.value) + self.spread) / least_exact
         spread = np.where(least_exact > 0, (self.spread + np.abs(value) * other.spread) / least_exact, np.inf)
         error = np.where(least > 0, (self.error + quotient * other.error) / least, np.inf)
-        return self.numbers.rounded(value, spread, error, 2, exact=_is_power_of_2(other))
+        return self.numbers.rounded(value, spread, error, 2, exact=_is_zero(self) | _is_power_of_2(other))
 
     __radd__ = __add__
     __rmul__ = __mul__
 
     def __rsub__(self, other: Any) -> Rounded:
-        return -self + other
+        result: Rounded = -self + other
+        return result
 
     def __rtruediv__(self, other: Any) -> Rounded:
         return Rounded.__truediv__(self.numbers.asarray(other), self)
@@ -168,12 +171,13 @@ class RoundedNumbers(Numbers):
         terms = np.abs(value) if terms is None else terms
         size = np.abs(value) + spread + error if size is None else size
         subnormal = (np.abs(value) - spread - error < self.tiny) & ((value != 0) | (spread + error > 0))
-        nothing = (exact & ~subnormal) | (size + inside == 0)
+        nothing = exact & ~subnormal
         own = _gamma(count, 2.0**-53) * (terms + inside) + 2.0**-1022
         theirs = _gamma(count, self.u) * (size + inside) + 2 * count * self.tiny
         spread = np.where(nothing, spread, (spread + own) * SLACK)
         error = np.where(nothing, error, (error + theirs) * SLACK)
-        error = np.where(size + error <= self.largest, error, np.inf)  # also for NaN
+        largest = np.maximum(size, np.abs(value) + spread) + error
+        error = np.where(largest <= self.largest, error, np.inf)  # also for NaN
         known = np.isfinite(value) & np.isfinite(spread)
         return Rounded(np.where(known, value, 0.0), np.where(known, spread, np.inf), error, self)
 
@@ -215,7 +219,7 @@ class RoundedNumbers(Numbers):
         def total(part: Any) -> Any:
             return np.sum(part, axis=axis, keepdims=True)
 
-        count = np.maximum(np.count_nonzero(x.size, axis=axis, keepdims=True) - 1, 0)
+        count = np.maximum(np.count_nonzero(~_is_zero(x), axis=axis, keepdims=True) - 1, 0)
         terms = total(np.abs(x.value))
         exact = self.holds(terms, np.min(_grid(x), axis=axis, keepdims=True)) | (count == 0)
         spread, error = total(x.spread), total(x.error)
@@ -265,7 +269,8 @@ class RoundedNumbers(Numbers):
     def _function(self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0) -> Rounded:
         """|f(x^) - f(x)| <= slope |x^ - x|, for the steepest slope within reach."""
         spread, error = (np.where(part == 0, 0.0, slope * part) for part in (x.spread, x.error))
-        return self.rounded(value, spread, error, 2 * (ULPS[name] + more_ulps))
+        exact = _is_zero(x) & (value == 0)  # f(0) = 0
+        return self.rounded(value, spread, error, 2 * (ULPS[name] + more_ulps), exact=exact)
 
     def exp(self, x: Rounded) -> Rounded:
         """Steepest on the right."""
@@ -336,27 +341,37 @@ class RoundedNumbers(Numbers):
         return self.rounded(x.value**y.value, spread, error, 2 * ULPS["pow"])
 
     def logaddexp(self, x: Rounded, y: Rounded) -> Rounded:
-        """max + log1p(exp(-d)) with d = |x - y|, as NumPy, torch and JAX compute it."""
+        """max + t with t = log1p(exp(-|x - y|)), as NumPy, torch and JAX compute it.
+
+        The sum rounds by u of itself, and by no more than t, because the larger of x and y is a number of the dtype.
+        """
         d, reach = x.value - y.value, x.reach + y.reach
         value = np.maximum(x.value, y.value) + np.log1p(np.exp(-np.abs(d)))
         by_x, by_y = _logistic(d + reach), _logistic(reach - d)
         spread, error = (by_x * dx + by_y * dy for dx, dy in ((x.spread, y.spread), (x.error, y.error)))
-        return self.rounded(value, spread, error, inside=_inside_logaddexp(x, y))
+        t, inside = _correction(x, y)
+        size = np.abs(value) + spread + error
+        terms, size = np.minimum(size, t / 2.0**-53), np.minimum(size, t / self.u)
+        return self.rounded(value, spread, error, inside=inside, terms=terms, size=size)
 
     # Slopes with several formulas in use.
 
     def logaddexp_slope(self, x: Rounded, y: Rounded, value: Rounded) -> Rounded:
-        """s = 1 / (1 + exp(y - x)) in torch, s = exp(x - value) in JAX, which inherits the rounding of the value.
+        """s = 1 / (1 + exp(-d)) with d = x - y in torch, s = exp(x - value) in JAX.
 
-        In units of u s the first may be wrong by |x - y| and ulps; the second by |value| and what was rounded inside
-        it, by |log s| <= |x - y| + 1, and ulps.
+        What they round, in units of u s: torch (1 - s) |d| and ulps; JAX what the value rounded, as above, |log s| and
+        ulps. Where s is far below the smallest normal number, so is what they compute.
         """
-        d, reach = x.value - y.value, x.reach + y.reach
-        nearest, farthest = np.maximum(np.abs(d) - reach * SLACK, 0.0), np.abs(d) + reach
-        steepest = _logistic(nearest) * _logistic(-nearest)  # ds = s (1 - s) d(x - y)
+        d, reach = x.value - y.value, (x.reach + y.reach) * SLACK
+        nearest = np.maximum(np.abs(d) - reach, 0.0)
+        steepest = _logistic(nearest) * _logistic(-nearest)  # ds = s (1 - s) dd
         spread, error = steepest * (x.spread + y.spread), steepest * (x.error + y.error)
-        count = 2 * farthest + value.size + _inside_logaddexp(x, y) + 2 * ULPS["exp"] + 4
-        return self.rounded(_logistic(d), spread, error, count)
+        t, inside = _correction(x, y)
+        divided = (np.abs(d) + reach) * _logistic(reach - d)
+        subtracted = np.minimum(value.size, t / self.u) + inside + np.logaddexp(0.0, reach - d)
+        slope = self.rounded(_logistic(d), spread, error, divided + subtracted + 2 * ULPS["exp"] + 4)
+        vanishes = d + reach < 2 * np.log(self.tiny)
+        return replace(slope, error=np.where(vanishes, 2 * self.tiny, slope.error))
 
     def tanh_slope(self, x: Rounded, value: Rounded) -> Rounded:
         """1 - t t in torch, (1 + t) (1 - t) in JAX: at most 4 u apart."""
@@ -375,12 +390,13 @@ class RoundedNumbers(Numbers):
         return replace(twice, error=np.maximum(twice.error, once.error))
 
 
-def _inside_logaddexp(x: Rounded, y: Rounded) -> Any:
-    """Return what is rounded in t = log1p(exp(-d)), in u: d itself, times |dt/dd|, and the ulps of exp and log1p."""
+def _correction(x: Rounded, y: Rounded) -> tuple[Any, Any]:
+    """Return t = log1p(exp(-d)), d = |x - y|, at most; and what is rounded in it, in u: ulps, and d times |dt/dd|."""
     d, reach = np.abs(x.value - y.value), (x.reach + y.reach) * SLACK
     least = np.maximum(d - reach, 0.0)
-    ulps = 2 * (ULPS["exp"] + ULPS["log1p"]) * np.log1p(np.exp(-least))
-    return ((d + reach) * _logistic(-least) + ulps) * 1.001  # for the products of these errors
+    t = np.log1p(np.exp(-least)) * SLACK
+    inside = (d + reach) * _logistic(-least) + 2 * (ULPS["exp"] + ULPS["log1p"]) * t
+    return t, inside * 1.001  # for the products of these errors
 
 
 def _gamma(count: Any, u: float) -> Any:

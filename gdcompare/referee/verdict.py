@@ -177,8 +177,8 @@ def ulp(value: float, dtype: str) -> float:
     """
     kind = np.dtype(dtype).type
     with np.errstate(over="ignore"):
-        near = min(abs(kind(value)), np.finfo(kind).max)
-    return float(np.spacing(near)) if np.isfinite(near) else math.nan
+        spacing = float(np.spacing(min(abs(kind(value)), np.finfo(kind).max)))
+    return spacing if math.isfinite(spacing) else math.nan
 
 
 def _fraction(error: Floats, budget: Floats) -> Floats:

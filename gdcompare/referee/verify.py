@@ -215,14 +215,14 @@ def _judged(
         point = referee.point
         try:
             loss, gradient = implementation(*point)
+            gradient = {str(key): np.asarray(value) for key, value in gradient.items()}
         except Exception as error:
             if not may_raise:
                 raise
             return [Entry(name, LOSS, "wrong", cause=f"it raised {type(error).__name__}: {error}")]
         if changed := _changed(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
-        found = {str(key): np.asarray(value) for key, value in gradient.items()}
-        calls.append(found if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **found})
+        calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
     truths = {key: truth for key, truth in referee.truths.items() if key != LOSS or LOSS in calls[0]}
     first, again = (judge_all(name, call, truths, budgets, referee.dtype) for call in calls)
     return [
