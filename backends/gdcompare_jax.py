@@ -14,10 +14,23 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.backend import Backend, Inputs, Params, PerSampleGrad, Precision, Run, Step, ValueAndGrad, checked_dtype
+from gdcompare.backend import (
+    Backend,
+    Foreign,
+    Inputs,
+    NativeCheck,
+    Params,
+    PerSampleGrad,
+    Precision,
+    Run,
+    Step,
+    ValueAndGrad,
+    checked_dtype,
+)
 from gdcompare.problem import Problem
 
 
@@ -87,6 +100,25 @@ class JaxBackend(Backend[jax.Array]):
             "default matmul precision": str(jax.config.jax_default_matmul_precision),
         }
 
+    def native_checks(
+        self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None
+    ) -> list[NativeCheck]:
+        """`jax.test_util.check_grads` along one random direction; a foreign gradient has the reverse mode only."""
+
+        def run(mode: str) -> None:
+            with self._precision():
+                if implementation is None:
+                    loss = partial(_mean_loss, problem, features=self.asarray(features), targets=self.asarray(targets))
+                else:
+                    loss = _foreign(implementation, features, targets)
+                start = {name: self.asarray(value) for name, value in params.items()}
+                jax.test_util.check_grads(loss, (start,), order=1, modes=[mode])
+
+        tolerance = {"float64": "1e-5", "float32": "2e-3"}[self.dtype]
+        rule = f"step 1e-4, tolerance {tolerance} times the size; one direction"
+        modes = {"fwd": "forward", "rev": "reverse"} if implementation is None else {"rev": "reverse"}
+        return [NativeCheck(f"jax check_grads, {words}", rule, partial(run, mode)) for mode, words in modes.items()]
+
     def _cast(self, array: NDArray[Any]) -> NDArray[Any]:
         return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
 
@@ -108,11 +140,12 @@ class JaxBackend(Backend[jax.Array]):
 
 @partial(jax.jit, static_argnums=0)
 def _value_and_grad(problem: Problem, params: Any, features: Any, targets: Any, weights: Any) -> Any:
-    def mean_loss(params: Any) -> Any:
-        losses = problem.per_sample_losses(jnp, params, features, targets)
-        return jnp.mean(losses) if weights is None else weights @ losses / jnp.sum(weights)
+    return jax.value_and_grad(partial(_mean_loss, problem))(params, features, targets, weights)
 
-    return jax.value_and_grad(mean_loss)(params)
+
+def _mean_loss(problem: Problem, params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
+    losses = problem.per_sample_losses(jnp, params, features, targets)
+    return jnp.mean(losses) if weights is None else weights @ losses / jnp.sum(weights)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -130,3 +163,16 @@ def _per_sample_grad(problem: Problem, params: Any, features: Any, targets: Any,
 @partial(jax.jit, static_argnums=0)
 def _scan(step: Step[Any], state: Any, inputs: Any, constants: Any) -> Any:
     return jax.lax.scan(lambda state, row: step(state, row, constants), state, inputs)
+
+
+def _foreign(implementation: Foreign, features: Any, targets: Any) -> Any:
+    """Return somebody's loss as a function whose derivative is that somebody's gradient."""
+
+    def forward(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        loss, gradients = implementation({name: np.array(value) for name, value in params.items()}, features, targets)
+        dtype = jnp.result_type(*params.values())
+        return jnp.asarray(loss, dtype), {name: jnp.asarray(gradients[name]) for name in params}
+
+    loss = jax.custom_vjp(lambda params: forward(params)[0])
+    loss.defvjp(forward, lambda gradients, cotangent: (jax.tree.map(lambda each: cotangent * each, gradients),))
+    return loss

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, final
 
 import array_api_compat.torch as xp
@@ -12,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
     Backend,
+    Foreign,
+    NativeCheck,
     Params,
     PerSampleGrad,
     Precision,
@@ -67,12 +71,15 @@ class TorchBackend(Backend[torch.Tensor]):
             targets: torch.Tensor,
             weights: torch.Tensor | None = None,
         ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            with torch.enable_grad():
-                leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-                losses = problem.per_sample_losses(xp, leaves, features, targets)
-                loss = losses.mean() if weights is None else weights @ losses / weights.sum()
-                gradients = torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True)
-            return loss.detach(), dict(zip(leaves, gradients, strict=True))
+            if not torch.is_grad_enabled():  # entering the context costs more than asking
+                with torch.enable_grad():
+                    return mean(params, features, targets, weights)
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            losses = problem.per_sample_losses(xp, leaves, features, targets)
+            loss = losses.mean() if weights is None else weights @ losses / weights.sum()
+            gradients = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True)
+            pairs = zip(leaves.items(), gradients, strict=True)
+            return loss.detach(), {name: torch.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
 
         return mean
 
@@ -112,9 +119,47 @@ class TorchBackend(Backend[torch.Tensor]):
         """Torch's version, device, threads, and the switches that change its rounding."""
         device = torch.empty(0, device=self.device).device
         return {
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             "torch threads": str(torch.get_num_threads()),
             "float32 matmul precision": torch.get_float32_matmul_precision(),
             "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         }
+
+    def native_checks(
+        self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None
+    ) -> list[NativeCheck]:
+        """`torch.autograd.gradcheck`, every entry and along one random direction (`fast_mode`)."""
+        rows, goals = self.asarray(features), self.asarray(targets)
+        leaves = tuple(self.asarray(value).requires_grad_() for value in params.values())
+
+        def loss(*values: torch.Tensor) -> torch.Tensor:
+            if implementation is None:
+                return problem.per_sample_losses(xp, dict(zip(params, values, strict=True)), rows, goals).mean()
+            return _Foreign.apply(lambda given: implementation(given, features, targets), params, *values)
+
+        def run(fast: bool) -> None:
+            with warnings.catch_warnings(), torch.enable_grad():
+                warnings.filterwarnings("ignore", "Input #")  # is not double precision: see what it says all the same
+                torch.autograd.gradcheck(loss, leaves, fast_mode=fast)
+
+        rule = "step 1e-6, atol 1e-5, rtol 1e-3"
+        return [
+            NativeCheck("torch gradcheck", rule, partial(run, False)),
+            NativeCheck("torch gradcheck, fast", f"{rule}; one direction", partial(run, True)),
+        ]
+
+
+class _Foreign(torch.autograd.Function):  # type: ignore[misc]  # torch comes without types here
+    """Somebody's loss and gradient as one operation on the tape, whose derivative is that gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, implementation: Any, names: Any, *values: torch.Tensor) -> torch.Tensor:
+        given = {name: value.detach().cpu().numpy().copy() for name, value in zip(names, values, strict=True)}
+        loss, gradients = implementation(given)
+        ctx.gradients = [torch.as_tensor(np.array(gradients[name]), device=values[0].device) for name in names]
+        return torch.as_tensor(np.array(loss), dtype=values[0].dtype, device=values[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (None, None, *(cotangent * gradient for gradient in ctx.gradients))

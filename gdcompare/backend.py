@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -116,6 +116,34 @@ class DescribesEnvironment(Protocol):
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """Versions, device and precision switches, by name."""
+
+
+Foreign: TypeAlias = "Callable[[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Mapping[str, Any]]]"
+"""Somebody's `f(params, features, targets) -> (loss, {name: gradient})`, NumPy arrays in and out."""
+
+
+class NativeCheck(NamedTuple):
+    """A gradient checker that a framework brings along."""
+
+    name: str
+    rule: str
+    """Its step and tolerances, in a few words."""
+    run: Callable[[], None]
+    """Raises where the checker refuses the gradient."""
+
+
+class ChecksGradients(Protocol):
+    """An optional capability beside the seam: a backend whose framework has gradient checkers of its own."""
+
+    @abstractmethod
+    def native_checks(
+        self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None
+    ) -> list[NativeCheck]:
+        """Return the framework's checkers, with its default settings, on the mean loss at this point (NumPy arrays).
+
+        They check this backend's own gradient or, if one is given, that of an implementation, which is dressed as a
+        function of the framework for that.
+        """
 
 
 def checked_dtype(dtype: str) -> Precision:

@@ -5,13 +5,16 @@ Exit codes: 0 agree, 1 wrong, 2 usage or bad input, 3 inconclusive.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import numpy as np
@@ -130,6 +133,8 @@ def list_(json_path: str | None) -> None:
 @commands.command()
 @_data_options
 @_at_option
+@click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
+@click.option("--fault", metavar="NAME", help="With --all-methods: plant this wrong gradient (see `mutate`).")
 def verify(
     problem: str,
     data_name: str | None,
@@ -140,12 +145,42 @@ def verify(
     device: str | None,
     json_path: str | None,
     at: tuple[str, ...],
+    every_method: bool,
+    fault: str | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     found, data = _problem_and_data(problem, data_name, target, standardise)
     loaded = _load_backends(backends, dtype, device)
+    if every_method or fault is not None:
+        _finish_all_methods(found, data, _parameters(at, found, data), loaded, dtype, fault, json_path)
     report = gdc.verify(found, data, _parameters(at, found, data), backends=loaded, dtype=dtype)
     _finish(report, json_path)
+
+
+@commands.command()
+@click.argument("topic", type=click.Choice(["methods", "kinks"]))
+@click.option("--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable.")
+@click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
+@click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout).")
+def explain(topic: str, backends: tuple[str, ...], dtype: str, device: str | None, json_path: str | None) -> None:
+    """Explain the classical checks of a gradient, or the conventions of the backends where a loss bends."""
+    from gdcompare.referee.classical import METHODS
+    from gdcompare.referee.conventions import conventions, what_each_gives
+    from gdcompare.report.tables import table
+
+    console = _console(json_path)
+    if topic == "methods":
+        texts = {name: inspect.getdoc(check) or "" for name, check in METHODS.items()}
+        for name, text in texts.items():
+            console.print(f"{name}\n{textwrap.indent(text, '  ')}\n", markup=False, soft_wrap=True)
+        _write_json(json_path, texts)
+        return
+    given = conventions(_load_backends(backends, dtype, device), dtype)
+    columns, rows = what_each_gives(given)
+    console.print(table("", columns, rows, left=2))
+    console.print("right: the hull of the one-sided derivatives, element by element; ?: not known to be right or wrong")
+    _write_json(json_path, {"conventions": [asdict(each) for each in given]})
 
 
 @commands.command()
@@ -326,6 +361,38 @@ def _finish(report: Report, json_path: str | None) -> None:
     console.print(report.explanation() if report else f"verdict: {report.verdict}", highlight=False)
     _write_json(json_path, report.to_dict())
     sys.exit(EXIT_CODES[report.verdict])
+
+
+def _finish_all_methods(
+    problem: gdc.Problem,
+    data: gdc.Dataset,
+    params: Mapping[str, Any] | None,
+    backends: Sequence[gdc.Backend[Any]],
+    dtype: str,
+    fault: str | None,
+    json_path: str | None,
+) -> NoReturn:
+    """Show what each way to check says of each backend, or of a planted fault; exit with the enclosure's verdict."""
+    from gdcompare.faults import FAULTS, by_hand
+    from gdcompare.referee.methods import all_methods, what_each_says
+    from gdcompare.referee.verify import drawn_parameters
+    from gdcompare.report.tables import table
+
+    if fault is not None and fault not in FAULTS:
+        raise click.UsageError(f"unknown fault {fault!r}; known: {', '.join(FAULTS)}")
+    subjects: dict[str, Any] = {each.name: each for each in backends}
+    if fault is not None:
+        subjects = {f"planted: {fault}": FAULTS[fault](by_hand(problem))}
+    point = drawn_parameters(problem, data) if params is None else params
+    console, results = _console(json_path), {}
+    for name, subject in subjects.items():
+        outcomes = all_methods(problem, data, point, subject, dtype)
+        results[name] = [asdict(each) for each in outcomes]
+        console.print(table(name, ["method", "says", "figure", "remark"], what_each_says(outcomes), left=4))
+    _write_json(json_path, results)
+    verdicts = {outcomes[-1]["says"] for outcomes in results.values()}
+    worst = next(each for each in ("wrong", "inconclusive", "agree") if each in verdicts)
+    sys.exit(EXIT_CODES[worst])
 
 
 def _console(json_path: str | None) -> Console:

@@ -154,6 +154,8 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
         (["descend", "linear-regression", "--backend", "numpy", "--epochs", "0"], "epochs must be a whole number"),
         (["mutate", "linear-regression", "--backend", "numpy"], "takes no --backend"),
         (["mutate", "linear-regression", "--check", "check"], "--check takes FILE.py:FUNCTION"),
+        (["verify", "linear-regression", "--backend", "numpy", "--fault", "typo"], "unknown fault 'typo'; known: "),
+        (["explain", "life"], "'life' is not one of 'methods', 'kinks'"),
         (["celebrate"], "No such command 'celebrate'"),
     ],
 )
@@ -192,6 +194,24 @@ def test_a_bug_in_a_formula_shows_itself(tmp_path: Path) -> None:
     assert done.returncode not in (0, 2)
     assert "Traceback" in done.stderr
     assert "my own bug" in done.stderr
+
+
+def test_the_classical_checks_stand_side_by_side_and_the_one_at_fault_is_named() -> None:
+    fault = "one component times 1 + 1e-4"
+    done = run("verify", "logistic-regression", "--backend", "numpy", "--fault", fault)
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert any("central differences" in line and "agree" in line and "AT FAULT" in line for line in lines)
+    assert any(line.split()[:2] == ["enclosure", "wrong"] for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_explain_shows_every_method_and_every_convention() -> None:
+    methods, kinks = run("explain", "methods"), run("explain", "kinks", "--backend", "numpy", "--json", "-")
+
+    assert "Taylor remainder" in methods.stdout
+    assert {each["operation"] for each in json.loads(kinks.stdout)["conventions"]} >= {"abs(x) at 0", "sign(x) at 0"}
 
 
 def test_help_loads_no_framework() -> None:
