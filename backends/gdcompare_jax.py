@@ -130,6 +130,8 @@ class JaxBackend(Backend[jax.Array]):
             return None
         platform, _, number = self.device.partition(":")
         try:
+            if not platform:
+                raise ValueError("name a platform")
             return jax.devices(platform)[int(number or 0)]
         except (RuntimeError, IndexError, ValueError) as error:
             raise ValueError(f"backend 'jax' has no device {self.device!r}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -11,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
     Backend,
-    Inputs,
     Params,
     PerSampleGrad,
     Precision,
@@ -24,6 +22,9 @@ from gdcompare.backend import (
 from gdcompare.problem import Problem
 
 Array = NDArray[Any]
+
+_quiet = np.errstate(over="ignore", invalid="ignore")
+"""As in the other frameworks, infinity and NaN speak for themselves; some BLAS warn of them where there are none."""
 
 
 @final
@@ -54,6 +55,7 @@ class NumpyBackend(Backend[Array]):
     def value_and_grad(self, problem: Problem) -> ValueAndGrad[Array]:
         """The problem's `value_and_gradient`; with weights, the weighted mean of its per-sample formulas."""
 
+        @_quiet
         def mean(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> tuple[Array, dict[str, Array]]:
@@ -69,6 +71,7 @@ class NumpyBackend(Backend[Array]):
     def per_sample_grad(self, problem: Problem) -> PerSampleGrad[Array]:
         """The problem's `per_sample_gradients`; with weights, row i times `n w_i / sum w`."""
 
+        @_quiet
         def rows(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> dict[str, Array]:
@@ -81,14 +84,8 @@ class NumpyBackend(Backend[Array]):
         return rows
 
     def scan(self, step: Step[Array]) -> Run[Array]:
-        """A Python loop; overflow in a diverging descent is its own stop reason, not a warning."""
-        loop = eager_scan(step, self.asarray, np.asarray)
-
-        def run(state: Any, inputs: Inputs, constants: Any) -> tuple[Any, Sequence[Array]]:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return loop(state, inputs, constants)
-
-        return run
+        """A Python loop."""
+        return _quiet(eager_scan(step, self.asarray, np.asarray))
 
     def environment(self) -> dict[str, str]:
         """NumPy's version and the BLAS behind `@`."""

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
@@ -130,9 +130,21 @@ def list_(json_path: str | None) -> None:
     _write_json(json_path, results)
 
 
+_implementation_option = click.option(
+    "--implementation",
+    "implementations",
+    multiple=True,
+    metavar="NAME=FILE.py:FUNCTION",
+    help="Judge your f(params, features, targets) -> (loss, {name: gradient}), too; repeatable.",
+)
+
+
 @commands.command()
 @_data_options
 @_at_option
+@_implementation_option
+@click.option("--certificate", metavar="FILE", help="Write the true gradient, for `check-certificate`.")
+@click.option("--counterexample", "script", metavar="FILE.py", help="Write a script of the smallest failure, if any.")
 @click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
 @click.option("--fault", metavar="NAME", help="With --all-methods: plant this wrong gradient (see `mutate`).")
 def verify(
@@ -145,16 +157,68 @@ def verify(
     device: str | None,
     json_path: str | None,
     at: tuple[str, ...],
+    implementations: tuple[str, ...],
+    certificate: str | None,
+    script: str | None,
     every_method: bool,
     fault: str | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     found, data = _problem_and_data(problem, data_name, target, standardise)
     loaded = _load_backends(backends, dtype, device)
+    params, own = _parameters(at, found, data), _functions(implementations)
+    functions = {name: function for name, (function, _) in own.items()}
     if every_method or fault is not None:
-        _finish_all_methods(found, data, _parameters(at, found, data), loaded, dtype, fault, json_path)
-    report = gdc.verify(found, data, _parameters(at, found, data), backends=loaded, dtype=dtype)
+        from gdcompare.report.side_by_side import side_by_side
+
+        if certificate or script:
+            raise click.UsageError("--certificate and --counterexample go without --all-methods")
+        subjects = {each.name: each for each in loaded} | functions if fault is None else _planted(fault, found)
+        verdict, results = side_by_side(_console(json_path), found, data, params, subjects, dtype)
+        _write_json(json_path, results)
+        sys.exit(EXIT_CODES[verdict])
+    report = gdc.verify(found, data, params, backends=loaded, implementations=functions, dtype=dtype)
+    if certificate is not None:
+        from gdcompare.referee.certificate import certify, write
+
+        write(certify(found, data, params), certificate)
+    wrong = [entry.implementation for entry in report.entries if entry.verdict == "wrong"]
+    if script is not None and wrong:
+        from gdcompare.referee.counterexample import counterexample
+
+        one = functions.get(wrong[0]) or next(each for each in loaded if each.name == wrong[0])
+        _, origin = own.get(wrong[0], (None, None))
+        smallest = counterexample(found, one, data, params, dtype, name=wrong[0], origin=origin)
+        if smallest is not None:
+            Path(script).write_text(smallest.script(), encoding="utf-8")
     _finish(report, json_path)
+
+
+@commands.command("check-certificate")
+@click.argument("file")
+@click.option("--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable.")
+@_implementation_option
+@click.option("--problem", help="Its problem, as file.py:Class, where that is not registered here.")
+@click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
+@click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
+@click.option("--recompute", is_flag=True, help="Compute the truth anew, and judge the certificate itself.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout).")
+def check_certificate(
+    file: str,
+    backends: tuple[str, ...],
+    implementations: tuple[str, ...],
+    problem: str | None,
+    dtype: str,
+    device: str | None,
+    recompute: bool,
+    json_path: str | None,
+) -> None:
+    """Judge every backend by the truth that FILE holds, written by `verify --certificate`; nothing is computed anew."""
+    from gdcompare.referee.certificate import check_certificate as check
+
+    loaded = _load_backends(backends, dtype, device) if backends or not implementations else []
+    functions = {name: function for name, (function, _) in _functions(implementations).items()}
+    _finish(check(file, loaded, functions, dtype, problem=problem, recompute=recompute), json_path)
 
 
 @commands.command()
@@ -298,6 +362,26 @@ def mutate(
     sys.exit(1 if score.survived else 0)
 
 
+def _planted(fault: str, problem: gdc.Problem) -> dict[str, Any]:
+    from gdcompare.faults import FAULTS, by_hand
+
+    if fault not in FAULTS:
+        raise click.UsageError(f"unknown fault {fault!r}; known: {', '.join(FAULTS)}")
+    return {f"planted: {fault}": FAULTS[fault](by_hand(problem))}
+
+
+def _functions(settings: Sequence[str]) -> dict[str, tuple[Callable[..., Any], str]]:
+    """Read NAME=FILE.py:FUNCTION settings; return the functions, and where they are."""
+    functions = {}
+    for setting in settings:
+        name, _, origin = setting.partition("=")
+        function = from_file(origin)
+        if not name or not callable(function):
+            raise click.UsageError(f"{setting!r} is not of the form NAME=FILE.py:FUNCTION")
+        functions[name] = function, origin
+    return functions
+
+
 def _check_function(name: str) -> Callable[[Any], object]:
     found = from_file(name)
     if not callable(found):
@@ -361,38 +445,6 @@ def _finish(report: Report, json_path: str | None) -> None:
     console.print(report.explanation() if report else f"verdict: {report.verdict}", highlight=False)
     _write_json(json_path, report.to_dict())
     sys.exit(EXIT_CODES[report.verdict])
-
-
-def _finish_all_methods(
-    problem: gdc.Problem,
-    data: gdc.Dataset,
-    params: Mapping[str, Any] | None,
-    backends: Sequence[gdc.Backend[Any]],
-    dtype: str,
-    fault: str | None,
-    json_path: str | None,
-) -> NoReturn:
-    """Show what each way to check says of each backend, or of a planted fault; exit with the enclosure's verdict."""
-    from gdcompare.faults import FAULTS, by_hand
-    from gdcompare.referee.methods import all_methods, what_each_says
-    from gdcompare.referee.verify import drawn_parameters
-    from gdcompare.report.tables import table
-
-    if fault is not None and fault not in FAULTS:
-        raise click.UsageError(f"unknown fault {fault!r}; known: {', '.join(FAULTS)}")
-    subjects: dict[str, Any] = {each.name: each for each in backends}
-    if fault is not None:
-        subjects = {f"planted: {fault}": FAULTS[fault](by_hand(problem))}
-    point = drawn_parameters(problem, data) if params is None else params
-    console, results = _console(json_path), {}
-    for name, subject in subjects.items():
-        outcomes = all_methods(problem, data, point, subject, dtype)
-        results[name] = [asdict(each) for each in outcomes]
-        console.print(table(name, ["method", "says", "figure", "remark"], what_each_says(outcomes), left=4))
-    _write_json(json_path, results)
-    verdicts = {outcomes[-1]["says"] for outcomes in results.values()}
-    worst = next(each for each in ("wrong", "inconclusive", "agree") if each in verdicts)
-    sys.exit(EXIT_CODES[worst])
 
 
 def _console(json_path: str | None) -> Console:

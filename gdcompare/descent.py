@@ -98,7 +98,7 @@ def descend(
 
     `history_every=k` keeps every k-th step and the last, so that memory does not grow with the number of steps.
     `progress` shows a bar on stderr; None means where stderr is a terminal. `chunk` is the number of steps between two
-    looks; it changes no result.
+    looks; it changes no result, except in the last bits where a compiler treats a chunk of one step in its own way.
 
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
@@ -114,13 +114,21 @@ def descend(
     first = check_parameters(problem, data, zero_parameters(problem, data) if start is None else start)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch
+    if not isinstance(rule, Rule):
+        raise ValueError(f"rule must be one of gdcompare.rules, such as rules.sgd(0.01), not {rule!r}")
     watch = _Watch(n, per_epoch, batch_size or n, target_loss, gradient_norm, loss_change, _whole("patience", patience))
     recorder = _Recorder(first, backend, _whole("history_every", history_every))
     length = _chunk_length(total, data, batch_size, first, chunk)
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
 
     step = _Step(
-        backend, problem, rule.direction, batches is not None, n % (batch_size or n) > 0, gradient_norm is not None
+        backend,
+        problem,
+        rule.direction,
+        names=tuple(first),
+        batched=batches is not None,
+        weighted=n % (batch_size or n) > 0,
+        with_norm=gradient_norm is not None,
     )
     run = backend.scan(step)
     constants = (backend.asarray(data.features), backend.asarray(data.targets))
@@ -140,7 +148,7 @@ def descend(
                 if stopped is not None:
                     reason = stopped
                     break
-                if len(losses) < length:
+                if len(losses) < min(length, total - begin):
                     reason = "interrupted"
                     break
                 advance(kept)
@@ -164,6 +172,8 @@ class _Step:
     backend: Backend[Any]
     problem: Problem
     direction: Direction
+    names: tuple[str, ...]
+    """The order of the parameters in a record: a framework may reorder a dict."""
     batched: bool
     weighted: bool
     with_norm: bool
@@ -186,8 +196,10 @@ class _Step:
         direction, memory = self.direction.update(self.backend.xp, gradient, memory, coefficients)
         params = {name: value - rate * direction[name] for name, value in params.items()}
 
-        record = (loss, *(params[name] for name in sorted(params)))  # a framework may reorder a dict's keys
-        return (params, memory), ((*record, _norm(self.backend.xp, gradient)) if self.with_norm else record)
+        record = [loss, *[params[name] for name in self.names]]
+        if self.with_norm:
+            record.append(_norm(self.backend.xp, gradient))
+        return (params, memory), tuple(record)
 
 
 def _norm(xp: Any, gradient: Mapping[str, Any]) -> Any:
@@ -238,13 +250,13 @@ class _Watch:
     def __post_init__(self) -> None:
         for name in ("target_loss", "gradient_norm", "loss_change"):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
+            if value is not None and not (isinstance(value, int | float | np.number) and math.isfinite(value)):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
         sizes = np.full(self.per_epoch, float(self.batch_size))
         sizes[-1] = self.n - self.batch_size * (self.per_epoch - 1)
         self._shares = sizes / self.n
         self._seen = 0
-        self._tail = np.empty(0)  # shares of the epoch loss, of the last per_epoch - 1 steps
+        self._tail = np.empty(0)  # shares of the epoch loss, since the beginning of the last whole epoch
         self._best = math.inf
         self._idle = 0
 
@@ -277,14 +289,18 @@ class _Watch:
         """
         if self.per_epoch == 1:
             return losses
-        parts = losses * self._shares[(self._seen + np.arange(len(losses))) % self.per_epoch]
-        parts = np.concatenate([self._tail, parts])
+        # Row by row an epoch. No sum is subtracted from another, so that a large early loss hides no small later one,
+        # and each row is summed by itself, so that chunks change nothing.
         before = len(self._tail)
-        self._tail = parts[-(self.per_epoch - 1) :]
-        sums = np.cumsum(parts)
-        sums[self.per_epoch :] -= sums[: -self.per_epoch].copy()
-        sums[: self.per_epoch - 1] = np.nan
-        return sums[before:]
+        places = (self._seen + np.arange(len(losses))) % self.per_epoch
+        parts = np.concatenate([self._tail, losses * self._shares[places]])
+        epochs = np.pad(parts, (0, -len(parts) % self.per_epoch)).reshape(-1, self.per_epoch)
+        begun = np.cumsum(epochs, axis=1)  # up to this step
+        ahead = np.cumsum(epochs[:, ::-1], axis=1)[:, ::-1]  # from this step on
+        begun[1:, :-1] += ahead[:-1, 1:]
+        begun[0, :-1] = np.nan
+        self._tail = parts[max(0, len(parts) // self.per_epoch - 1) * self.per_epoch :]
+        return begun.ravel()[before : len(parts)]
 
     def _no_change(self, epoch_losses: NDArray[np.float64], least: float) -> list[tuple[int, StopReason]]:
         for place in range(-(self._seen + 1) % self.per_epoch, len(epoch_losses), self.per_epoch):
@@ -318,14 +334,14 @@ class _Recorder:
             return
         next_kept = -self._steps % self._every  # loss at the steps 0, k, 2k, ...; parameters likewise, one step on
         self._losses.append(self._own(losses[next_kept : steps : self._every]))
-        for name, values in zip(sorted(self._now), after, strict=True):
+        for name, values in zip(self._now, after, strict=True):
             self._parameters[name].append(self._own(values[(next_kept - 1) % self._every : steps : self._every]))
             self._now[name] = np.array(values[steps - 1])
         self._loss = float(losses[steps - 1])
         self._steps += steps
 
     def progress(self, total: int) -> Progress:
-        return Progress(self._steps, total, self._loss, dict(self._now))
+        return Progress(self._steps, total, self._loss, {name: value.copy() for name, value in self._now.items()})
 
     def finish(self, reason: StopReason) -> Descent:
         steps = np.arange(0, self._steps + 1, self._every)

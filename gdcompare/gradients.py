@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def value_and_grad(
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
     loss, gradient = backend.value_and_grad(problem)(*arguments)
-    return float(backend.to_numpy(loss)), _to_numpy(backend, gradient)
+    return float(backend.to_numpy(loss)), _to_numpy(backend, arguments[0], gradient)
 
 
 def per_sample_grad(
@@ -51,7 +51,7 @@ def per_sample_grad(
     """
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
-    return _to_numpy(backend, backend.per_sample_grad(problem)(*arguments))
+    return _to_numpy(backend, arguments[0], backend.per_sample_grad(problem)(*arguments))
 
 
 def backend_arguments(
@@ -72,8 +72,8 @@ def backend_arguments(
     )
 
 
-def _to_numpy(backend: Backend[Any], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    return {name: np.array(backend.to_numpy(value)) for name, value in gradients.items()}
+def _to_numpy(backend: Backend[Any], order: Iterable[str], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {name: np.array(backend.to_numpy(gradients[name])) for name in order}
 
 
 def _checked_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:

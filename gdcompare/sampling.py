@@ -28,24 +28,30 @@ def checked_batch_size(n: int, batch_size: int) -> int:
     return int(batch_size)
 
 
+def _checked_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a whole number, 0 or above, not {seed!r}")
+    return int(seed)
+
+
 class RowStream:
     """An endless stream of mini-batches of row numbers.
 
     Each epoch is a fresh permutation of the n rows cut into batches of b; if b does not divide n, the last batch of
-    each epoch is shorter, and is filled up with rows of weight 0 so that all batches have one shape.
+    each epoch is shorter, and is filled up with its last row, at weight 0, so that all batches have one shape.
 
     The stream depends on n, b and the seed alone: not on the backend, nor on how it is taken in pieces. The generator
     is its own (`numpy.random.default_rng(seed)`).
 
     >>> rows, weights = RowStream(5, batch_size=2, seed=0).take(3)
     >>> rows.tolist(), weights.tolist()
-    ([[2, 4], [3, 0], [1, 0]], [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+    ([[2, 4], [3, 0], [1, 1]], [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
     """
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
         self._rows = np.arange(n)
         self._batch_size = checked_batch_size(n, batch_size)
-        self._generator = np.random.default_rng(seed)
+        self._generator = np.random.default_rng(_checked_seed(seed))
         self._waiting = np.empty((0, self._batch_size), dtype=np.intp)
         self._taken = 0
         spare = -n % self._batch_size
@@ -70,8 +76,5 @@ class RowStream:
         """Return the batches of the next `count` epochs, (count * steps per epoch, b)."""
         shuffled = self._generator.permuted(np.tile(self._rows, (count, 1)), axis=1)  # (count, n)
         spare = self._epoch_weights.size - len(self._rows)
-        return (
-            np.pad(shuffled, [(0, 0), (0, spare)]).reshape(-1, self._batch_size)
-            if spare
-            else shuffled.reshape(-1, self._batch_size)
-        )
+        filled = np.pad(shuffled, [(0, 0), (0, spare)], mode="edge") if spare else shuffled
+        return filled.reshape(-1, self._batch_size)

@@ -225,3 +225,52 @@ def test_help_loads_no_framework() -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)  # noqa: S603
 
     assert done.stdout.strip() == "[]"
+
+
+WRONG = """\
+import numpy as np
+
+
+def summed(params, features, targets):
+    residuals = params["theta_0"] + features @ params["theta_1"] - targets
+    return None, {"theta_0": 2 * np.sum(residuals), "theta_1": 2 * residuals @ features}
+"""
+
+
+def test_a_users_wrong_function_is_judged_and_its_counterexample_fails_by_itself(tmp_path: Path) -> None:
+    pytest.importorskip("hypothesis", reason="counterexamples are shrunk by hypothesis")
+    mine, script = tmp_path / "mine.py", tmp_path / "script.py"
+    mine.write_text(WRONG)
+
+    done = run(
+        "verify", "linear-regression", "--backend", "numpy",
+        "--implementation", f"mine={mine}:summed", "--counterexample", str(script),
+    )  # fmt: skip
+    shown = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)  # noqa: S603
+
+    assert done.returncode == 1
+    assert "mine: theta_0: a factor n = 40: a sum where a mean belongs" in done.stdout
+    assert (shown.returncode, shown.stderr) == (1, "mine is wrong: theta_0\n")
+
+
+def test_a_certificate_is_written_and_checked_with_the_verdicts_exit_codes(tmp_path: Path) -> None:
+    mine, path = tmp_path / "mine.py", tmp_path / "certificate.json"
+    mine.write_text(WRONG)
+
+    written = run("verify", "linear-regression", "--backend", "numpy", "--certificate", str(path))
+    agrees = run("check-certificate", str(path), "--backend", "numpy", "--recompute", "--json", "-")
+    wrong = run("check-certificate", str(path), "--implementation", f"mine={mine}:summed", "--dtype", "float32")
+    path.write_text(path.read_text().replace("noisy-line", "noisy-lime"))
+    damaged = run("check-certificate", str(path))
+
+    assert [done.returncode for done in (written, agrees, wrong, damaged)] == [0, 0, 1, 2]
+    assert json.loads(agrees.stdout)["verdict"] == "agree"
+    assert "error: the certificate was changed or damaged" in damaged.stderr
+
+
+@pytest.mark.parametrize("setting", ["mine=mine", "=mine.py:f", "mine.py:f"])
+def test_an_implementation_is_given_by_name_and_place(setting: str) -> None:
+    done = run("verify", "linear-regression", "--backend", "numpy", "--implementation", setting)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -76,7 +76,7 @@ def test_the_stream_does_not_depend_on_how_it_is_taken_in_pieces(
 def test_the_stream_of_seed_0_is_pinned() -> None:
     rows, weights = RowStream(5, batch_size=2, seed=0).take(6)
 
-    assert rows.tolist() == [[2, 4], [3, 0], [1, 0], [4, 1], [2, 0], [3, 0]]
+    assert rows.tolist() == [[2, 4], [3, 0], [1, 1], [4, 1], [2, 0], [3, 3]]
     assert weights is not None
     assert weights.tolist() == [[1, 1], [1, 1], [1, 0]] * 2
 

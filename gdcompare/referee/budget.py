@@ -121,4 +121,4 @@ def _formula(dtype: str, *inputs: Any) -> tuple[Tape, tuple[Any, Any, Any], Any]
 
 def _budget(result: Rounded) -> Floats:
     """Return the error, and no less than the smallest float: the truth, if it is 0, may be known only to be smaller."""
-    return np.maximum(result.error, np.finfo(np.float64).smallest_subnormal)
+    return np.asarray(np.maximum(result.error, np.finfo(np.float64).smallest_subnormal))

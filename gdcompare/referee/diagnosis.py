@@ -6,6 +6,8 @@ within a few budgets is the cause.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import unit_roundoff
+from gdcompare.referee.verdict import Entry
 
 Floats = NDArray[np.float64]
 
 _FEW = 8
 """A hypothesis fits within this many budgets: the mistaken program rounds in its own way."""
+
+CALLS_DIFFER = "two calls differ"
 
 _MOST_ROWS = 2000
 """With more rows than this, single samples are not suspected one by one."""
@@ -175,3 +180,16 @@ def _of(where: NDArray[np.bool_]) -> str:
 
 def _all(values: NDArray[Any]) -> str:
     return "the value" if values.size == 1 else f"all {values.size} elements"
+
+
+def kind_of_failure(entry: Entry) -> str:
+    """Return in what way an entry is wrong, without its numbers: a value, two calls that differ, a shape, a crash.
+
+    >>> kind_of_failure(Entry("mine", "w", "wrong", cause="it raised KeyError: 'w'"))
+    'it raised KeyError'
+    """
+    if "two calls" in entry.cause or "second call" in entry.cause:
+        return CALLS_DIFFER  # an earlier call may have left it wrong everywhere; a new program shows only this
+    if entry.worst_index is not None:
+        return "value" if math.isfinite(entry.actual) else "not finite"
+    return " ".join(re.findall("[a-zA-Z]+", entry.cause.partition(":")[0]))

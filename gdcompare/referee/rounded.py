@@ -8,7 +8,8 @@ Each is a triple of float64:
 The errors of the operands are carried through each operation, their products included, and a nonlinear function is
 bounded by its steepest slope within reach. To that an operation adds, with u the unit roundoff of the dtype:
 
-* `u |result|` for + - *, and `2 u |result|` for /, because a compiler may multiply by the reciprocal;
+* `u |result|` for + - *; for /, `2 u |result|`, because a compiler may multiply by the reciprocal, and in float32
+  `4 u |result|`, because XLA on GPUs divides by `div.full.f32`, which promises 2 ulp;
 * `gamma_k sum |terms|`, `gamma_k = k u / (1 - k u)`, for a sum of k + 1 terms or a dot product of k: this holds in any
   order and blocking, with any number of threads, with and without fused multiply-add (Higham, Accuracy and Stability of
   Numerical Algorithms, sections 3.1 and 4.2);
@@ -120,7 +121,8 @@ class Rounded:
         quotient = (np.abs(self.value) + self.spread) / least_exact
         spread = np.where(least_exact > 0, (self.spread + np.abs(value) * other.spread) / least_exact, np.inf)
         error = np.where(least > 0, (self.error + quotient * other.error) / least, np.inf)
-        return self.numbers.rounded(value, spread, error, 2, exact=_is_zero(self) | _is_power_of_2(other))
+        exact = _is_zero(self) | _is_power_of_2(other)
+        return self.numbers.rounded(value, spread, error, self.numbers.division, exact=exact)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -140,6 +142,7 @@ class RoundedNumbers(Numbers):
     def __init__(self, dtype: str) -> None:
         self.dtype = np.dtype(checked_dtype(dtype))
         self.u = unit_roundoff(dtype)
+        self.division = 4 if dtype == "float32" else 2
         self.tiny, self.largest = float(np.finfo(self.dtype).tiny), float(np.finfo(self.dtype).max)
 
     def asarray(self, values: Any) -> Rounded:
@@ -168,12 +171,13 @@ class RoundedNumbers(Numbers):
         They are relative to `terms`, the sum of the absolute exact terms, and to `size`, that of the computed ones, or
         if there is but one to the result; and to what was rounded `inside` the operation.
         """
+        flushed = (2 if terms is None else 2 * count) * self.tiny
         terms = np.abs(value) if terms is None else terms
         size = np.abs(value) + spread + error if size is None else size
         subnormal = (np.abs(value) - spread - error < self.tiny) & ((value != 0) | (spread + error > 0))
         nothing = exact & ~subnormal
         own = _gamma(count, 2.0**-53) * (terms + inside) + 2.0**-1022
-        theirs = _gamma(count, self.u) * (size + inside) + 2 * count * self.tiny
+        theirs = _gamma(count, self.u) * (size + inside) + flushed
         spread = np.where(nothing, spread, (spread + own) * SLACK)
         error = np.where(nothing, error, (error + theirs) * SLACK)
         largest = np.maximum(size, np.abs(value) + spread) + error

@@ -183,7 +183,7 @@ def ulp(value: float, dtype: str) -> float:
 
 def _fraction(error: Floats, budget: Floats) -> Floats:
     """Return error / budget, where 0/0 is 0 and an infinite budget leaves nothing proven (NaN)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         fraction = np.where(error == 0, 0.0, error / budget)
     return np.where(np.isfinite(budget), fraction, np.nan)
 

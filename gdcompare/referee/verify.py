@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,31 @@ Implementation: TypeAlias = Callable[[dict[str, NDArray[Any]], NDArray[Any], NDA
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out."""
 
 LOSS = "loss"
+
+
+class Reference(Protocol):
+    """What it takes to judge a gradient at one point: a `Referee` works it out, a certificate has it in store."""
+
+    @property
+    def problem(self) -> Problem | None: ...  # noqa: D102 - see Referee
+    @property
+    def dtype(self) -> Precision: ...  # noqa: D102
+    @property
+    def params(self) -> dict[str, NDArray[Any]]: ...  # noqa: D102
+    @property
+    def features(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def targets(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def point(self) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]: ...  # noqa: D102
+    @property
+    def truths(self) -> dict[str, Enclosed]: ...  # noqa: D102
+    @property
+    def kinks(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def row_truths(self) -> dict[str, Enclosed]:
+        """The per-sample gradients; empty where they are not known."""
 
 
 class Referee:
@@ -157,16 +182,16 @@ def verify(
                 f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
             )
         budgets = referee.budgets(getattr(backend, "by_hand", False))
-        entries += _judged(
-            referee, backend.name, _as_implementation(backend, problem), allowed or budgets, may_raise=False
+        entries += judged(
+            referee, backend.name, as_implementation(backend, problem), allowed or budgets, may_raise=False
         )
     either = {name: np.maximum(budget, referee.budgets(True)[name]) for name, budget in referee.budgets(False).items()}
     for name, implementation in (implementations or {}).items():
-        entries += _judged(referee, name, implementation, allowed or either, may_raise=True)
+        entries += judged(referee, name, implementation, allowed or either, may_raise=True)
     return Report(tuple(entries), context_of(referee, data, loaded))
 
 
-def context_of(referee: Referee, data: Dataset, backends: Sequence[Backend[Any]]) -> dict[str, Any]:
+def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any]]) -> dict[str, Any]:
     """Return what the results depend on, as plain values."""
     environment = {"python": platform.python_version(), "machine": platform.machine(), np.__name__: np.__version__}
     for backend in backends:
@@ -190,7 +215,9 @@ def drawn_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.fl
     }
 
 
-def _as_implementation(backend: Backend[Any], problem: Problem) -> Implementation:
+def as_implementation(backend: Backend[Any], problem: Problem) -> Implementation:
+    """Return the backend's `value_and_grad` of the problem as a function of NumPy arrays."""
+
     def implementation(params: Any, features: Any, targets: Any) -> tuple[Any, Any]:
         arrays = {name: backend.asarray(value) for name, value in params.items()}
         loss, gradient = backend.value_and_grad(problem)(arrays, backend.asarray(features), backend.asarray(targets))
@@ -206,8 +233,8 @@ def _tolerances(referee: Referee, atol: float, rtol: float) -> dict[str, Floats]
     return {name: atol + rtol * np.abs(truth.mid) for name, truth in referee.truths.items()}
 
 
-def _judged(
-    referee: Referee, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
+def judged(
+    referee: Reference, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
     calls: list[dict[str, Any]] = []
@@ -231,7 +258,7 @@ def _judged(
     ]
 
 
-def _explained(referee: Referee, one: Entry, two: Entry, values: list[Any], budget: Floats | None) -> Entry:
+def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], budget: Floats | None) -> Entry:
     """Return the worse of two calls' entries, with its cause."""
     name = one.parameter
     if one.worst_index is None or two.worst_index is None or budget is None:
@@ -252,12 +279,12 @@ def _explained(referee: Referee, one: Entry, two: Entry, values: list[Any], budg
         dtype=referee.dtype,
         n=len(referee.features),
         parameter=None if name == LOSS else referee.params[name].astype(np.float64),
-        per_sample=None if name == LOSS else referee.row_truths[name].mid,
+        per_sample=referee.row_truths[name].mid if name in referee.row_truths else None,
     )
     return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
 
 
-def _changed(referee: Referee, point: tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]) -> list[str]:
+def _changed(referee: Reference, point: tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]) -> list[str]:
     params, features, targets = point
     before = {**referee.params, "features": referee.features, "targets": referee.targets}
     after = {**params, "features": features, "targets": targets}
