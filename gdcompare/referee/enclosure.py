@@ -70,7 +70,7 @@ class Enclosed:
         >>> bool(lower[0] <= 1 / 6 <= upper[0]), float(upper[0] - lower[0]) < 1e-15
         (True, True)
         """
-        with ctx.workprec(128):
+        with ctx.workprec(128), np.errstate(all="ignore"):  # a distance may exceed the largest float
             gaps = np.frompyfunc(_gap, 3, 2)(np.asarray(actual, dtype=np.float64), self.balls, self.kinks)
         return np.asarray(gaps[0], dtype=np.float64), np.asarray(gaps[1], dtype=np.float64)
 
@@ -191,7 +191,8 @@ def _wide(balls: Balls, budget: ArrayLike) -> NDArray[np.bool_]:
 
 
 def _floats(function: Callable[[Any], float], balls: Balls) -> Floats:
-    return np.asarray(elementwise(function)(balls), dtype=np.float64)
+    with np.errstate(all="ignore"):  # a ball may exceed the largest float
+        return np.asarray(elementwise(function)(balls), dtype=np.float64)
 
 
 def _gap(actual: float, ball: Any, kink: bool) -> tuple[float, float]:
