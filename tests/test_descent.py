@@ -123,12 +123,12 @@ def test_every_backend_walks_the_same_path_step_by_step(
 
 
 @settings(deadline=None, max_examples=15)
-@given(drawn=lattices(8, 2), seed=st.integers(0, 9))
+@given(drawn=lattices(8, 2, largest=2), seed=st.integers(0, 9))
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_on_whole_numbers_the_first_steps_are_exact_to_the_last_bit(
     backend: Backend[Any], dtype: str, batch_size: int | None, drawn: tuple[Dataset, dict[str, Array]], seed: int
 ) -> None:
-    data, start = drawn
+    data, start = drawn  # with whole numbers up to 2, all sums of squares in 1/32 stay below 2^24
     steps, rate = 2, Fraction(1, 8)
 
     fit = descend(LINEAR, data, backend, rules.sgd(1 / 8), batch_size, 1 if batch_size else 2, seed, start)

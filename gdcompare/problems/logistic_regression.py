@@ -43,8 +43,8 @@ class LogisticRegression(Problem):
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """One gradient per sample, by the chain rule through z_i.
 
-        dl_i/dz_i = exp(z_i) / (1 + exp(z_i)) = exp(z_i - l_i), so with g_i = t_i exp(z_i - l_i)
-        dl_i/dtheta_0 = g_i and dl_i/dtheta_1 = g_i x_i.
+        dl_i/dz_i = 1 / (1 + exp(-z_i)) = exp(-log(1 + exp(-z_i))), which loses nothing at either end; so with
+        g_i = t_i dl_i/dz_i,   dl_i/dtheta_0 = g_i   and   dl_i/dtheta_1 = g_i x_i.
         """
         _, slopes = self._losses_and_slopes(xp, params, features, targets)
         return {"theta_0": slopes, "theta_1": slopes[:, None] * features}  # (n,), (n, d)
@@ -61,5 +61,5 @@ class LogisticRegression(Problem):
         """Return l_i and g_i = dl_i/d(theta_0 + x_i . theta_1), both (n,)."""
         signs = 1 - 2 * targets  # t
         wrong_side = signs * (params["theta_0"] + features @ params["theta_1"])  # z
-        losses = xp.logaddexp(xp.zeros_like(wrong_side), wrong_side)
-        return losses, signs * xp.exp(wrong_side - losses)
+        zeros = xp.zeros_like(wrong_side)
+        return xp.logaddexp(zeros, wrong_side), signs * xp.exp(-xp.logaddexp(zeros, -wrong_side))
