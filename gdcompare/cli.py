@@ -143,6 +143,8 @@ _implementation_option = click.option(
 @_data_options
 @_at_option
 @_implementation_option
+@click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
+@click.option("--rtol", type=float, help="Allow this share of the truth instead of the rounding budget.")
 @click.option("--certificate", metavar="FILE", help="Write the true gradient, for `check-certificate`.")
 @click.option("--counterexample", "script", metavar="FILE.py", help="Write a script of the smallest failure, if any.")
 @click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
@@ -162,6 +164,8 @@ def verify(
     script: str | None,
     every_method: bool,
     fault: str | None,
+    atol: float | None,
+    rtol: float | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     found, data = _problem_and_data(problem, data_name, target, standardise)
@@ -177,7 +181,9 @@ def verify(
         verdict, results = side_by_side(_console(json_path), found, data, params, subjects, dtype)
         _write_json(json_path, results)
         sys.exit(EXIT_CODES[verdict])
-    report = gdc.verify(found, data, params, backends=loaded, implementations=functions, dtype=dtype)
+    report = gdc.verify(
+        found, data, params, backends=loaded, implementations=functions, dtype=dtype, atol=atol, rtol=rtol
+    )
     if certificate is not None:
         from gdcompare.referee.certificate import certify, write
 

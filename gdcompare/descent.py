@@ -139,7 +139,7 @@ def descend(
     try:
         with _progress_bar(total, progress) as advance:
             for begin in range(0, total, length):
-                inputs = _inputs(rule, batches, np.minimum(np.arange(begin, begin + length), total - 1))
+                inputs = _inputs(rule, batches, np.arange(begin, min(begin + length, total)), length)
                 state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
                 norms = after.pop() if step.with_norm else losses
@@ -222,8 +222,11 @@ class _Batches:
         return taken if weights is None else [*taken, weights]
 
 
-def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Return what the steps are fed, each (steps, ...): rates, coefficients, then batches if there are any."""
+def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], length: int) -> tuple[NDArray[Any], ...]:
+    """Return what the steps are fed: rates, coefficients, then batches if there are any; each array (length, ...).
+
+    If there are fewer steps than that, the last is repeated: its surplus results are not looked at.
+    """
     rates = np.asarray(rule.learning_rate(steps), dtype=np.float64)
     wrong = ~(np.isfinite(rates) & (rates >= 0))
     if rates.shape != steps.shape:
@@ -232,7 +235,10 @@ def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64]) -> t
         where = int(np.argmax(wrong))
         raise ValueError(f"learning rate is {rates[where]} at step {steps[where]}; it must be finite and 0 or above")
     fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(steps)]
-    return tuple(fed if batches is None else fed + batches.take(len(steps)))
+    if batches is not None:
+        fed += batches.take(len(steps))
+    surplus = length - len(steps)
+    return tuple(np.concatenate([each, np.repeat(each[-1:], surplus, axis=0)]) if surplus else each for each in fed)
 
 
 @dataclass
