@@ -12,15 +12,17 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 import gdcompare as gdc
 from gdcompare import datasets, rules
+from gdcompare.backend import checked_dtype
 from gdcompare.registry import from_file, how_to_install, registered_backends
 from gdcompare.sampling import steps_per_epoch
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"agree": 0, "wrong": 1, "inconclusive": 3}
 BAD_INPUT = 2
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -61,11 +61,19 @@ def _raised_by_us(error: BaseException) -> bool:
     return str(frame.f_globals.get("__name__", "")).startswith("gdcompare")
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(gdc.__version__, prog_name="gdcompare")
-@click.option(
+_backend_option = click.option(
+    "--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable. Default: all."
+)
+_dtype_option = click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
+_device_option = click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
+_json_option = click.option(
     "--json", "json_path", type=click.Path(dir_okay=False), help="Also write the results as JSON ('-': stdout)."
 )
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gdc.__version__, prog_name="gdcompare")
+@_json_option
 @click.pass_context
 def commands(context: click.Context, json_path: str | None) -> None:
     """One gradient descent, several ways to differentiate it, and the proof that they agree.
@@ -82,21 +90,53 @@ def commands(context: click.Context, json_path: str | None) -> None:
         sys.exit(EXIT_CODES[report.verdict])
 
 
-def _data_options(command: Command) -> Command:
-    """Add what every command about a problem takes."""
-    options = [
-        click.argument("problem"),
-        click.option("--data", "data_name", help="A built-in name (see `list`) or a .csv, .npz or .parquet file."),
-        click.option("--target", help="The target's column or array, for files."),
-        click.option("--standardise", is_flag=True, help="Bring each feature to mean 0, standard deviation 1."),
-        click.option("--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable."),
-        click.option("--dtype", default="float64", show_default=True, help="float32 or float64."),
-        click.option("--device", help="The backends' device, such as cpu, cuda or gpu."),
-        click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout)."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True)
+class _Subject:
+    """What every command about a problem is about."""
+
+    problem: gdc.Problem
+    data: gdc.Dataset
+    backend_names: tuple[str, ...]
+    dtype: str
+    device: str | None
+    json_path: str | None
+
+    @cached_property
+    def backends(self) -> list[gdc.Backend[Any]]:
+        return _load_backends(self.backend_names, self.dtype, self.device)
+
+
+def _about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument PROBLEM and the options that go with it, loaded and checked, as a `_Subject`."""
+
+    @click.argument("problem")
+    @click.option("--data", "data_name", help="A built-in name (see `list`) or a .csv, .npz or .parquet file.")
+    @click.option("--target", help="The target's column or array, for files.")
+    @click.option("--standardise", is_flag=True, help="Bring each feature to mean 0, standard deviation 1.")
+    @_backend_option
+    @_dtype_option
+    @_device_option
+    @_json_option
+    @wraps(command)
+    def loaded(
+        problem: str,
+        data_name: str | None,
+        target: str | None,
+        standardise: bool,
+        backends: tuple[str, ...],
+        dtype: str,
+        device: str | None,
+        json_path: str | None,
+        **others: Any,
+    ) -> None:
+        found = gdc.load_problem(problem)
+        if data_name is None and target is not None:
+            raise click.UsageError("--target goes with --data FILE")
+        data = datasets.example(found) if data_name is None else datasets.load(data_name, target)
+        data = datasets.standardise(data) if standardise else data
+        command(_Subject(found, data, backends, dtype, device, json_path), **others)
+
+    return loaded
 
 
 _at_option = click.option(
@@ -105,7 +145,7 @@ _at_option = click.option(
 
 
 @commands.command("list")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout).")
+@_json_option
 def list_(json_path: str | None) -> None:
     """List the backends, problems, data sets and update rules."""
     from gdcompare.report.tables import table
@@ -140,7 +180,7 @@ _implementation_option = click.option(
 
 
 @commands.command()
-@_data_options
+@_about_a_problem
 @_at_option
 @_implementation_option
 @click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
@@ -150,14 +190,7 @@ _implementation_option = click.option(
 @click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
 @click.option("--fault", metavar="NAME", help="With --all-methods: plant this wrong gradient (see `mutate`).")
 def verify(
-    problem: str,
-    data_name: str | None,
-    target: str | None,
-    standardise: bool,
-    backends: tuple[str, ...],
-    dtype: str,
-    device: str | None,
-    json_path: str | None,
+    subject: _Subject,
     at: tuple[str, ...],
     implementations: tuple[str, ...],
     certificate: str | None,
@@ -168,47 +201,48 @@ def verify(
     rtol: float | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
-    found, data = _problem_and_data(problem, data_name, target, standardise)
-    loaded = _load_backends(backends, dtype, device)
-    params, own = _parameters(at, found, data), _functions(implementations)
+    problem, data, dtype = subject.problem, subject.data, subject.dtype
+    params, own = _parameters(at, subject), _functions(implementations)
     functions = {name: function for name, (function, _) in own.items()}
     if every_method or fault is not None:
         from gdcompare.report.side_by_side import side_by_side
 
         if certificate or script:
             raise click.UsageError("--certificate and --counterexample go without --all-methods")
-        subjects = {each.name: each for each in loaded} | functions if fault is None else _planted(fault, found)
-        verdict, results = side_by_side(_console(json_path), found, data, params, subjects, dtype)
-        _write_json(json_path, results)
+        subjects = (
+            {each.name: each for each in subject.backends} | functions if fault is None else _planted(fault, problem)
+        )
+        verdict, results = side_by_side(_console(subject.json_path), problem, data, params, subjects, dtype)
+        _write_json(subject.json_path, results)
         sys.exit(EXIT_CODES[verdict])
     report = gdc.verify(
-        found, data, params, backends=loaded, implementations=functions, dtype=dtype, atol=atol, rtol=rtol
+        problem, data, params, backends=subject.backends, implementations=functions, dtype=dtype, atol=atol, rtol=rtol
     )
     if certificate is not None:
         from gdcompare.referee.certificate import certify, write
 
-        write(certify(found, data, params), certificate)
+        write(certify(problem, data, params), certificate)
     wrong = [entry.implementation for entry in report.entries if entry.verdict == "wrong"]
     if script is not None and wrong:
         from gdcompare.referee.counterexample import counterexample
 
-        one = functions.get(wrong[0]) or next(each for each in loaded if each.name == wrong[0])
+        one = functions.get(wrong[0]) or next(each for each in subject.backends if each.name == wrong[0])
         _, origin = own.get(wrong[0], (None, None))
-        smallest = counterexample(found, one, data, params, dtype, name=wrong[0], origin=origin)
+        smallest = counterexample(problem, one, data, params, dtype, name=wrong[0], origin=origin)
         if smallest is not None:
             Path(script).write_text(smallest.script(), encoding="utf-8")
-    _finish(report, json_path)
+    _finish(report, subject.json_path)
 
 
 @commands.command("check-certificate")
 @click.argument("file")
-@click.option("--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable.")
+@_backend_option
 @_implementation_option
 @click.option("--problem", help="Its problem, as file.py:Class, where that is not registered here.")
-@click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
-@click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
+@_dtype_option
+@_device_option
 @click.option("--recompute", is_flag=True, help="Compute the truth anew, and judge the certificate itself.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout).")
+@_json_option
 def check_certificate(
     file: str,
     backends: tuple[str, ...],
@@ -229,10 +263,10 @@ def check_certificate(
 
 @commands.command()
 @click.argument("topic", type=click.Choice(["methods", "kinks"]))
-@click.option("--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable.")
-@click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
-@click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write JSON there ('-': stdout).")
+@_backend_option
+@_dtype_option
+@_device_option
+@_json_option
 def explain(topic: str, backends: tuple[str, ...], dtype: str, device: str | None, json_path: str | None) -> None:
     """Explain the classical checks of a gradient, or the conventions of the backends where a loss bends."""
     from gdcompare.referee.classical import METHODS
@@ -254,30 +288,20 @@ def explain(topic: str, backends: tuple[str, ...], dtype: str, device: str | Non
 
 
 @commands.command()
-@_data_options
+@_about_a_problem
 @_at_option
 def laws(
-    problem: str,
-    data_name: str | None,
-    target: str | None,
-    standardise: bool,
-    backends: tuple[str, ...],
-    dtype: str,
-    device: str | None,
-    json_path: str | None,
+    subject: _Subject,
     at: tuple[str, ...],
 ) -> None:
     """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
-    found, data = _problem_and_data(problem, data_name, target, standardise)
-    params = _parameters(at, found, data)
-    reports = [
-        gdc.check_batch_laws(found, data, params, backend) for backend in _load_backends(backends, dtype, device)
-    ]
-    _finish(gdc.Report.merged(reports), json_path)
+    params = _parameters(at, subject)
+    reports = [gdc.check_batch_laws(subject.problem, subject.data, params, each) for each in subject.backends]
+    _finish(gdc.Report.merged(reports), subject.json_path)
 
 
 @commands.command()
-@_data_options
+@_about_a_problem
 @click.option("--rule", default="sgd", show_default=True, help="sgd, momentum, nesterov or adam.")
 @click.option("--learning-rate", type=float, default=0.01, show_default=True)
 @click.option("--schedule", default="constant", show_default=True, help="constant, inverse-time or cosine.")
@@ -291,14 +315,7 @@ def laws(
 @click.option("--patience", type=int, default=5, show_default=True)
 @click.option("--history-every", type=int, default=1, show_default=True, help="Keep every k-th step in the JSON.")
 def descend(
-    problem: str,
-    data_name: str | None,
-    target: str | None,
-    standardise: bool,
-    backends: tuple[str, ...],
-    dtype: str,
-    device: str | None,
-    json_path: str | None,
+    subject: _Subject,
     rule: str,
     learning_rate: float,
     schedule: str,
@@ -308,30 +325,22 @@ def descend(
     """Minimise PROBLEM by gradient descent on every backend, and show how far apart their paths ever are."""
     from gdcompare.report.demonstration import descents
 
-    found, data = _problem_and_data(problem, data_name, target, standardise)
-    loaded = _load_backends(backends, dtype, device)
+    name, data = type(subject.problem).__name__, subject.data
     steps = settings["epochs"] * steps_per_epoch(len(data), settings["batch_size"])
     chosen = rules.load(rule, rules.load_schedule(schedule, learning_rate, steps))
-    console = _console(json_path)
-    title = f"{problem} on {data.name}: {rule}, {_pace(settings['batch_size'])}"
-    started = _parameters(start, found, data)
-    results = descents(console, title, found, data, loaded, rule=chosen, start=started, **settings)
-    _write_json(json_path, {"problem": problem, "data": data.name, "rule": rule, "dtype": dtype, **results})
+    title = f"{name} on {data.name}: {rule}, {_pace(settings['batch_size'])}"
+    how = {"rule": chosen, "start": _parameters(start, subject), **settings}
+    results = descents(_console(subject.json_path), title, subject.problem, data, subject.backends, **how)
+    stated = {"problem": name, "data": data.name, "rule": rule, "dtype": subject.dtype}
+    _write_json(subject.json_path, stated | results)
 
 
 @commands.command()
-@_data_options
+@_about_a_problem
 @_at_option
 @click.option("--check", metavar="FILE.py:FUNCTION", help="Your check, called with each implementation. Default: ours.")
 def mutate(
-    problem: str,
-    data_name: str | None,
-    target: str | None,
-    standardise: bool,
-    backends: tuple[str, ...],
-    dtype: str,
-    device: str | None,
-    json_path: str | None,
+    subject: _Subject,
     at: tuple[str, ...],
     check: str | None,
 ) -> None:
@@ -345,26 +354,26 @@ def mutate(
     from gdcompare.referee.verify import Referee, drawn_parameters
     from gdcompare.report.tables import table
 
-    if backends or device:
+    if subject.backend_names or subject.device:
         raise click.UsageError(
             "mutate plants its faults in the hand-derived formula: it takes no --backend or --device"
         )
-    found, data = _problem_and_data(problem, data_name, target, standardise)
-    params = _parameters(at, found, data) or drawn_parameters(found, data)
+    problem, data, dtype = subject.problem, subject.data, checked_dtype(subject.dtype)
+    params = _parameters(at, subject) or drawn_parameters(problem, data)
     own = None if check is None else _check_function(check)
 
     def referee(implementation: Any) -> bool:
-        return bool(gdc.verify(found, data, params, backends=[], implementations={"": implementation}, dtype=dtype))
+        return bool(gdc.verify(problem, data, params, backends=[], implementations={"": implementation}, dtype=dtype))
 
-    score = plant(own or referee, by_hand(found), *Referee(found, data, params, dtype).point)
+    score = plant(own or referee, by_hand(problem), *Referee(problem, data, params, dtype).point)
     outcomes = {"killed": score.killed, "survived": score.survived, "changes nothing here": score.equivalent}
-    console = _console(json_path)
+    console = _console(subject.json_path)
     console.print(
         table("", ["fault", "outcome"], [(name, key) for key, names in outcomes.items() for name in names], left=2)
     )
     planted = len(score.killed) + len(score.survived)
     console.print(f"mutation score {score.score:.0%}: {len(score.killed)} of {planted} planted faults were noticed")
-    _write_json(json_path, {"score": score.score, **outcomes})
+    _write_json(subject.json_path, {"score": score.score, **outcomes})
     sys.exit(1 if score.survived else 0)
 
 
@@ -399,30 +408,15 @@ def _pace(batch_size: int | None) -> str:
     return {None: "full batch", 1: "stochastic"}.get(batch_size, f"mini-batches of {batch_size}")
 
 
-def _problem_and_data(
-    problem: str, data_name: str | None, target: str | None, standardise: bool
-) -> tuple[gdc.Problem, gdc.Dataset]:
-    found = gdc.load_problem(problem)
-    if data_name is None:
-        if target is not None:
-            raise click.UsageError("--target goes with --data FILE")
-        data = datasets.example(found)
-    else:
-        data = datasets.load(data_name, target)
-    return found, datasets.standardise(data) if standardise else data
-
-
 def _load_backends(names: Sequence[str], dtype: str, device: str | None) -> list[gdc.Backend[Any]]:
     return [gdc.load_backend(name, dtype, device) for name in names or gdc.backend_names()]
 
 
-def _parameters(
-    settings: Sequence[str], problem: gdc.Problem, data: gdc.Dataset
-) -> dict[str, NDArray[np.float64]] | None:
+def _parameters(settings: Sequence[str], subject: _Subject) -> dict[str, NDArray[np.float64]] | None:
     """Read NAME=V or NAME=V,V,... settings, in the shapes of the problem's parameters; None if there are none."""
     if not settings:
         return None
-    shapes = problem.parameter_shapes(data)
+    shapes = subject.problem.parameter_shapes(subject.data)
     params = {}
     for setting in settings:
         name, equals, values = setting.partition("=")
