@@ -84,6 +84,8 @@ def descents(
                 " / ".join(f"{second * 1e3:.1f}" for second in seconds),
             )
         )
+        if descent.stop_reason == "interrupted":
+            break
     names = "\n".join(problem.parameter_shapes(data))
     columns = ["backend", names, "loss", "steps", "stopped by", "ms first / again"]
     console.print(table(title, columns, shown, left=2))
