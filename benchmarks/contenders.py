@@ -145,7 +145,16 @@ class NullBackend(Backend[Array]):
         return given
 
     def per_sample_grad(self, problem: gdc.Problem) -> PerSampleGrad[Array]:
-        raise NotImplementedError
+        """The same for every row."""
+        del problem
+
+        def given(
+            params: Params[Array], features: Array, targets: Array, weights: Array | None = None
+        ) -> dict[str, Array]:
+            del targets, weights
+            return {name: np.broadcast_to(value, (len(features), *value.shape)) for name, value in params.items()}
+
+        return given
 
     def scan(self, step: Step[Array]) -> Run[Array]:
         return eager_scan(step, self.asarray, np.asarray)
