@@ -61,14 +61,24 @@ def _raised_by_us(error: BaseException) -> bool:
     return str(frame.f_globals.get("__name__", "")).startswith("gdcompare")
 
 
+class _OutputFile(click.Path):
+    """A file to be written, in a folder that there is: said before the work, not after it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        folder = Path(value).parent
+        if not folder.is_dir():
+            self.fail(f"there is no folder {str(folder)!r} to write {Path(value).name!r} to", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_OUTPUT = _OutputFile(dir_okay=False, writable=True, allow_dash=True)
+
 _backend_option = click.option(
     "--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable. Default: all."
 )
 _dtype_option = click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
 _device_option = click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
-_json_option = click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False), help="Also write the results as JSON ('-': stdout)."
-)
+_json_option = click.option("--json", "json_path", type=_OUTPUT, help="Also write the results as JSON ('-': stdout).")
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -185,8 +195,14 @@ _implementation_option = click.option(
 @_implementation_option
 @click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
 @click.option("--rtol", type=float, help="Allow this share of the truth instead of the rounding budget.")
-@click.option("--certificate", metavar="FILE", help="Write the true gradient, for `check-certificate`.")
-@click.option("--counterexample", "script", metavar="FILE.py", help="Write a script of the smallest failure, if any.")
+@click.option("--certificate", type=_OUTPUT, metavar="FILE", help="Write the true gradient, for `check-certificate`.")
+@click.option(
+    "--counterexample",
+    "script",
+    type=_OUTPUT,
+    metavar="FILE.py",
+    help="Write a script of the smallest failure, if any.",
+)
 @click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
 @click.option("--fault", metavar="NAME", help="With --all-methods: plant this wrong gradient (see `mutate`).")
 def verify(

@@ -155,11 +155,12 @@ def _refuse_non_finite(what: str, values: NDArray[np.float64]) -> None:
     finite = np.isfinite(values)
     if finite.all():
         return
-    index = np.argwhere(~finite)[0]
-    axes = ("row", "column") if what in ("features", "targets") else ("index",) * values.ndim
-    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=False))
-    way_out = "drop or fill such rows first" if axes[:1] == ("row",) else "parameters must be finite"
-    raise ValueError(f"{what} hold {values[tuple(index)]} in {place}; {way_out}".replace(" in ;", ";"))
+    index = tuple(int(i) for i in np.argwhere(~finite)[0])
+    if what in ("features", "targets"):
+        place = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False))
+        raise ValueError(f"{what} hold {values[index]} in {place}; drop or fill such rows first")
+    place = f" in index {', '.join(map(str, index))}" if index else ""
+    raise ValueError(f"{what} holds {values[index]}{place}; parameters must be finite")
 
 
 def _count(number: int, noun: str) -> str:

@@ -155,6 +155,12 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
         (["mutate", "linear-regression", "--backend", "numpy"], "takes no --backend"),
         (["mutate", "linear-regression", "--check", "check"], "--check takes FILE.py:FUNCTION"),
         (["verify", "linear-regression", "--backend", "numpy", "--fault", "typo"], "unknown fault 'typo'; known: "),
+        (
+            ["verify", "linear-regression", "--json", "nowhere/x.json"],
+            "there is no folder 'nowhere' to write 'x.json' to",
+        ),
+        (["verify", "linear-regression", "--certificate", "nowhere/x"], "there is no folder 'nowhere' to write 'x' to"),
+        (["verify", "linear-regression", "--counterexample", "nowhere/x.py"], "there is no folder 'nowhere'"),
         (["explain", "life"], "'life' is not one of 'methods', 'kinks'"),
         (["celebrate"], "No such command 'celebrate'"),
     ],

@@ -754,9 +754,9 @@ REFUSED = [
     (
         "start",
         {"theta_0": 0.0, "theta_1": [0.0, math.nan]},
-        "parameter 'theta_1' hold nan in index 1; parameters must be finite",
+        "parameter 'theta_1' holds nan in index 1; parameters must be finite",
     ),
-    ("start", {"theta_0": math.inf, "theta_1": [0.0, 0.0]}, "parameter 'theta_0' hold inf; parameters must be finite"),
+    ("start", {"theta_0": math.inf, "theta_1": [0.0, 0.0]}, "parameter 'theta_0' holds inf; parameters must be finite"),
     (
         "start",
         {"theta_0": "a", "theta_1": [0.0, 0.0]},
