@@ -26,10 +26,13 @@ from gdcompare.backend import (
     Params,
     PerSampleGrad,
     Precision,
+    Reduction,
     Run,
     Step,
     ValueAndGrad,
     checked_dtype,
+    reduced,
+    scaled_rows,
 )
 from gdcompare.problem import Problem
 
@@ -60,25 +63,25 @@ class JaxBackend(Backend[jax.Array]):
         """Bring the array to the host, which waits for the computation."""
         return np.asarray(array)
 
-    def value_and_grad(self, problem: Problem) -> ValueAndGrad[jax.Array]:
-        """`jit(value_and_grad)` of the mean loss."""
+    def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[jax.Array]:
+        """`jit(value_and_grad)` of the mean or summed loss."""
 
-        def mean(
+        def value(
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             with self._precision():
-                return _value_and_grad(problem, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+                return _value_and_grad(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
 
-        return mean
+        return value
 
-    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[jax.Array]:
-        """`jit(vmap(grad))` of the loss of one sample; with weights, row i times `n w_i / sum w`."""
+    def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[jax.Array]:
+        """`jit(vmap(grad))` of the loss of one sample, scaled by the weights."""
 
         def rows(
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> dict[str, jax.Array]:
             with self._precision():
-                return _per_sample_grad(problem, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+                return _per_sample_grad(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
 
         return rows
 
@@ -108,7 +111,8 @@ class JaxBackend(Backend[jax.Array]):
         def run(mode: str) -> None:
             with self._precision():
                 if implementation is None:
-                    loss = partial(_mean_loss, problem, features=self.asarray(features), targets=self.asarray(targets))
+                    data = {"features": self.asarray(features), "targets": self.asarray(targets)}
+                    loss = partial(_loss, problem, "mean", **data)
                 else:
                     loss = _foreign(implementation, features, targets)
                 start = {name: self.asarray(value) for name, value in params.items()}
@@ -140,26 +144,26 @@ class JaxBackend(Backend[jax.Array]):
 # The problem and the step are static: hashable values, part of the key under which JAX keeps what it compiled.
 
 
-@partial(jax.jit, static_argnums=0)
-def _value_and_grad(problem: Problem, params: Any, features: Any, targets: Any, weights: Any) -> Any:
-    return jax.value_and_grad(partial(_mean_loss, problem))(params, features, targets, weights)
+@partial(jax.jit, static_argnums=(0, 1))
+def _value_and_grad(
+    problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any
+) -> Any:
+    return jax.value_and_grad(partial(_loss, problem, reduction))(params, features, targets, weights)
 
 
-def _mean_loss(problem: Problem, params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
-    losses = problem.per_sample_losses(jnp, params, features, targets)
-    return jnp.mean(losses) if weights is None else weights @ losses / jnp.sum(weights)
+def _loss(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
+    return reduced(jnp, problem.per_sample_losses(jnp, params, features, targets), weights, reduction)
 
 
-@partial(jax.jit, static_argnums=0)
-def _per_sample_grad(problem: Problem, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+@partial(jax.jit, static_argnums=(0, 1))
+def _per_sample_grad(
+    problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any
+) -> Any:
     def loss_of_one(params: Any, row: Any, target: Any) -> Any:
         return problem.per_sample_losses(jnp, params, row[None], target[None])[0]
 
     gradients = jax.vmap(jax.grad(loss_of_one), in_axes=(None, 0, 0))(params, features, targets)
-    if weights is None:
-        return gradients
-    scale = weights * (len(weights) / jnp.sum(weights))
-    return {name: scale.reshape(-1, *[1] * (each.ndim - 1)) * each for name, each in gradients.items()}
+    return scaled_rows(jnp, gradients, weights, reduction)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -13,11 +13,13 @@ from gdcompare.backend import (
     Params,
     PerSampleGrad,
     Precision,
+    Reduction,
     Run,
     Step,
     ValueAndGrad,
     checked_dtype,
     eager_scan,
+    scaled_rows,
 )
 from gdcompare.problem import Problem
 
@@ -52,34 +54,33 @@ class NumpyBackend(Backend[Array]):
         """The array itself."""
         return np.asarray(array)
 
-    def value_and_grad(self, problem: Problem) -> ValueAndGrad[Array]:
-        """The problem's `value_and_gradient`; with weights, the weighted mean of its per-sample formulas."""
+    def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[Array]:
+        """The problem's `value_and_gradient`, times n for the sum; with weights, from its per-sample formulas."""
 
         @_quiet
-        def mean(
+        def value(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> tuple[Array, dict[str, Array]]:
             if weights is None:
-                return problem.value_and_gradient(np, params, features, targets)
-            shares = weights / np.sum(weights)  # w_i / sum w
+                loss, gradient = problem.value_and_gradient(np, params, features, targets)
+                n = len(features)
+                return (loss, gradient) if reduction == "mean" else (n * loss, {k: n * g for k, g in gradient.items()})
+            shares = weights / np.sum(weights) if reduction == "mean" else weights  # w_i / sum w, or w_i
             losses = problem.per_sample_losses(np, params, features, targets)
             gradients = problem.per_sample_gradients(np, params, features, targets)
             return shares @ losses, {name: np.tensordot(shares, each, axes=1) for name, each in gradients.items()}
 
-        return mean
+        return value
 
-    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[Array]:
-        """The problem's `per_sample_gradients`; with weights, row i times `n w_i / sum w`."""
+    def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[Array]:
+        """The problem's `per_sample_gradients`, scaled by the weights."""
 
         @_quiet
         def rows(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> dict[str, Array]:
             gradients = problem.per_sample_gradients(np, params, features, targets)
-            if weights is None:
-                return gradients
-            scale = weights * (len(weights) / np.sum(weights))
-            return {name: scale.reshape(-1, *[1] * (each.ndim - 1)) * each for name, each in gradients.items()}
+            return scaled_rows(np, gradients, weights, reduction)
 
         return rows
 

@@ -19,11 +19,14 @@ from gdcompare.backend import (
     Params,
     PerSampleGrad,
     Precision,
+    Reduction,
     Run,
     Step,
     ValueAndGrad,
     checked_dtype,
     eager_scan,
+    reduced,
+    scaled_rows,
 )
 from gdcompare.problem import Problem
 
@@ -62,10 +65,10 @@ class TorchBackend(Backend[torch.Tensor]):
         """Bring the tensor to the host; copying waits for the device."""
         return array.detach().cpu().numpy()  # type: ignore[no-any-return]
 
-    def value_and_grad(self, problem: Problem) -> ValueAndGrad[torch.Tensor]:
+    def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[torch.Tensor]:
         """One forward pass on the tape, one `torch.autograd.grad`."""
 
-        def mean(
+        def value(
             params: Params[torch.Tensor],
             features: torch.Tensor,
             targets: torch.Tensor,
@@ -73,18 +76,17 @@ class TorchBackend(Backend[torch.Tensor]):
         ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             if not torch.is_grad_enabled():  # entering the context costs more than asking
                 with torch.enable_grad():
-                    return mean(params, features, targets, weights)
+                    return value(params, features, targets, weights)
             leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            losses = problem.per_sample_losses(xp, leaves, features, targets)
-            loss = losses.mean() if weights is None else weights @ losses / weights.sum()
+            loss = reduced(xp, problem.per_sample_losses(xp, leaves, features, targets), weights, reduction)
             gradients = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True)
             pairs = zip(leaves.items(), gradients, strict=True)
             return loss.detach(), {name: torch.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
 
-        return mean
+        return value
 
-    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[torch.Tensor]:
-        """By `vmap` or by the plain loop; with weights, row i times `n w_i / sum w`."""
+    def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[torch.Tensor]:
+        """By `vmap` or by the plain loop, scaled by the weights."""
 
         def loss_of_one(params: Params[torch.Tensor], row: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             loss: torch.Tensor = problem.per_sample_losses(xp, params, row[None], target[None])[0]
@@ -104,10 +106,7 @@ class TorchBackend(Backend[torch.Tensor]):
                 gradients = {name: torch.stack([gradient[name] for gradient in each]) for name in params}
             else:
                 gradients = vectorised(dict(params), features, targets)
-            if weights is None:
-                return gradients
-            scale = weights * (len(weights) / weights.sum())
-            return {name: scale.reshape(-1, *[1] * (g.ndim - 1)) * g for name, g in gradients.items()}
+            return scaled_rows(xp, gradients, weights, reduction)
 
         return rows
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 import gdcompare as gdc
-from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Run, Step, ValueAndGrad, eager_scan
+from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Reduction, Run, Step, ValueAndGrad, eager_scan
 from gdcompare.gradients import backend_arguments
 from gdcompare.registry import how_to_install
 
@@ -132,9 +132,9 @@ class NullBackend(Backend[Array]):
     def to_numpy(self, array: Array) -> Array:
         return array
 
-    def value_and_grad(self, problem: gdc.Problem) -> ValueAndGrad[Array]:
+    def value_and_grad(self, problem: gdc.Problem, reduction: Reduction = "mean") -> ValueAndGrad[Array]:
         """The loss is the intercept, and the gradient the parameters themselves: 0 wherever a descent starts."""
-        del problem
+        del problem, reduction
 
         def given(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
@@ -144,9 +144,9 @@ class NullBackend(Backend[Array]):
 
         return given
 
-    def per_sample_grad(self, problem: gdc.Problem) -> PerSampleGrad[Array]:
+    def per_sample_grad(self, problem: gdc.Problem, reduction: Reduction = "mean") -> PerSampleGrad[Array]:
         """The same for every row."""
-        del problem
+        del problem, reduction
 
         def given(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ArrayT = TypeVar("ArrayT")
 Precision: TypeAlias = Literal["float32", "float64"]
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 Params: TypeAlias = Mapping[str, ArrayT]
 Step: TypeAlias = Callable[[Any, tuple[ArrayT, ...], Any], tuple[Any, tuple[ArrayT, ...]]]
@@ -31,7 +32,7 @@ Run: TypeAlias = Callable[[Any, Inputs, Any], tuple[Any, Sequence[ArrayT]]]
 
 
 class ValueAndGrad(Protocol[ArrayT]):
-    """`f(params, features, targets, weights=None) -> (loss, {name: gradient})`, means over the rows given."""
+    """`f(params, features, targets, weights=None) -> (loss, {name: gradient})`, means or sums over the rows given."""
 
     def __call__(  # noqa: D102 - the class says it
         self, params: Params[ArrayT], features: ArrayT, targets: ArrayT, weights: ArrayT | None = None
@@ -39,7 +40,7 @@ class ValueAndGrad(Protocol[ArrayT]):
 
 
 class PerSampleGrad(Protocol[ArrayT]):
-    """`f(params, features, targets, weights=None) -> {name: (n, *shape)}`, whose mean over the rows is the gradient."""
+    """`f(params, features, targets, weights=None) -> {name: (n, *shape)}`, whose mean or sum is the gradient."""
 
     def __call__(  # noqa: D102 - the class says it
         self, params: Params[ArrayT], features: ArrayT, targets: ArrayT, weights: ArrayT | None = None
@@ -82,19 +83,21 @@ class Backend(Protocol[ArrayT]):
         """
 
     @abstractmethod
-    def value_and_grad(self, problem: Problem) -> ValueAndGrad[ArrayT]:
+    def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[ArrayT]:
         """`f(params, features, targets, weights=None) -> (loss, {name: gradient of the parameter's shape})`.
 
         Both are the **mean** over the n rows given, `1/n sum l_i`; with weights (n,) the weighted mean,
-        `sum w_i l_i / sum w_i`. Inputs are left intact.
+        `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`: `reduced` has the four.
+        Inputs are left intact.
         """
 
     @abstractmethod
-    def per_sample_grad(self, problem: Problem) -> PerSampleGrad[ArrayT]:
+    def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[ArrayT]:
         """`f(params, features, targets, weights=None) -> {name: (n, *shape)}`, one gradient per row.
 
-        There is no 1/n in it: the mean over the rows is the full gradient. With weights, row i is scaled by
-        `n w_i / sum w_i`, so that the same holds for the weighted gradient.
+        There is no 1/n in it: the mean over the rows is the full gradient, and the sum is that of `reduction="sum"`.
+        With weights, row i is scaled by `n w_i / sum w_i`, or by `w_i` for the sum, so that the same holds for the
+        weighted gradient: `scaled_rows`.
         """
 
     @abstractmethod
@@ -144,6 +147,47 @@ class ChecksGradients(Protocol):
         They check this backend's own gradient or, if one is given, that of an implementation, which is dressed as a
         function of the framework for that.
         """
+
+
+def reduced(xp: Any, losses: Any, weights: Any = None, reduction: Reduction = "mean") -> Any:
+    """Return the loss of the rows: the one place that says what a mean and a sum are, with and without weights.
+
+    >>> losses, weights = np.array([1.0, 4.0]), np.array([1.0, 2.0])
+    >>> [float(reduced(np, losses, w, r)) for w in (None, weights) for r in ("mean", "sum")]
+    [2.5, 5.0, 3.0, 9.0]
+    """
+    if weights is None:
+        return xp.mean(losses) if reduction == "mean" else xp.sum(losses)
+    total = weights @ losses
+    return total / xp.sum(weights) if reduction == "mean" else total
+
+
+def scaled_rows(
+    xp: Any, gradients: Mapping[str, Any], weights: Any = None, reduction: Reduction = "mean"
+) -> dict[str, Any]:
+    """Return per-sample gradients whose mean, or sum, is the weighted gradient: row i times `n w_i / sum w`, or `w_i`.
+
+    >>> scaled_rows(np, {"a": np.array([1.0, 4.0])}, np.array([1.0, 3.0]))["a"].tolist()
+    [0.5, 6.0]
+    """
+    if weights is None:
+        return dict(gradients)
+    scale = weights * (weights.shape[0] / xp.sum(weights)) if reduction == "mean" else weights  # (n,)
+    return {name: xp.reshape(scale, (-1, *[1] * (each.ndim - 1))) * each for name, each in gradients.items()}
+
+
+def checked_reduction(reduction: str) -> Reduction:
+    """Return `reduction` if there is such a one; otherwise say which there are.
+
+    >>> checked_reduction("average")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown reduction 'average'; known: mean, sum
+    """
+    for known in get_args(Reduction):
+        if reduction == known:
+            return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals
+    raise ValueError(f"unknown reduction {reduction!r}; known: {', '.join(get_args(Reduction))}")
 
 
 def checked_dtype(dtype: str) -> Precision:

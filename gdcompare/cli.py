@@ -5,6 +5,7 @@ Exit codes: 0 agree, 1 wrong, 2 usage or bad input, 3 inconclusive.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import math
@@ -23,7 +24,8 @@ import numpy as np
 import gdcompare as gdc
 from gdcompare import datasets, rules
 from gdcompare.backend import checked_dtype
-from gdcompare.registry import from_file, how_to_install, registered_backends
+from gdcompare.problem import refuse_weights
+from gdcompare.registry import backends_for, from_file, how_to_install, registered_backends
 from gdcompare.sampling import steps_per_epoch
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ class _Subject:
 
     @cached_property
     def backends(self) -> list[gdc.Backend[Any]]:
-        return _load_backends(self.backend_names, self.dtype, self.device)
+        return backends_for(self.problem, self.backend_names or None, self.dtype, self.device)
 
 
 def _about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
@@ -122,6 +124,8 @@ def _about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
     @click.argument("problem")
     @click.option("--data", "data_name", help="A built-in name (see `list`) or a .csv, .npz or .parquet file.")
     @click.option("--target", help="The target's column or array, for files.")
+    @click.option("--weights", help="The column or array of the samples' weights, for files.")
+    @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of PROBLEM, as degree=3.")
     @click.option("--standardise", is_flag=True, help="Bring each feature to mean 0, standard deviation 1.")
     @_backend_option
     @_dtype_option
@@ -132,6 +136,8 @@ def _about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
         problem: str,
         data_name: str | None,
         target: str | None,
+        weights: str | None,
+        settings: tuple[str, ...],
         standardise: bool,
         backends: tuple[str, ...],
         dtype: str,
@@ -139,10 +145,10 @@ def _about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
         json_path: str | None,
         **others: Any,
     ) -> None:
-        found = gdc.load_problem(problem)
-        if data_name is None and target is not None:
-            raise click.UsageError("--target goes with --data FILE")
-        data = datasets.example(found) if data_name is None else datasets.load(data_name, target)
+        found = gdc.load_problem(problem, **_settings(settings))
+        if data_name is None and (target or weights) is not None:
+            raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
+        data = datasets.example(found) if data_name is None else datasets.load(data_name, target, weights)
         data = datasets.standardise(data) if standardise else data
         command(_Subject(found, data, backends, dtype, device, json_path), **others)
 
@@ -193,6 +199,7 @@ _implementation_option = click.option(
 @_about_a_problem
 @_at_option
 @_implementation_option
+@click.option("--reduction", default="mean", show_default=True, help="mean or sum over the samples.")
 @click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
 @click.option("--rtol", type=float, help="Allow this share of the truth instead of the rounding budget.")
 @click.option("--certificate", type=_OUTPUT, metavar="FILE", help="Write the true gradient, for `check-certificate`.")
@@ -213,6 +220,7 @@ def verify(
     script: str | None,
     every_method: bool,
     fault: str | None,
+    reduction: str,
     atol: float | None,
     rtol: float | None,
 ) -> None:
@@ -223,16 +231,26 @@ def verify(
     if every_method or fault is not None:
         from gdcompare.report.side_by_side import side_by_side
 
-        if certificate or script:
-            raise click.UsageError("--certificate and --counterexample go without --all-methods")
+        if certificate or script or reduction != "mean":
+            raise click.UsageError("--certificate, --counterexample and --reduction go without --all-methods")
         subjects = (
             {each.name: each for each in subject.backends} | functions if fault is None else _planted(fault, problem)
         )
         verdict, results = side_by_side(_console(subject.json_path), problem, data, params, subjects, dtype)
         _write_json(subject.json_path, results)
         sys.exit(EXIT_CODES[verdict])
+    if script and reduction != "mean":
+        raise click.UsageError("--counterexample is about means: it goes without --reduction")
     report = gdc.verify(
-        problem, data, params, backends=subject.backends, implementations=functions, dtype=dtype, atol=atol, rtol=rtol
+        problem,
+        data,
+        params,
+        backends=subject.backends,
+        implementations=functions,
+        dtype=dtype,
+        reduction=reduction,
+        atol=atol,
+        rtol=rtol,
     )
     if certificate is not None:
         from gdcompare.referee.certificate import certify, write
@@ -324,7 +342,12 @@ def laws(
 @click.option("--batch-size", type=int, help="Rows a step; 1 is stochastic. Default: the full batch.")
 @click.option("--epochs", type=int, default=100, show_default=True, help="Passes over the data.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the rows.")
-@click.option("--start", multiple=True, metavar="NAME=V[,V...]", help="Where a parameter starts. Default: zeros.")
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="NAME=V[,V...]",
+    help="Where to start. Default: the problem's choice.",
+)
 @click.option("--target-loss", type=float, help="Stop at this loss, averaged over an epoch.")
 @click.option("--gradient-norm", type=float, help="Stop at this norm of the gradient.")
 @click.option("--loss-change", type=float, help="Stop when the loss falls no faster for --patience epochs.")
@@ -375,6 +398,7 @@ def mutate(
             "mutate plants its faults in the hand-derived formula: it takes no --backend or --device"
         )
     problem, data, dtype = subject.problem, subject.data, checked_dtype(subject.dtype)
+    refuse_weights(data, "mutate")
     params = _parameters(at, subject) or drawn_parameters(problem, data)
     own = None if check is None else _check_function(check)
 
@@ -391,6 +415,24 @@ def mutate(
     console.print(f"mutation score {score.score:.0%}: {len(score.killed)} of {planted} planted faults were noticed")
     _write_json(subject.json_path, {"score": score.score, **outcomes})
     sys.exit(1 if score.survived else 0)
+
+
+def _settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE settings; a value is a Python literal, or else a word.
+
+    >>> _settings(["degree=3", "widths=(4, 3)", "activation=tanh"])
+    {'degree': 3, 'widths': (4, 3), 'activation': 'tanh'}
+    """
+    found = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not (name and equals):
+            raise click.UsageError(f"--set {setting!r} is not of the form NAME=VALUE")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 def _planted(fault: str, problem: gdc.Problem) -> dict[str, Any]:
@@ -453,8 +495,9 @@ def _finish(report: Report, json_path: str | None) -> None:
 
     console = _console(json_path)
     context: Mapping[str, Any] = report.context
-    sizes = f"n = {context['n']}, d = {context['d']}"
-    console.print(f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}", highlight=False)
+    sizes = f"n = {context['n']}, d = {context['d']}{', weighted' if context.get('weighted') else ''}"
+    reduction = ", the sum over the samples" if context.get("reduction") == "sum" else ""
+    console.print(f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}{reduction}", highlight=False)
     console.print(verdicts(report))
     for line in causes(report):
         console.print(line, highlight=False)

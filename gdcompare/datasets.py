@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from gdcompare.problem import Dataset, Problem
 
-_Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
+_Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]
+"""Features, targets, and weights if there are any."""
 
 
 def noisy_line(samples: int = 40, seed: int = 45, slope: float = 3.0, intercept: float = 4.0) -> Dataset:
@@ -136,18 +137,20 @@ def standardise(data: Dataset) -> Dataset:
         centred = centred - centred.mean(axis=0)
     varies = (data.features != data.features[0]).any(axis=0)
     deviations = np.where(varies, centred.std(axis=0), 1.0)
-    return Dataset(np.where(varies, centred / deviations, 0.0), data.targets, name=data.name)
+    return Dataset(np.where(varies, centred / deviations, 0.0), data.targets, data.name, data.weights)
 
 
 def example(problem: Problem) -> Dataset:
-    """Return data that the problem can run on when none are named: the noisy line, its targets made labels if need be.
+    """Return data that the problem can run on when none are named: its own example, or else the seed's noisy line.
 
-    A label is the problem's largest value for the targets above the median, its smallest for the others.
+    If the problem wants labels, the line's targets become its largest value above their median, its smallest below.
 
     >>> from gdcompare.problems.logistic_regression import LogisticRegression
     >>> example(LogisticRegression())
     Dataset('noisy-line, above the median or not', 40 rows, 1 feature)
     """
+    if (own := problem.example()) is not None:
+        return own
     line = noisy_line()
     if problem.target_values is None:
         return line
@@ -165,10 +168,11 @@ def names() -> list[str]:
     return sorted(_BUILT_IN)
 
 
-def load(name_or_path: str | os.PathLike[str], target: str | None = None) -> Dataset:
+def load(name_or_path: str | os.PathLike[str], target: str | None = None, weights: str | None = None) -> Dataset:
     """Return a built-in data set by its name, or the data in a file (see `read`).
 
-    Raises LookupError for what is neither, ValueError for a `target` beside a built-in name, and what `read` raises.
+    Raises LookupError for what is neither, ValueError for `target` or `weights` beside a built-in name, and what `read`
+    raises.
 
     >>> load("noisy-line")
     Dataset('noisy-line', 40 rows, 1 feature)
@@ -182,16 +186,20 @@ def load(name_or_path: str | os.PathLike[str], target: str | None = None) -> Dat
     if name in _BUILT_IN:
         if target is not None:
             raise ValueError(f"{name!r} is built in and has its own targets; target={target!r} is for files")
+        if weights is not None:
+            raise ValueError(f"{name!r} is built in and has no weights; weights={weights!r} is for files")
         return _BUILT_IN[name]()
     path = Path(name)
     if path.suffix.lower() in _READERS or path.is_file():
-        return read(path, target)
+        return read(path, target, weights)
     *endings, last = _READERS
     raise LookupError(f"unknown data {name!r}; known: {', '.join(names())}; or a {', '.join(endings)} or {last} file")
 
 
-def read(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
+def read(path: str | os.PathLike[str], target: str | None = None, weights: str | None = None) -> Dataset:
     """Return the data in a .csv, .npz or .parquet file: `target` names the targets, all else are features.
+
+    `weights` names the column or array of the samples' weights, if there is one; it is then no feature.
 
     Tables, .csv and .parquet, hold a column for each feature. Without `target`, the one column named `target` or
     `targets` is taken, scikit-learn's word and ours; `y` is not, because it may as well be a coordinate.
@@ -218,13 +226,13 @@ def read(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
         raise ValueError(f"unknown file ending {ending!r} in {str(file)!r}; known: {', '.join(_READERS)}")
     if not file.is_file():
         raise LookupError(f"there is no file {str(file)!r}")
-    features, targets = _READERS[ending](file, target)
+    features, targets, shares = _READERS[ending](file, target, weights)
     if not len(targets):
         raise ValueError(f"{file.name!r} has no rows")
-    return Dataset(features, targets, name=file.name)
+    return Dataset(features, targets, file.name, shares)
 
 
-def _read_csv(path: Path, target: str | None) -> _Arrays:
+def _read_csv(path: Path, target: str | None, weights: str | None) -> _Arrays:
     rows = _csv_rows(path)
     _, header = next(rows, (0, []))
     if not header:
@@ -233,7 +241,7 @@ def _read_csv(path: Path, target: str | None) -> _Arrays:
         raise _not_really(path, "it holds zero bytes")
     columns = [name.strip() for name in header]
     width = len(columns)
-    target_index = _target_index(path, columns, target)
+    chosen = _chosen_columns(path, columns, target, weights)
     values = array("d")
     for line, cells in rows:
         if len(cells) != width:
@@ -245,7 +253,7 @@ def _read_csv(path: Path, target: str | None) -> _Arrays:
             row, index = divmod(len(values), width)
             raise _bad_cell(path, repr(cells[index]), f"row {row} (line {line})", columns[index]) from None
     matrix = np.asarray(values).reshape(-1, width)
-    return np.delete(matrix, target_index, axis=1), matrix[:, target_index].copy()
+    return _parted(matrix, chosen)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -268,7 +276,7 @@ def _finite_number(cell: str) -> float:
     return number
 
 
-def _read_parquet(path: Path, target: str | None) -> _Arrays:
+def _read_parquet(path: Path, target: str | None, weights: str | None) -> _Arrays:
     arrow = _optional("pyarrow", "pyarrow", "reading .parquet")
     parquet = _optional("pyarrow.parquet", "pyarrow", "reading .parquet")
     with path.open("rb") as file:
@@ -277,7 +285,7 @@ def _read_parquet(path: Path, target: str | None) -> _Arrays:
             columns = table.column_names
         except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _not_really(path, str(error)) from None
-    target_index = _target_index(path, columns, target)
+    chosen = _chosen_columns(path, columns, target, weights)
     numeric = (arrow.types.is_integer, arrow.types.is_floating, arrow.types.is_decimal, arrow.types.is_boolean)
     matrix = np.empty(table.shape)
     for index, name in enumerate(columns if len(table) else ()):
@@ -288,11 +296,17 @@ def _read_parquet(path: Path, target: str | None) -> _Arrays:
             raise _bad_cell(path, repr(column[0].as_py()), "row 0", name)
         matrix[:, index] = column.cast(arrow.float64(), safe=False).to_numpy()  # not safe: rounds integers over 2^53
         _refuse_non_finite(path, name, matrix[:, index])
-    return np.delete(matrix, target_index, axis=1), matrix[:, target_index].copy()
+    return _parted(matrix, chosen)
 
 
-def _target_index(path: Path, columns: list[str], target: str | None) -> int:
-    """Return which column of a table is the target, once every column has a name of its own."""
+def _parted(matrix: NDArray[np.float64], chosen: list[int]) -> _Arrays:
+    """Return the features, the target and, if a second column is chosen, the weights."""
+    target, *weights = (matrix[:, index].copy() for index in chosen)
+    return np.delete(matrix, chosen, axis=1), target, weights[0] if weights else None
+
+
+def _chosen_columns(path: Path, columns: list[str], target: str | None, weights: str | None) -> list[int]:
+    """Return which column of a table is the target, and which the weights, once every column has a name of its own."""
     for index, column in enumerate(columns):
         if not column or column.startswith("__index_level_"):
             raise ValueError(
@@ -304,12 +318,20 @@ def _target_index(path: Path, columns: list[str], target: str | None) -> int:
     found = [index for index, column in enumerate(columns) if column in wanted]
     if len(found) != 1:
         raise _no_target(path, "column", columns, target)
-    if len(columns) == 1:
-        raise _no_features(path, columns[0])
-    return found[0]
+    if weights is not None:
+        found.append(columns.index(_known_weights(path, "column", columns, target, weights)))
+    if len(columns) == len(found):
+        raise _no_features(path, columns[found[0]])
+    return found
 
 
-def _read_npz(path: Path, target: str | None) -> _Arrays:
+def _known_weights(path: Path, kind: str, known: list[str], target: str | None, weights: str) -> str:
+    if weights not in known or weights == target:
+        raise LookupError(f"{path.name!r} has no {kind} {weights!r} for the weights; it has: {', '.join(known)}")
+    return weights
+
+
+def _read_npz(path: Path, target: str | None, weights: str | None) -> _Arrays:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise _not_really(path, "it is no archive made by numpy.savez")
@@ -317,7 +339,12 @@ def _read_npz(path: Path, target: str | None) -> _Arrays:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 feature_names, target_name = _choose_arrays(path, archive.files, target)
-                targets = _array(path, archive, target_name)
+                targets, shares = _array(path, archive, target_name), None
+                if weights is not None:
+                    shares = _array(path, archive, _known_weights(path, "array", archive.files, target_name, weights))
+                    feature_names = [name for name in feature_names if name != weights]
+                if not feature_names:
+                    raise _no_features(path, target_name)
                 blocks = {name: _array(path, archive, name) for name in feature_names}
         except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
             raise _not_really(path, str(error)) from None
@@ -325,7 +352,7 @@ def _read_npz(path: Path, target: str | None) -> _Arrays:
         if len(block) != len(targets):
             lengths = f"{len(block)} in {name!r}, {len(targets)} in {target_name!r}"
             raise ValueError(f"the arrays of {path.name!r} differ in their number of rows: {lengths}")
-    return np.column_stack(list(blocks.values())), targets
+    return np.column_stack(list(blocks.values())), targets, shares
 
 
 def _choose_arrays(path: Path, known: list[str], target: str | None) -> tuple[list[str], str]:

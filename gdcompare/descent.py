@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, ValueAndGrad
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, zero_parameters
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.registry import as_backend, as_problem
 from gdcompare.rules import Direction, Rule, sgd
 from gdcompare.sampling import RowStream, steps_per_epoch
@@ -86,7 +86,9 @@ def descend(
     """Minimise the mean loss by gradient descent: full batch, mini-batch (`batch_size`), or stochastic (1).
 
     An epoch is one pass over the rows: one step of the full batch, or `ceil(n / batch_size)` steps over a fresh
-    permutation, the same for every backend. The descent starts from zeros unless `start` says otherwise.
+    permutation, the same for every backend. The descent starts where the problem says, unless `start` says otherwise.
+
+    If the data have weights, the loss of a step is the weighted mean over its rows; mini-batches need weights above 0.
 
     It stops after `epochs`, or sooner, with the history cut at the very step where
 
@@ -111,7 +113,7 @@ def descend(
     problem, backend = as_problem(problem), as_backend(backend)
     n = len(data)
     check_targets(problem, data)
-    first = check_parameters(problem, data, zero_parameters(problem, data) if start is None else start)
+    first = check_parameters(problem, data, problem.start(data) if start is None else start)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch
     if not isinstance(rule, Rule):
@@ -127,11 +129,11 @@ def descend(
         rule.direction,
         names=tuple(first),
         batched=batches is not None,
-        weighted=n % (batch_size or n) > 0,
+        weighted=data.weights is not None or n % (batch_size or n) > 0,
         with_norm=gradient_norm is not None,
     )
     run = backend.scan(step)
-    constants = (backend.asarray(data.features), backend.asarray(data.targets))
+    constants = tuple(map(backend.asarray, _columns(data)))
     memory = rule.direction.init(first)
     state = (_as_arrays(backend, first), {key: _as_arrays(backend, part) for key, part in memory.items()})
 
@@ -186,13 +188,11 @@ class _Step:
         """Take theta to theta - rate * direction; record the loss met, theta, and the gradient's norm if wanted."""
         params, memory = state
         rate, *coefficients = inputs
-        weights = coefficients.pop() if self.weighted else None
         if self.batched:
-            targets, features = coefficients.pop(), coefficients.pop()
-        else:
-            features, targets = data
+            given = 3 if self.weighted else 2
+            data, coefficients = coefficients[-given:], coefficients[:-given]
 
-        loss, gradient = self.value_and_grad(params, features, targets, weights)
+        loss, gradient = self.value_and_grad(params, *data)
         direction, memory = self.direction.update(self.backend.xp, gradient, memory, coefficients)
         params = {name: value - rate * direction[name] for name, value in params.items()}
 
@@ -211,15 +211,27 @@ class _Batches:
     """The data, batch after batch, in the order of a `RowStream`."""
 
     def __init__(self, data: Dataset, batch_size: int, seed: int) -> None:
+        if data.weights is not None and not data.weights.all():
+            row = int(np.argmin(data.weights))
+            raise ValueError(
+                f"row {row} has weight 0, and may be a batch by itself; drop such rows, or take the full batch"
+            )
         self._data = data
         self._stream = RowStream(len(data), batch_size, seed)
 
     def take(self, steps: int) -> list[NDArray[Any]]:
-        """Return features (steps, b, d), targets (steps, b, ...), and weights (steps, b) if b does not divide n."""
+        """Return features (steps, b, d), targets (steps, b, ...), and weights (steps, b) if any row counts for less."""
         rows, weights = self._stream.take(steps)
         # np.take is many times quicker than indexing where rows are short.
-        taken = [np.take(self._data.features, rows, axis=0), np.take(self._data.targets, rows, axis=0)]
-        return taken if weights is None else [*taken, weights]
+        features, targets, *own = (np.take(each, rows, axis=0) for each in _columns(self._data))
+        if own:
+            weights = own[0] if weights is None else own[0] * weights
+        return [features, targets] if weights is None else [features, targets, weights]
+
+
+def _columns(data: Dataset) -> list[NDArray[Any]]:
+    """Return features, targets and, if there are any, weights."""
+    return [data.features, data.targets, *([] if data.weights is None else [data.weights])]
 
 
 def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], length: int) -> tuple[NDArray[Any], ...]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.backend import Backend
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.backend import Backend, checked_reduction
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, checked_weights
 from gdcompare.registry import as_backend, as_problem
 
 
@@ -19,10 +19,12 @@ def value_and_grad(
     params: Mapping[str, Any],
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> tuple[float, dict[str, NDArray[Any]]]:
     """Return the loss and its gradient, `{name: array of the parameter's shape}`.
 
-    Both are means over the n samples, `1/n sum l_i`; with weights (n,) the weighted mean, `sum w_i l_i / sum w_i`.
+    Both are means over the n samples, `1/n sum l_i`; with weights (n,), given here or with the data, the weighted mean,
+    `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`.
 
     >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
     >>> loss, gradient = value_and_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
@@ -31,7 +33,7 @@ def value_and_grad(
     """
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
-    loss, gradient = backend.value_and_grad(problem)(*arguments)
+    loss, gradient = backend.value_and_grad(problem, checked_reduction(reduction))(*arguments)
     return float(backend.to_numpy(loss)), _to_numpy(backend, arguments[0], gradient)
 
 
@@ -41,8 +43,12 @@ def per_sample_grad(
     params: Mapping[str, Any],
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> dict[str, NDArray[Any]]:
     """Return one gradient per sample, `{name: (n, *shape)}`; their mean over the rows is the full gradient.
+
+    With weights, row i is scaled by `n w_i / sum w_i`, so that this stays so; with `reduction="sum"` by `w_i`, and the
+    sum of the rows is the gradient of the sum.
 
     >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
     >>> gradients = per_sample_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
@@ -51,7 +57,7 @@ def per_sample_grad(
     """
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
-    return _to_numpy(backend, arguments[0], backend.per_sample_grad(problem)(*arguments))
+    return _to_numpy(backend, arguments[0], backend.per_sample_grad(problem, checked_reduction(reduction))(*arguments))
 
 
 def backend_arguments(
@@ -64,22 +70,14 @@ def backend_arguments(
     """Return (params, features, targets, weights) as the backend's arrays, all checked."""
     check_targets(problem, data)
     checked = check_parameters(problem, data, params)
+    shares = data.weights if weights is None else checked_weights(weights, len(data))
     return (
         {name: backend.asarray(value) for name, value in checked.items()},
         backend.asarray(data.features),
         backend.asarray(data.targets),
-        None if weights is None else backend.asarray(_checked_weights(weights, len(data))),
+        None if shares is None else backend.asarray(shares),
     )
 
 
 def _to_numpy(backend: Backend[Any], order: Iterable[str], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {name: np.array(backend.to_numpy(gradients[name])) for name in order}
-
-
-def _checked_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
-    checked = np.asarray(weights, dtype=np.float64)
-    if checked.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one for each row, not {checked.shape}")
-    if not np.all(np.isfinite(checked)) or np.any(checked < 0) or np.sum(checked) <= 0:
-        raise ValueError("weights must be finite, none negative, and not all zero")
-    return checked

@@ -2,13 +2,20 @@
 
 With g_i the gradient of sample i, G the gradient of the mean over all n, G_B that of the mean over a batch B:
 
-    mean of per-sample gradients        1/n sum g_i = G, which is sum g_i = n G
+    mean of per-sample gradients        1/n sum g_i = G
     any partition, weighted by size     sum (n_k / n) G_k = G
     permutation, duplication            the order of the rows, or taking each twice, changes nothing
+    sum                                 the gradient of the sum is n G; added up over micro-batches, too
     linearity in the loss               (W_1 G_w1 + W_2 G_w2) / (W_1 + W_2) = G_(w1 + w2), W the sums of the weights
+    copies                              a row of weight k counts as k rows
+    padding                             a row of weight 0 counts as none: a ragged batch may be filled up
     unbiased                            the mean of G_B over all C(m, b) batches is the gradient over those m rows
     variance of these batches           mean (G_B - G)^2 = (1/b) (m - b) / (m - 1) 1/m sum (g_i - G)^2
                                         (without replacement; Cochran, Sampling Techniques, 1977, theorem 2.2)
+
+If the data have weights w_i, they take the place of the counts everywhere: G is the weighted mean, its per-sample
+gradients are `n w_i / sum w g_i`, a part weighs as much as its rows. The mean over all batches is then the one weighted
+by their weights, and the variance law, which is about equal rows, is left out.
 
 The backend computes the parts; they are combined here in float64. Every result must be within the rounding budget of
 the true value, and on integer lattices, where correct programs round nothing, that budget is 0.
@@ -18,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +36,7 @@ from gdcompare.problem import Dataset, Problem, check_targets
 from gdcompare.referee.rounded import RoundedNumbers
 from gdcompare.referee.verdict import Entry, Floats, Report, Truth, compare
 from gdcompare.referee.verify import Referee, context_of, drawn_parameters
-from gdcompare.registry import as_backend, as_problem
+from gdcompare.registry import as_problem, backends_for
 
 _FIRST_ROWS = 6
 """Batches are enumerated over at most this many rows: C(6, 3) = 20 of them."""
@@ -71,7 +78,8 @@ def check_batch_laws(
     >>> report.verdict, report.entries[0].law
     ('agree', 'mean of per-sample gradients')
     """
-    problem, backend = as_problem(problem), as_backend(backend)
+    problem = as_problem(problem)
+    (backend,) = backends_for(problem, [backend])
     check_targets(problem, data)
     if params is None:
         params = drawn_parameters(problem, data)
@@ -90,8 +98,9 @@ class _Bench:
     backend: Backend[Any]
 
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
-        """Return the gradient of the mean over the referee's rows."""
-        _, gradient = self.backend.value_and_grad(self.problem)(*self._arguments(referee))
+        """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
+        compute = self.backend.value_and_grad(self.problem, referee.reduction)
+        _, gradient = compute(*self._arguments(referee))
         return _Part(name, self._to_numpy(gradient), referee.truths, referee.budgets(self._by_hand), count)
 
     def rows(self, referee: Referee) -> _Part:
@@ -107,46 +116,79 @@ class _Bench:
         return {name: self.backend.to_numpy(value) for name, value in gradient.items()}
 
     def _arguments(self, referee: Referee) -> list[Any]:
-        params, features, targets = referee.point
-        arrays = {name: self.backend.asarray(value) for name, value in params.items()}
-        weights = None if referee.weights is None else self.backend.asarray(referee.weights)
-        return [arrays, self.backend.asarray(features), self.backend.asarray(targets), weights]
+        params, *data = referee.point
+        return [{name: self.backend.asarray(value) for name, value in params.items()}, *map(self.backend.asarray, data)]
 
 
 def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
-    n = len(referee.features)
+    n, data = len(referee.features), referee.data
+    own = np.ones(n) if data.weights is None else data.weights.astype(np.float64)
     rows = bench.rows(referee)
     mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
     yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
 
+    def part(start: int, stop: int, reduction: str = "mean") -> _Part:
+        rows = slice(start, stop)
+        weight = float(np.sum(own[rows])) if reduction == "mean" else 1.0
+        return bench.batch(f"rows {start} to {stop - 1}", referee.on(data.rows(rows), reduction), weight)
+
+    def partition(*sizes: int) -> list[tuple[int, int]]:
+        ends = [0, *np.cumsum(sizes).tolist()]
+        return [(start, stop) for start, stop in pairwise(ends) if own[start:stop].any()]
+
     sizes = [size for size in (n // 2, (n - n // 2) // 2, n - n // 2 - (n - n // 2) // 2) if size]
-    slices = [slice(end - size, end) for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)]
-    parts = [bench.batch(f"rows {s.start} to {s.stop - 1}", referee.at(s), s.stop - s.start) for s in slices]
-    yield _combined(f"partition {' + '.join(map(str, sizes))}", referee, parts)
+    yield _combined(f"partition {' + '.join(map(str, sizes))}", referee, [part(*each) for each in partition(*sizes)])
 
     order = np.random.default_rng(0).permutation(n)
-    yield _combined("permutation", referee, [bench.batch("all rows", referee.at(order))])
+    yield _combined("permutation", referee, [bench.batch("all rows", referee.on(data.rows(order)))])
     twice = np.tile(np.arange(n), 2)
-    yield _combined("duplication", referee, [bench.batch("all rows, twice", referee.at(twice))])
+    yield _combined("duplication", referee, [bench.batch("all rows, twice", referee.on(data.rows(twice)))])
 
-    weights = 1.0 + np.arange(n) % 3  # 1, 2, 3, 1, ...; 4 - w, the others, add up with them to equal weights
-    halves = [
-        bench.batch(name, referee.at(slice(None), w), float(np.sum(w)))
-        for name, w in (("weights w", weights), ("weights 4 - w", 4 - weights))
+    whole = referee.on(data, "sum")
+    yield _combined("sum = n x mean", whole, [bench.batch("all rows", whole)])
+    halves = partition(*(size for size in (n // 2, n - n // 2) if size))
+    parts = [part(start, stop, "sum") for start, stop in halves]
+    law = f"accumulated sums {' + '.join(str(stop - start) for start, stop in halves)}"
+    yield _combined(law, whole, parts, total=1.0)
+
+    weights = np.where(np.arange(n) % 2, 3.0, 1.0)  # 1, 3, 1, 3, ...: with 4 - w, the others, they add up to equal ones
+    if n % 2:
+        weights[-1] = 2.0  # so that the copies are 2 n rows, as the duplicates are
+    weighted = Dataset(data.features, data.targets, weights=own * weights)
+    others = Dataset(data.features, data.targets, weights=own * (4 - weights))
+    parts = [
+        bench.batch(name, referee.on(each), float(own @ w))
+        for name, each, w in (("weights w", weighted, weights), ("weights 4 - w", others, 4 - weights))
     ]
-    yield _combined("linearity in the loss", referee, halves)
+    yield _combined("linearity in the loss", referee, parts)
+    copies = referee.on(data.rows(np.repeat(np.arange(n), weights.astype(np.intp))))
+    yield _combined("copies for weights", referee.on(weighted), [bench.batch("copies", copies)])
 
-    yield from _claims_about_batches(bench, referee.at(slice(0, min(n, _FIRST_ROWS))))
+    if own[:-1].any():
+        padded = Dataset(data.features, data.targets, weights=np.append(own[:-1], 0.0))
+        yield _combined(
+            "padding with weight 0", referee.on(data.rows(slice(n - 1))), [bench.batch("padded", referee.on(padded))]
+        )
+
+    first = data.rows(slice(0, min(n, _FIRST_ROWS)))
+    if first.weights is None or first.weights.all():
+        yield from _claims_about_batches(bench, referee.on(first))
 
 
 def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     """Unbiasedness and the variance law, by enumerating all batches of half of these rows."""
-    m = len(referee.features)
+    m, data = len(referee.features), referee.data
     if m < 2:
         return
     b = m // 2
-    batches = [bench.batch(f"rows {list(rows)}", referee.at(list(rows))) for rows in combinations(range(m), b)]
+    own = np.ones(m) if data.weights is None else data.weights.astype(np.float64)
+    batches = [
+        bench.batch(f"rows {list(rows)}", referee.on(data.rows(list(rows))), float(np.sum(own[list(rows)])))
+        for rows in combinations(range(m), b)
+    ]
     yield _combined(f"unbiased: all {len(batches)} batches of {b} in {m}", referee, batches)
+    if data.weights is not None:
+        return
     actual, budgets = {}, {}
     truths: dict[str, Truth] = {}
     for name, rows in referee.row_truths.items():
@@ -161,10 +203,13 @@ def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     yield _Claim("variance of these batches", actual, truths, budgets, batches)
 
 
-def _mean(arrays: Any, counts: Floats, budget: Floats) -> tuple[Floats, Floats]:
-    """Return `sum c_k a_k / sum c_k` in float64, and how far it may be off if each a_k may be off by its budget."""
+def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
+    """Return `sum c_k a_k / total` in float64, and how far it may be off if each a_k may be off by its budget.
+
+    The total is `sum c_k` unless it is given.
+    """
     numbers = RoundedNumbers("float64")
-    total = float(np.sum(counts))
+    total = float(np.sum(counts)) if total is None else total
     weighted = numbers.asarray(np.moveaxis(np.asarray(arrays, dtype=np.float64), 0, -1)) * numbers.asarray(counts)
     here = numbers.sum(weighted, (-1,)) / total
     actual = np.tensordot(counts, np.asarray(arrays, dtype=np.float64), axes=1) / total
@@ -181,11 +226,11 @@ def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
     return variance, error + 2.0**-52 * (len(values) + 4) * variance
 
 
-def _combined(law: str, referee: Referee, parts: Sequence[_Part]) -> _Claim:
+def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float | None = None) -> _Claim:
     """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
     counts = np.array([part.count for part in parts])
     mixed = {
-        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]))
+        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]), total)
         for name in referee.params
     }
     return _claim(law, mixed, referee.truths, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +14,29 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+class NotDerivedError(TypeError):
+    """A problem has no gradient derived by hand, and something asked for it."""
+
+
 class Problem(ABC):
-    """The mean over samples of a per-sample loss, with its gradients derived by hand.
+    """The mean over samples of a per-sample loss, and its gradients derived by hand, if anybody has derived them.
 
     The formulas are written once against an array namespace `xp` (the Python array API standard), so the same lines
     run on NumPy arrays, torch tensors, JAX tracers, or any other number system that offers the functions they use.
 
     Letters: `n` rows, `d` features; features (n, d), targets (n,) or (n, k); params `{name: array}`.
 
-    Make a problem a frozen dataclass: equal problems then share one compiled program.
+    Make a problem a frozen dataclass: equal problems then share one compiled program. `parameter_shapes` and
+    `per_sample_losses` are all that it needs. The derivation by hand is `per_sample_gradients`, or
+    `value_and_gradient`, or both: what is left out follows from the other.
+
+    >>> class Mean(Problem):
+    ...     def parameter_shapes(self, data):
+    ...         return {"m": ()}
+    ...     def per_sample_losses(self, xp, params, features, targets):
+    ...         return (params["m"] - targets) ** 2
+    >>> Mean().derived
+    False
     """
 
     target_values: ClassVar[tuple[float, ...] | None] = None
@@ -30,30 +45,69 @@ class Problem(ABC):
     target_dimensions: ClassVar[int] = 1
     """1 where targets are (n,), 2 where they are (n, k)."""
 
+    least_target: ClassVar[float] = -math.inf
+    """The smallest value that a target may take: 0 for counts."""
+
     @abstractmethod
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each parameter, by name, for data of this width."""
+        """Return the shape of each parameter, by name, for data of this width; the number of rows must not matter."""
 
     @abstractmethod
     def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
         """Return the losses l_i, shape (n,). This alone is what the frameworks differentiate."""
 
-    @abstractmethod
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
-        """Return dl_i/dparameter derived by hand, `{name: (n, *shape)}`; no 1/n in it."""
+        """Return dl_i/dparameter derived by hand, `{name: (n, *shape)}`; no 1/n in it.
 
-    @abstractmethod
+        If it is not overridden it is `value_and_gradient` of one row after another.
+        """
+        if not self.derived:
+            raise NotDerivedError(
+                f"{type(self).__name__} has no gradient derived by hand; write per_sample_gradients or "
+                "value_and_gradient, or choose a backend that differentiates the loss"
+            )
+        each = [
+            self.value_and_gradient(xp, params, features[i : i + 1], targets[i : i + 1])[1]
+            for i in range(features.shape[0])
+        ]
+        return {name: xp.stack([gradient[name] for gradient in each]) for name in each[0]}
+
     def value_and_gradient(
         self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """Return the mean loss and its gradient `{name: shape}`, derived by hand, shared terms computed once."""
+        """Return the mean loss and its gradient `{name: shape}`, derived by hand, shared terms computed once.
+
+        If it is not overridden it is the mean of the per-sample losses and gradients.
+        """
+        rows = self.per_sample_gradients(xp, params, features, targets)
+        loss = xp.mean(self.per_sample_losses(xp, params, features, targets))
+        return loss, {name: xp.mean(each, axis=0) for name, each in rows.items()}
+
+    @property
+    def derived(self) -> bool:
+        """Whether it has a gradient derived by hand."""
+        own, base = type(self), Problem
+        return (own.per_sample_gradients, own.value_and_gradient) != (
+            base.per_sample_gradients,
+            base.value_and_gradient,
+        )
+
+    def start(self, data: Dataset) -> dict[str, NDArray[np.float64]]:
+        """Return where a descent starts unless it is told otherwise: zeros, in the shape of each parameter."""
+        return {name: np.zeros(shape) for name, shape in self.parameter_shapes(data).items()}
+
+    def example(self, samples: int = 40, seed: int = 0) -> Dataset | None:
+        """Return data of so many rows, made for this problem; None where the seed's line will do."""
+        del samples, seed
+        return None
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Features (n, d) and targets (n,) or (n, k), finite, in float64.
+    """Features (n, d) and targets (n,) or (n, k), finite, in float64; and a weight for each sample, if they differ.
 
-    A single feature may be given as (n,). Arrays that already are float64 are kept, not copied.
+    With weights (n,) every mean over the data is the weighted one, `sum w_i l_i / sum w_i`. They are finite, none is
+    negative, not all are 0. A single feature may be given as (n,). Arrays in float64 are kept, not copied.
 
     Errors are ValueErrors that name the row and the way out.
 
@@ -69,8 +123,11 @@ class Dataset:
     features: NDArray[np.float64]
     targets: NDArray[np.float64]
     name: str = "data"
+    weights: NDArray[np.float64] | None = None
 
-    def __init__(self, features: ArrayLike, targets: ArrayLike, name: str = "data") -> None:
+    def __init__(
+        self, features: ArrayLike, targets: ArrayLike, name: str = "data", weights: ArrayLike | None = None
+    ) -> None:
         """Check and keep the data."""
         checked_features = _as_float64("features", features)
         checked_targets = _as_float64("targets", targets)
@@ -91,13 +148,40 @@ class Dataset:
         object.__setattr__(self, "features", checked_features)
         object.__setattr__(self, "targets", checked_targets)
         object.__setattr__(self, "name", name)
+        object.__setattr__(self, "weights", None if weights is None else checked_weights(weights, len(checked_targets)))
+
+    def rows(self, chosen: Any) -> Dataset:
+        """Return some of the rows, by any index of an array, with their weights.
+
+        >>> Dataset([[1.0], [2.0], [3.0]], [4.0, 5.0, 6.0], weights=[1, 2, 3]).rows([2, 0]).weights.tolist()
+        [3.0, 1.0]
+        """
+        weights = None if self.weights is None else self.weights[chosen]
+        return Dataset(self.features[chosen], self.targets[chosen], self.name, weights)
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __repr__(self) -> str:
         n, d = self.features.shape
-        return f"Dataset({self.name!r}, {_count(n, 'row')}, {_count(d, 'feature')})"
+        weighted = "" if self.weights is None else ", weighted"
+        return f"Dataset({self.name!r}, {_count(n, 'row')}, {_count(d, 'feature')}{weighted})"
+
+
+def checked_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
+    """Return the weights of n rows in float64; a ValueError unless finite, none negative, and not all 0."""
+    checked = _as_float64("weights", weights)
+    if checked.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one for each row, not {checked.shape}")
+    if not np.all(np.isfinite(checked)) or np.any(checked < 0) or np.sum(checked) <= 0:
+        raise ValueError("weights must be finite, none negative, and not all zero")
+    return checked
+
+
+def refuse_weights(data: Dataset, what: str) -> None:
+    """Raise a ValueError if the data have weights, which `what` does not take."""
+    if data.weights is not None:
+        raise ValueError(f"{what} takes no sample weights; give data without them: Dataset(features, targets)")
 
 
 def check_targets(problem: Problem, data: Dataset) -> None:
@@ -105,6 +189,14 @@ def check_targets(problem: Problem, data: Dataset) -> None:
     if data.targets.ndim != problem.target_dimensions:
         expected = "(n,)" if problem.target_dimensions == 1 else "(n, k)"
         raise ValueError(f"{type(problem).__name__} takes targets of shape {expected}, not {data.targets.shape}")
+    below = data.targets < problem.least_target
+    if below.any():
+        row = int(np.argwhere(below)[0][0])
+        value = float(data.targets[below][0])
+        raise ValueError(
+            f"{type(problem).__name__} takes targets from {problem.least_target:g} on, but row {row} of {data.name!r} "
+            f"has {value:g}; choose another problem"
+        )
     if problem.target_values is None:
         return
     wrong = ~np.isin(data.targets, problem.target_values)
@@ -134,11 +226,6 @@ def check_parameters(problem: Problem, data: Dataset, params: Mapping[str, Any])
         _refuse_non_finite(f"parameter {name!r}", value)
         checked[name] = value
     return checked
-
-
-def zero_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.float64]]:
-    """Return zeros in the shape of each parameter: where a descent starts unless it is told otherwise."""
-    return {name: np.zeros(shape) for name, shape in problem.parameter_shapes(data).items()}
 
 
 def _as_float64(what: str, values: ArrayLike) -> NDArray[np.float64]:

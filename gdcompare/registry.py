@@ -8,8 +8,10 @@ shows itself.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
@@ -17,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from gdcompare.backend import Backend, checked_dtype
-from gdcompare.problem import Problem
+from gdcompare.problem import NotDerivedError, Problem
 
 BACKENDS = "gdcompare.backends"
 PROBLEMS = "gdcompare.problems"
@@ -81,24 +83,68 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
     return backend_class(dtype=precision, device=device, **options)  # type: ignore[no-any-return]
 
 
-def load_problem(name: str) -> Problem:
+def load_problem(name: str, **settings: Any) -> Problem:
     """Return a problem by its name, or from a file as `"path/to/file.py:ClassName"`.
+
+    `settings` go to the problem's constructor. Raises LookupError for an unknown name and for what is no `Problem` or
+    lacks one of its methods, TypeError for a setting that it has not.
 
     >>> load_problem("linear-regression")
     LinearRegression()
+    >>> load_problem("linear-regression", degree=3)
+    Traceback (most recent call last):
+    ...
+    TypeError: problem 'linear-regression' has no setting 'degree'; it has: none
     """
-    problem_class = from_file(name)
-    if problem_class is None:
-        problem_class = _entry_point(PROBLEMS, "problem", name).load()
-    problem = problem_class()
-    needed = ("parameter_shapes", "per_sample_losses", "per_sample_gradients", "value_and_gradient")
-    _must_have(problem, name, "Problem", needed)
-    return problem  # type: ignore[no-any-return]
+    make = from_file(name)
+    if make is None:
+        make = _entry_point(PROBLEMS, "problem", name).load()
+    if not callable(make):
+        raise LookupError(f"{name!r} is no Problem, but {type(make).__name__}: name a class that inherits from Problem")
+    known = inspect.signature(make).parameters
+    if unknown := [each for each in settings if each not in known]:
+        has = ", ".join(known) or "none"
+        raise TypeError(f"problem {name!r} has no setting {unknown[0]!r}; it has: {has}")
+    if lacking := sorted(getattr(make, "__abstractmethods__", ())):
+        raise LookupError(f"{name!r} is no Problem yet: it lacks {', '.join(lacking)}")
+    problem = make(**settings)
+    if not isinstance(problem, Problem):
+        raise LookupError(f"{name!r} is no Problem: let {type(problem).__name__} inherit from gdcompare.Problem")
+    return problem
 
 
 def as_backend(backend: str | Backend[Any], dtype: str = "float64") -> Backend[Any]:
     """Return the backend itself, or the one that the name stands for."""
     return load_backend(backend, dtype) if isinstance(backend, str) else backend
+
+
+def backends_for(
+    problem: Problem,
+    backends: Sequence[str | Backend[Any]] | None = None,
+    dtype: str = "float64",
+    device: str | None = None,
+) -> list[Backend[Any]]:
+    """Return the backends, or by default all that are installed and can do with the problem as it is.
+
+    Raises NotDerivedError for one asked for that evaluates derivations by hand, where there is none.
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> [backend.name for backend in backends_for(LinearRegression(), ["numpy"])]
+    ['numpy']
+    """
+    asked = backend_names() if backends is None else backends
+    loaded = [load_backend(each, dtype, device) if isinstance(each, str) else each for each in asked]
+    if problem.derived:
+        return loaded
+    able = [each for each in loaded if not getattr(each, "by_hand", False)]
+    if backends is not None and len(able) < len(loaded):
+        name = next(each.name for each in loaded if each not in able)
+        others = ", ".join(each.name for each in backends_for(problem, None, dtype, device)) or "none is installed"
+        raise NotDerivedError(
+            f"backend {name!r} evaluates gradients derived by hand, and {type(problem).__name__} has none: write its "
+            f"per_sample_gradients, or choose a backend that differentiates the loss: {others}"
+        )
+    return able
 
 
 def as_problem(problem: str | Problem) -> Problem:

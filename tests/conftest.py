@@ -52,6 +52,12 @@ def backend(backend_name: str, dtype: str) -> Backend[Any]:
     return load_backend(backend_name, dtype)
 
 
+@pytest.fixture(scope="session", params=["linear-regression", "logistic-regression"])
+def linear_model(request: pytest.FixtureRequest) -> Problem:
+    """The two whose rounding `agreement` knows by formula."""
+    return load_problem(request.param)
+
+
 @pytest.fixture(scope="session", params=problem_names())
 def problem(request: pytest.FixtureRequest) -> Problem:
     return load_problem(request.param)

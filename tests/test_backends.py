@@ -41,6 +41,12 @@ Array = NDArray[np.float64]
 quick = settings(deadline=None, max_examples=10)
 
 
+@pytest.fixture(scope="session")
+def problem(linear_model: Problem) -> Problem:
+    """Here the data come at any scale, which a formula of its own has to follow."""
+    return linear_model
+
+
 def refusal(error: type[Exception], message: str) -> Any:
     """Expect an error with exactly this message."""
     return pytest.raises(error, match=f"^{re.escape(message)}$")

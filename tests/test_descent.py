@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from gdcompare import Backend, Dataset, Descent, Problem, descend, load_backend, load_problem, rules
 from gdcompare.backend import unit_roundoff
 from gdcompare.descent import Progress
-from gdcompare.problem import zero_parameters
 from gdcompare.sampling import RowStream, steps_per_epoch
 
 from .agreement import ROUNDINGS, assert_agree, assert_loss_agrees, mean_over_rows, rounded, sizes_of_rows
@@ -188,7 +187,7 @@ def test_a_descent_starts_from_zeros_with_rate_a_hundredth_unless_told_otherwise
 
     fit = descend(LINEAR, data, "numpy")
 
-    zeros = zero_parameters(LINEAR, data)
+    zeros = {"theta_0": 0.0, "theta_1": [0.0, 0.0]}
     assert_same_descent(fit, descend(LINEAR, data, "numpy", rules.sgd(0.01), None, 100, start=zeros))
     assert fit.steps == 100
 
@@ -478,7 +477,7 @@ def test_a_diverging_descent_keeps_what_is_finite(
 
     # The same in plain NumPy. Each step grows by a factor near 1e6; with this rate the last finite loss and the first
     # infinite one are a thousand times from the border, so that rounding cannot move the step.
-    params = {name: value.astype(dtype) for name, value in zero_parameters(LINEAR, data).items()}
+    params = {name: value.astype(dtype) for name, value in LINEAR.start(data).items()}
     finite = 0
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in batches(N, batch_size, 180):

@@ -11,14 +11,18 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 import gdcompare as gdc
-from gdcompare.backend import Backend, PerSampleGrad, Precision, Run, Step, ValueAndGrad
+from gdcompare.backend import Backend, PerSampleGrad, Precision, Reduction, Run, Step, ValueAndGrad
 
 LAWS = {
     "mean of per-sample gradients",
     "partition 20 + 10 + 10",
     "permutation",
     "duplication",
+    "sum = n x mean",
+    "accumulated sums 20 + 20",
     "linearity in the loss",
+    "copies for weights",
+    "padding with weight 0",
     "unbiased: all 20 batches of 3 in 6",
     "variance of these batches",
 }
@@ -74,8 +78,8 @@ class Spoiled(Backend[NDArray[Any]]):
     def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(array)
 
-    def value_and_grad(self, problem: gdc.Problem) -> ValueAndGrad[NDArray[Any]]:
-        right = self._right().value_and_grad(problem)
+    def value_and_grad(self, problem: gdc.Problem, reduction: Reduction = "mean") -> ValueAndGrad[NDArray[Any]]:
+        right = self._right().value_and_grad(problem, reduction)
 
         def spoiled(params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
             loss, gradient = right(params, features, targets, weights)
@@ -84,8 +88,8 @@ class Spoiled(Backend[NDArray[Any]]):
 
         return spoiled
 
-    def per_sample_grad(self, problem: gdc.Problem) -> PerSampleGrad[NDArray[Any]]:
-        right = self._right().per_sample_grad(problem)
+    def per_sample_grad(self, problem: gdc.Problem, reduction: Reduction = "mean") -> PerSampleGrad[NDArray[Any]]:
+        right = self._right().per_sample_grad(problem, reduction)
 
         def spoiled(params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
             spoil = self.rows or (lambda g, *_: g)

@@ -299,7 +299,7 @@ def test_a_backend_in_a_file_loads_with_its_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("load", [load_problem, load_backend])
 def test_a_file_that_cannot_be_used_is_refused(load: Callable[[str], Any], problem_file: Path) -> None:
     lacks = {
-        load_problem: "Problem: it lacks parameter_shapes, per_sample_gradients, value_and_gradient",
+        load_problem: "Problem: let Odd inherit from gdcompare.Problem",
         load_backend: "Backend: it lacks to_numpy, value_and_grad, per_sample_grad, scan",
     }
 

@@ -19,6 +19,12 @@ from .agreement import rounded
 from .strategies import data_sets, parameters, shapes
 
 
+@pytest.fixture(scope="session")
+def problem(linear_model: gdc.Problem) -> gdc.Problem:
+    """Every new shape is a compilation: other problems have one shape each, in test_problems."""
+    return linear_model
+
+
 @settings(deadline=None, max_examples=40)
 @given(draw=st.data())
 def test_no_right_backend_is_called_wrong_at_any_scale(

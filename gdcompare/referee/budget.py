@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.backend import Reduction, scaled_rows
 from gdcompare.problem import Problem
-from gdcompare.referee.reverse import Tape, per_sample_gradients, value_and_gradient, weighted_rows
+from gdcompare.referee.reverse import Tape, per_sample_gradients, value_and_gradient
 from gdcompare.referee.rounded import Rounded, RoundedNumbers
 
 Floats = NDArray[np.float64]
@@ -27,6 +28,7 @@ def budget_of_loss(
     targets: ArrayLike,
     dtype: str,
     weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
 ) -> tuple[Floats, dict[str, Floats]]:
     """Return what the loss and its gradient may be off by in a program that differentiates the loss formula.
 
@@ -42,7 +44,7 @@ def budget_of_loss(
     """
     with np.errstate(all="ignore"):
         arguments = _exact(dtype, params, features, targets, weights)
-        loss, gradient = value_and_gradient(problem, RoundedNumbers(dtype), *arguments)
+        loss, gradient = value_and_gradient(problem, RoundedNumbers(dtype), *arguments, reduction)
     return _budget(loss), {name: _budget(each) for name, each in gradient.items()}
 
 
@@ -53,11 +55,12 @@ def row_budgets_of_loss(
     targets: ArrayLike,
     dtype: str,
     weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
 ) -> dict[str, Floats]:
-    """Return the same for per-sample gradients, `{name: (n, *shape)}`; with weights, row i times `n w_i / sum w`."""
+    """Return the same for per-sample gradients, `{name: (n, *shape)}`, scaled by the weights."""
     with np.errstate(all="ignore"):
         arguments = _exact(dtype, params, features, targets, weights)
-        gradients = per_sample_gradients(problem, RoundedNumbers(dtype), *arguments)
+        gradients = per_sample_gradients(problem, RoundedNumbers(dtype), *arguments, reduction)
     return {name: _budget(each) for name, each in gradients.items()}
 
 
@@ -68,17 +71,21 @@ def budget_of_formula(
     targets: ArrayLike,
     dtype: str,
     weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
 ) -> tuple[Floats, dict[str, Floats]]:
     """Return what the loss and its gradient may be off by in a program of the problem's hand-derived formulas.
 
-    Without weights that is `value_and_gradient`; with weights, the weighted mean of the per-sample formulas.
+    Without weights that is `value_and_gradient`, times n for the sum; with weights, the weighted per-sample formulas.
     """
     with np.errstate(all="ignore"):
         tape, arguments, shares = _formula(dtype, params, features, targets, weights)
         if shares is None:
             loss, gradient = problem.value_and_gradient(tape, *arguments)
+            if reduction == "sum":
+                n = arguments[1].shape[0]
+                loss, gradient = n * loss, {name: n * each for name, each in gradient.items()}
         else:
-            shares = shares / tape.sum(shares)  # w_i / sum w
+            shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
             loss = shares @ problem.per_sample_losses(tape, *arguments)
             rows = problem.per_sample_gradients(tape, *arguments)
             gradient = {name: tape.tensordot(shares, each, axes=1) for name, each in rows.items()}
@@ -92,14 +99,13 @@ def row_budgets_of_formula(
     targets: ArrayLike,
     dtype: str,
     weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
 ) -> dict[str, Floats]:
-    """Return the same for the per-sample formula, `{name: (n, *shape)}`; with weights, row i times `n w_i / sum w`."""
+    """Return the same for the per-sample formula, `{name: (n, *shape)}`, scaled by the weights."""
     with np.errstate(all="ignore"):
         tape, arguments, shares = _formula(dtype, params, features, targets, weights)
-        rows = {name: each.value[0] for name, each in problem.per_sample_gradients(tape, *arguments).items()}
-        if shares is not None:
-            rows = weighted_rows(tape, rows, shares)
-    return {name: _budget(each) for name, each in rows.items()}
+        rows = scaled_rows(tape, problem.per_sample_gradients(tape, *arguments), shares, reduction)
+    return {name: _budget(each.value[0]) for name, each in rows.items()}
 
 
 def _exact(

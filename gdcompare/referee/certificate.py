@@ -31,7 +31,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, checked_dtype
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, Problem, refuse_weights
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
 from gdcompare.referee.verify import (
@@ -70,6 +70,7 @@ def certify(problem: str | Problem, data: Dataset, params: Mapping[str, Any] | N
     >>> certificate["sections"]["float64"]["truth"]["theta_1"]
     {'balls': ['-0x5p1 +/- 0x0p0'], 'mid': ['-0x1.4000000000000p+3'], 'kinks': [False]}
     """
+    refuse_weights(data, "a certificate")
     problem = as_problem(problem)
     params = drawn_parameters(problem, data) if params is None else params
     exact = Referee(problem, data, params)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, checked_dtype
-from gdcompare.problem import Dataset, Problem, check_parameters
+from gdcompare.problem import Dataset, Problem, check_parameters, refuse_weights
 from gdcompare.referee.diagnosis import kind_of_failure
 from gdcompare.referee.reproduction import Counterexample
 from gdcompare.referee.verdict import Report
@@ -63,6 +63,7 @@ def counterexample(
     """
     if find_spec("hypothesis") is None:
         raise ImportError("a counterexample needs 'hypothesis': pip install 'gdcompare[test]'", name="hypothesis")
+    refuse_weights(data, "a counterexample")
     problem = as_problem(problem)
     params = check_parameters(problem, data, drawn_parameters(problem, data) if params is None else params)
     if not callable(implementation):
@@ -77,8 +78,10 @@ def counterexample(
         search.deadline = begun + share * seconds
         with suppress(_TimeIsUp):
             look()
-    point = Referee(problem, search.best.data, search.best.params, dtype).point
-    return Counterexample(*point, dtype, implementation, search.report, problem, origin)
+    point = Referee(problem, search.best.data, search.best.params, dtype)
+    return Counterexample(
+        point.params, point.features, point.targets, dtype, implementation, search.report, problem, origin
+    )
 
 
 class _TimeIsUp(BaseException):

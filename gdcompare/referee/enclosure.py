@@ -20,6 +20,7 @@ import numpy as np
 from flint import arb, ctx
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
 from gdcompare.referee.balls import BallNumbers, Balls, Kink, boxed, elementwise
 from gdcompare.referee.reverse import per_sample_gradients, value_and_gradient
@@ -110,12 +111,13 @@ def enclose(
     features: ArrayLike,
     targets: ArrayLike,
     weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
     *,
     budgets: Mapping[str, ArrayLike] | None = None,
     precision: int = 128,
     limit: int = 4096,
 ) -> Enclosure:
-    """Return the proven loss and gradient of the mean over rows (weighted, if weights are given) at these exact floats.
+    """Return the proven loss and gradient of the mean or sum over rows, weighted or not, at these exact floats.
 
     A radius is negligible beside 2^-20 of the element's budget, 2^-80 of its size, or 2^-1100, which no float can see.
 
@@ -127,7 +129,7 @@ def enclose(
     """
 
     def compute(numbers: BallNumbers) -> list[Any]:
-        loss, gradient = value_and_gradient(problem, numbers, params, features, targets, weights)
+        loss, gradient = value_and_gradient(problem, numbers, params, features, targets, weights, reduction)
         return [loss, *gradient.values()]
 
     allowed = [0.0, *((budgets or {}).get(name, 0.0) for name in params)]
@@ -142,15 +144,17 @@ def enclose_rows(
     features: ArrayLike,
     targets: ArrayLike,
     weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
     *,
     budgets: Mapping[str, ArrayLike] | None = None,
     precision: int = 128,
     limit: int = 4096,
 ) -> dict[str, Enclosed]:
-    """Return the proven per-sample gradients, `{name: (n, *shape)}`; with weights, row i times `n w_i / sum w`."""
+    """Return the proven per-sample gradients, `{name: (n, *shape)}`, scaled by the weights."""
 
     def compute(numbers: BallNumbers) -> list[Any]:
-        return list(per_sample_gradients(problem, numbers, params, features, targets, weights).values())
+        rows = per_sample_gradients(problem, numbers, params, features, targets, weights, reduction)
+        return list(rows.values())
 
     allowed = [(budgets or {}).get(name, 0.0) for name in params]
     return dict(zip(params, _search(compute, allowed, precision, limit)[0], strict=True))

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.gradients import value_and_grad
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, Problem, refuse_weights
 from gdcompare.referee.classical import METHODS, AnalyticNumpy, Answer, Subject, Vector
 from gdcompare.referee.verdict import Report, Verdict
 from gdcompare.referee.verify import LOSS, Implementation, Referee, verify
@@ -54,6 +54,7 @@ def all_methods(
     >>> outcomes[0].method, outcomes[0].says, [outcome.method for outcome in outcomes if outcome.at_fault]
     ('central differences', 'agree', [])
     """
+    refuse_weights(data, "the comparison of methods")
     problem = as_problem(problem)
     referee = Referee(problem, data, params, dtype)
     if callable(implementation):

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
 from gdcompare.referee import derived
 from gdcompare.referee.numbers import Numbers
@@ -61,11 +62,17 @@ NUMPY_NAMES = {
 
 
 def value_and_gradient(
-    problem: Problem, numbers: Numbers, params: Mapping[str, Any], features: Any, targets: Any, weights: Any = None
+    problem: Problem,
+    numbers: Numbers,
+    params: Mapping[str, Any],
+    features: Any,
+    targets: Any,
+    weights: Any = None,
+    reduction: Reduction = "mean",
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the mean loss and its gradient, `{name: array of the parameter's shape}`, in that number system.
+    """Return the loss and its gradient, `{name: array of the parameter's shape}`, in that number system.
 
-    With weights (n,), the weighted mean `sum w_i l_i / sum w_i`.
+    The loss is the mean or sum over the rows, weighted if weights (n,) are given, as `backend.reduced` has it.
 
     >>> from gdcompare.problems.linear_regression import LinearRegression
     >>> from gdcompare.referee.numbers import Floats
@@ -77,16 +84,21 @@ def value_and_gradient(
     tape = Tape(numbers)
     leaves = {name: tape.leaf(value) for name, value in params.items()}
     losses = problem.per_sample_losses(tape, leaves, tape.asarray(features), tape.asarray(targets))
-    shares = None if weights is None else tape.asarray(weights)
-    loss = tape.mean(losses) if shares is None else shares @ losses / tape.sum(shares)
+    loss = reduced(tape, losses, None if weights is None else tape.asarray(weights), reduction)
     tape.walk_back(loss)
     return loss.value[0], {name: tape.gradient(leaf)[0] for name, leaf in leaves.items()}
 
 
 def per_sample_gradients(
-    problem: Problem, numbers: Numbers, params: Mapping[str, Any], features: Any, targets: Any, weights: Any = None
+    problem: Problem,
+    numbers: Numbers,
+    params: Mapping[str, Any],
+    features: Any,
+    targets: Any,
+    weights: Any = None,
+    reduction: Reduction = "mean",
 ) -> dict[str, Any]:
-    """Return dl_i/dparameter, `{name: (n, *shape)}`, in that number system; with weights, row i times n w_i / sum w.
+    """Return dl_i/dparameter, `{name: (n, *shape)}`, in that number system, scaled as `backend.scaled_rows` has it.
 
     >>> from gdcompare.problems.linear_regression import LinearRegression
     >>> from gdcompare.referee.numbers import Floats
@@ -101,17 +113,11 @@ def per_sample_gradients(
     tape.walk_back(losses)
     n = rows.value.shape[0]
     gradients = {name: tape.gradient(leaf, n) for name, leaf in leaves.items()}
-    return gradients if weights is None else weighted_rows(tape, gradients, weights)
-
-
-def weighted_rows(tape: Tape, gradients: Mapping[str, Any], weights: Any) -> dict[str, Any]:
-    """Return row i times n w_i / sum w."""
-    w = tape.asarray(weights)
-    scale = w * (len(w) / tape.sum(w))
-    return {
-        name: (tape.reshape(scale, (-1, *[1] * (each.ndim - 1))) * Variable(tape, each[None])).value[0]
-        for name, each in gradients.items()
-    }
+    if weights is None:
+        return gradients
+    on_tape = {name: Variable(tape, each[None]) for name, each in gradients.items()}
+    scaled = scaled_rows(tape, on_tape, tape.asarray(weights), reduction)
+    return {name: each.value[0] for name, each in scaled.items()}
 
 
 @final

@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare import datasets
-from gdcompare.backend import Backend, Precision, checked_dtype
+from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
-from gdcompare.registry import as_backend, as_problem, backend_names
+from gdcompare.registry import as_problem, backends_for
 
-Implementation: TypeAlias = Callable[[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Any]]
-"""`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out."""
+Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
+"""`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
+
+Weights are a fourth argument, where the data have any."""
 
 LOSS = "loss"
 
@@ -40,7 +42,7 @@ class Reference(Protocol):
     @property
     def targets(self) -> NDArray[Any]: ...  # noqa: D102
     @property
-    def point(self) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]: ...  # noqa: D102
+    def point(self) -> tuple[Any, ...]: ...  # noqa: D102
     @property
     def truths(self) -> dict[str, Enclosed]: ...  # noqa: D102
     @property
@@ -63,9 +65,10 @@ class Referee:
         data: Dataset,
         params: Mapping[str, Any],
         dtype: str = "float64",
-        weights: NDArray[Any] | None = None,
+        reduction: str = "mean",
     ) -> None:
         self.dtype: Precision = checked_dtype(dtype)
+        self.reduction = checked_reduction(reduction)
         check_targets(problem, data)
         self.problem = problem
         self.params = {
@@ -74,7 +77,7 @@ class Referee:
         }
         self.features = self._rounded("features", data.features)
         self.targets = self._rounded("targets", data.targets)
-        self.weights = None if weights is None else self._rounded("weights", weights)
+        self.weights = None if data.weights is None else self._rounded("weights", data.weights)
 
     def _rounded(self, what: str, values: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(over="ignore"):
@@ -84,19 +87,24 @@ class Referee:
         return rounded
 
     @property
-    def point(self) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
-        """(params, features, targets) in the dtype: copies, so that an implementation cannot harm them."""
-        return {name: value.copy() for name, value in self.params.items()}, self.features.copy(), self.targets.copy()
+    def point(self) -> tuple[Any, ...]:
+        """(params, features, targets), and weights if any, in the dtype: copies, that an implementation cannot harm."""
+        data = (self.features, self.targets, *([] if self.weights is None else [self.weights]))
+        return {name: value.copy() for name, value in self.params.items()}, *(each.copy() for each in data)
 
-    def at(self, rows: Any, weights: NDArray[Any] | None = None) -> Referee:
-        """Return the referee of the same point on some of the rows (any index of an array), or on weighted ones."""
-        data = Dataset(self.features[rows], self.targets[rows])
-        return Referee(self.problem, data, self.params, self.dtype, weights)
+    @property
+    def data(self) -> Dataset:
+        """The data in the dtype."""
+        return Dataset(self.features, self.targets, weights=self.weights)
+
+    def on(self, data: Dataset, reduction: str = "mean") -> Referee:
+        """Return the referee of the same point on other data: some of the rows, or weighted ones."""
+        return Referee(self.problem, data, self.params, self.dtype, reduction)
 
     @cached_property
     def _enclosure(self) -> Enclosure:
         budgets = {name: budget for name, budget in self.budgets(by_hand=False).items() if name != LOSS}
-        return enclose(*self._formula, self.weights, budgets=budgets)
+        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets)
 
     @cached_property
     def truths(self) -> dict[str, Enclosed]:
@@ -107,7 +115,7 @@ class Referee:
     @cached_property
     def row_truths(self) -> dict[str, Enclosed]:
         """The proven enclosures of the per-sample gradients, (n, *shape)."""
-        return enclose_rows(*self._formula, self.weights)
+        return enclose_rows(*self._formula, self.weights, self.reduction)
 
     @cached_property
     def kinks(self) -> tuple[str, ...]:
@@ -120,18 +128,26 @@ class Referee:
 
     @cached_property
     def _budgets_by_hand(self) -> dict[str, Floats]:
-        loss, gradient = budget_of_formula(*self._formula, self.dtype, self.weights)
+        loss, gradient = budget_of_formula(*self._formula, self.dtype, self.weights, self.reduction)
         return {LOSS: loss, **gradient}
 
     @cached_property
     def _budgets_differentiated(self) -> dict[str, Floats]:
-        loss, gradient = budget_of_loss(*self._formula, self.dtype, self.weights)
+        loss, gradient = budget_of_loss(*self._formula, self.dtype, self.weights, self.reduction)
         return {LOSS: loss, **gradient}
+
+    @cached_property
+    def either_budget(self) -> dict[str, Floats]:
+        """The larger of the two: nobody knows how somebody's own function computes."""
+        differentiated = self.budgets(by_hand=False)
+        if not self.problem.derived:
+            return differentiated
+        return {name: np.maximum(budget, differentiated[name]) for name, budget in self.budgets(by_hand=True).items()}
 
     def row_budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return the same for the per-sample gradients, (n, *shape)."""
         budgets = row_budgets_of_formula if by_hand else row_budgets_of_loss
-        return budgets(*self._formula, self.dtype, self.weights)
+        return budgets(*self._formula, self.dtype, self.weights, self.reduction)
 
     @property
     def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
@@ -146,6 +162,7 @@ def verify(
     backends: Sequence[str | Backend[Any]] | None = None,
     implementations: Mapping[str, Implementation] | None = None,
     dtype: str = "float64",
+    reduction: str = "mean",
     atol: float | None = None,
     rtol: float | None = None,
 ) -> Report:
@@ -155,10 +172,11 @@ def verify(
     is the rounding budget of a correct program at this dtype. Every implementation is called twice, on copies; one that
     differs between the calls, or changes its inputs, is told so.
 
-    `params=None` draws them from a standard normal, seed 0, rounded to three decimals. `backends=None` takes all that
-    are installed. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`, means
-    over the rows, given NumPy arrays of the dtype. With `atol` or `rtol`, what is allowed is instead
-    `atol + rtol |truth|`; each entry's `detectable` says what that costs.
+    `params=None` draws them near the problem's start (`drawn_parameters`). `backends=None` takes all that are installed
+    and suit the problem. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`,
+    given NumPy arrays of the dtype, and the weights as a fourth argument if the data have any. Loss and gradient are
+    means over the rows, weighted if the data are; sums with `reduction="sum"`. With `atol` or `rtol`, what is allowed
+    is instead `atol + rtol |truth|`; each entry's `detectable` says what that costs.
 
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
@@ -172,8 +190,8 @@ def verify(
     check_targets(problem, data)
     if params is None:
         params = drawn_parameters(problem, data)
-    loaded = [as_backend(backend, dtype) for backend in (backend_names() if backends is None else backends)]
-    referee = Referee(problem, data, params, dtype)
+    loaded = backends_for(problem, backends, dtype)
+    referee = Referee(problem, data, params, dtype, reduction)
     allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
     for backend in loaded:
@@ -182,10 +200,9 @@ def verify(
                 f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
             )
         budgets = referee.budgets(getattr(backend, "by_hand", False))
-        entries += judged(
-            referee, backend.name, as_implementation(backend, problem), allowed or budgets, may_raise=False
-        )
-    either = {name: np.maximum(budget, referee.budgets(True)[name]) for name, budget in referee.budgets(False).items()}
+        theirs = as_implementation(backend, problem, referee.reduction)
+        entries += judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
+    either = referee.either_budget if implementations else {}
     for name, implementation in (implementations or {}).items():
         entries += judged(referee, name, implementation, allowed or either, may_raise=True)
     return Report(tuple(entries), context_of(referee, data, loaded))
@@ -201,6 +218,8 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
         "data": data.name,
         "n": len(data),
         "d": data.features.shape[1],
+        "weighted": data.weights is not None,
+        "reduction": getattr(referee, "reduction", "mean"),
         "dtype": referee.dtype,
         "kinks": list(referee.kinks),
         "environment": environment,
@@ -208,19 +227,25 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
 
 
 def drawn_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.float64]]:
-    """Return parameters drawn from a standard normal, seed 0, rounded to three decimals so that they can be read."""
+    """Return parameters near where the problem starts, seed 0, rounded to three decimals so that they can be read.
+
+    A value that starts at 0 is drawn from a standard normal; any other is moved by about a tenth of itself.
+    """
     generator = np.random.default_rng(0)
-    return {
-        name: np.round(generator.standard_normal(shape), 3) for name, shape in problem.parameter_shapes(data).items()
-    }
+    drawn = {}
+    for name, start in problem.start(data).items():
+        step = np.where(start == 0, 1.0, 0.1 * np.abs(start))
+        drawn[name] = np.round(start + step * generator.standard_normal(start.shape), 3)
+    return drawn
 
 
-def as_implementation(backend: Backend[Any], problem: Problem) -> Implementation:
+def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduction = "mean") -> Implementation:
     """Return the backend's `value_and_grad` of the problem as a function of NumPy arrays."""
 
-    def implementation(params: Any, features: Any, targets: Any) -> tuple[Any, Any]:
+    def implementation(params: Any, features: Any, targets: Any, weights: Any = None) -> tuple[Any, Any]:
         arrays = {name: backend.asarray(value) for name, value in params.items()}
-        loss, gradient = backend.value_and_grad(problem)(arrays, backend.asarray(features), backend.asarray(targets))
+        data = (backend.asarray(each) for each in (features, targets, *([] if weights is None else [weights])))
+        loss, gradient = backend.value_and_grad(problem, reduction)(arrays, *data)
         return backend.to_numpy(loss), {name: backend.to_numpy(value) for name, value in gradient.items()}
 
     return implementation
@@ -284,8 +309,9 @@ def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], bu
     return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
 
 
-def _changed(referee: Reference, point: tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]) -> list[str]:
-    params, features, targets = point
-    before = {**referee.params, "features": referee.features, "targets": referee.targets}
-    after = {**params, "features": features, "targets": targets}
+def _changed(referee: Reference, point: tuple[Any, ...]) -> list[str]:
+    (params, *data), (_, *data_before) = point, referee.point
+    names = ("features", "targets", "weights")
+    before = {**referee.params, **dict(zip(names, data_before, strict=False))}
+    after = {**params, **dict(zip(names, data, strict=False))}
     return [name for name, value in before.items() if name not in after or not np.array_equal(value, after[name])]
