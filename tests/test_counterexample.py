@@ -323,7 +323,7 @@ def test_a_backend_may_write_its_part_of_the_script_itself(tmp_path: Path) -> No
         name, dtype, by_hand = "terse", "float64", True
         asarray = to_numpy = staticmethod(np.asarray)
 
-        def value_and_grad(self, problem: gdc.Problem) -> Any:
+        def value_and_grad(self, problem: gdc.Problem, reduction: str = "mean") -> Any:
             return FAULTS["flipped sign"](by_hand(problem))
 
         def script(self, problem: gdc.Problem) -> str:

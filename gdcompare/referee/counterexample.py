@@ -78,10 +78,9 @@ def counterexample(
         search.deadline = begun + share * seconds
         with suppress(_TimeIsUp):
             look()
-    point = Referee(problem, search.best.data, search.best.params, dtype)
-    return Counterexample(
-        point.params, point.features, point.targets, dtype, implementation, search.report, problem, origin
-    )
+    at = Referee(problem, search.best.data, search.best.params, dtype)
+    point = (at.params, at.features, at.targets)
+    return Counterexample(*point, dtype, implementation, search.report, problem, origin)
 
 
 class _TimeIsUp(BaseException):
