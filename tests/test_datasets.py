@@ -667,3 +667,51 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
 
     with refusal(ImportError, "reading .parquet needs 'pyarrow': pip install 'gdcompare[data]'"):
         datasets.read(path)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("ending", [".csv", ".npz", ".parquet"])
+def test_a_column_of_weights_is_no_feature(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"weighted{ending}"
+    columns = {"x": [1.0, 2.0], "count": [3.0, 1.0], "target": [5.0, 6.0]}
+    if ending == ".csv":
+        path.write_text("x,count,target\n1,3,5\n2,1,6\n")
+    elif ending == ".npz":
+        np.savez(path, **columns)  # type: ignore[arg-type]
+    else:
+        arrow = pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(arrow.table(columns), path)
+
+    data = datasets.load(path, "target", "count")
+
+    assert data.features.tolist() == [[1.0], [2.0]]
+    assert data.targets.tolist() == [5.0, 6.0]
+    assert data.weights is not None
+    assert data.weights.tolist() == [3.0, 1.0]
+
+
+def test_unknown_weights_and_weights_for_built_in_data_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("x,target\n1,3\n")
+
+    with pytest.raises(LookupError, match=r"'d\.csv' has no column 'w' for the weights; it has: x, target"):
+        datasets.load(path, weights="w")
+    with pytest.raises(ValueError, match="'noisy-line' is built in and has no weights; weights='w' is for files"):
+        datasets.load("noisy-line", weights="w")
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"weights must have shape \(2,\), one for each row, not \(1,\)"),
+        ([1.0, -1.0], "weights must be finite, none negative, and not all zero"),
+        ([0.0, 0.0], "weights must be finite, none negative, and not all zero"),
+        ([1.0, float("nan")], "weights must be finite, none negative, and not all zero"),
+        (["a", "b"], "weights must be real numbers in a rectangular array"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(weights: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dataset([[1.0], [2.0]], [1.0, 2.0], weights=weights)

@@ -799,3 +799,34 @@ def test_names_that_nobody_registered_are_refused_with_the_known_ones() -> None:
         descend(LINEAR, data, "tf")
     with pytest.raises(LookupError, match=r"^unknown problem 'line'; registered: .*linear-regression"):
         descend("line", data, "numpy")
+
+
+# Weights
+
+
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_weights_scale_what_a_row_adds_to_a_step(backend: Backend[Any], dtype: str, batch_size: int | None) -> None:
+    plain = some_data(LINEAR)
+    weights = np.arange(1.0, N + 1)
+    data = Dataset(plain.features, plain.targets, weights=weights)
+
+    fit = descend(LINEAR, data, backend, rules.sgd(0.25), batch_size, epochs=1)
+
+    first = batches(N, batch_size, 1)[0]
+    rows = LINEAR.per_sample_gradients(np, LINEAR.start(data), data.features[first], data.targets[first])
+    for name, each in rows.items():
+        expected = -0.25 * np.average(each, axis=0, weights=weights[first])
+        np.testing.assert_allclose(
+            fit.history.parameters[name][1], expected, rtol=1e-5 if dtype == "float32" else 1e-13
+        )
+
+
+def test_mini_batches_refuse_a_weight_of_0() -> None:
+    plain = some_data(LINEAR)
+    data = Dataset(plain.features, plain.targets, weights=np.arange(N))
+
+    with refusal(
+        ValueError,
+        "row 0 has weight 0, and may be a batch by itself; drop such rows, or take the full batch",
+    ):
+        descend(LINEAR, data, "numpy", batch_size=2)

@@ -49,6 +49,23 @@ def test_laws_hold_to_the_last_bit_on_integer_lattices(backend: Backend[Any]) ->
     assert all(entry.error_ulps == 0 and entry.detectable < 1e-300 for entry in exact)
 
 
+def weighted(data: gdc.Dataset, weights: ArrayLike) -> gdc.Dataset:
+    return gdc.Dataset(data.features, data.targets, data.name, weights)
+
+
+@pytest.mark.parametrize("zeros", [0, 2])
+def test_every_law_holds_for_weighted_data(backend: Backend[Any], linear_model: gdc.Problem, zeros: int) -> None:
+    weights = np.arange(40) % 5 + 0.25
+    weights[7 : 7 + zeros] = weights[:zeros] = 0.0
+    data = weighted(gdc.datasets.example(linear_model), weights)
+
+    report = gdc.check_batch_laws(linear_model, data, None, backend)
+
+    report.assert_agree()
+    about_equal_rows = {"variance of these batches"} | ({"unbiased: all 20 batches of 3 in 6"} if zeros else set())
+    assert {entry.law for entry in report.entries} == LAWS - about_equal_rows
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_laws_hold_for_few_rows(n: int) -> None:
     generator = np.random.default_rng(n)
@@ -118,6 +135,11 @@ def unequal_weights_matter(gradient: Any, _: Any, weights: Any) -> Any:
     return gradient if weights is None else gradient * (1 + 1e-8)
 
 
+def padding_counts(gradient: Any, features: Any, weights: Any) -> Any:
+    """Divide by the number of rows where the sum of the weights belongs."""
+    return gradient if weights is None else gradient * (np.sum(weights) / len(features))
+
+
 def twice_for(rows: int) -> Callable[..., Any]:
     return lambda gradient, features, _: 2 * gradient if len(features) == rows else gradient
 
@@ -138,6 +160,18 @@ def twice_for(rows: int) -> Callable[..., Any]:
             Spoiled(mean=unequal_weights_matter),
             "linearity in the loss",
             "wrong in 2 of 2 batches: weights w (1.00000001 times the truth)",
+        ),
+        (
+            Spoiled(mean=padding_counts),
+            "padding with weight 0",
+            "wrong in 1 of 1 batches: padded (0.975 times the truth)",
+        ),
+        (Spoiled(mean=twice_for(80)), "copies for weights", "copies (2 times the truth)"),
+        (Spoiled(mean=lambda g, *_: g / 40), "sum = n x mean", "all rows (0.025 times the truth)"),
+        (
+            Spoiled(mean=lambda g, features, _: 2 * g if len(features) == 20 else g),
+            "accumulated sums 20 + 20",
+            "wrong in 2 of 2 batches: rows 0 to 19 (2 times the truth), rows 20 to 39 (2 times the truth)",
         ),
         (Spoiled(mean=twice_for(3)), "unbiased: all 20 batches of 3 in 6", "wrong in 20 of 20 batches"),
         (Spoiled(mean=twice_for(3)), "variance of these batches", "(2 times the truth)"),

@@ -347,3 +347,80 @@ def test_no_cause_is_made_up() -> None:
     assert (
         cause_of(Evidence(odd, truth, 1e-14 * truth, "float64", n=5)) == "off in 1 of 3 elements (0); the others agree"
     )
+
+
+# Weights and the sum
+
+WEIGHTS = np.array([2.0, 0.0, 1.0, 0.5, 3.0, 1.0, 1.0])
+WEIGHTED = gdc.Dataset(np.linspace(-1, 2, 14).reshape(7, 2), [0, 1, 1, 0, 1, 0, 1], weights=WEIGHTS)
+UNWEIGHTED = gdc.Dataset(WEIGHTED.features, WEIGHTED.targets)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("data", [WEIGHTED, UNWEIGHTED], ids=["weighted", "unweighted"])
+def test_every_backend_agrees_on_weighted_means_and_sums(
+    backend: Backend[Any], linear_model: gdc.Problem, data: gdc.Dataset, reduction: str
+) -> None:
+    report = gdc.verify(linear_model, data, backends=[backend], dtype=backend.dtype, reduction=reduction)
+
+    report.assert_agree()
+    assert (report.context["weighted"], report.context["reduction"]) == (data.weights is not None, reduction)
+
+
+@pytest.mark.parametrize(
+    ("reduced", "wanted"),
+    [
+        (lambda w, rows: (w @ rows) / w.sum(), "mean"),
+        (lambda w, rows: w @ rows, "sum"),
+        (lambda w, rows: (w @ rows) / len(w), None),  # divided by the number of rows
+        (lambda w, rows: rows.mean(axis=0), None),  # weights forgotten
+        (lambda w, rows: rows.sum(axis=0), None),
+        (lambda w, rows: (w @ rows) / np.count_nonzero(w), None),  # by the number of rows that count
+    ],
+)
+def test_only_the_right_weighted_reduction_agrees(reduced: Any, wanted: str | None) -> None:
+    problem = gdc.load_problem("linear-regression")
+
+    def mine(params: Any, features: Any, targets: Any, weights: Any) -> Any:
+        rows = problem.per_sample_gradients(np, params, features, targets)
+        losses = problem.per_sample_losses(np, params, features, targets)
+        return reduced(weights, losses), {name: reduced(weights, each) for name, each in rows.items()}
+
+    for reduction in ("mean", "sum"):
+        report = gdc.verify(problem, WEIGHTED, backends=[], implementations={"mine": mine}, reduction=reduction)
+
+        assert report.verdict == ("agree" if reduction == wanted else "wrong")
+
+
+def test_whole_weights_count_as_copies_for_every_backend(backend: Backend[Any]) -> None:
+    counts = np.array([2, 1, 3, 1, 1])
+    data = gdc.Dataset(np.arange(5.0)[:, None], [1.0, 0.0, 2.0, 5.0, 3.0], weights=counts)
+    copied = gdc.Dataset(np.repeat(data.features, counts, axis=0), np.repeat(data.targets, counts))
+    params = {"theta_0": 1.0, "theta_1": [2.0]}
+
+    loss, gradient = gdc.value_and_grad("linear-regression", data, params, backend, reduction="sum")
+
+    expected_loss, expected = gdc.value_and_grad("linear-regression", copied, params, backend, reduction="sum")
+    assert loss == expected_loss  # whole numbers: nothing is rounded
+    assert all(np.array_equal(gradient[name], expected[name]) for name in expected)
+
+
+def test_an_unknown_reduction_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown reduction 'total'; known: mean, sum"):
+        gdc.verify("linear-regression", UNWEIGHTED, reduction="total")
+
+
+@pytest.mark.parametrize("what", ["a certificate", "a counterexample", "the comparison of methods"])
+def test_what_takes_no_weights_says_so(what: str) -> None:
+    from gdcompare.referee.certificate import certify
+    from gdcompare.referee.counterexample import counterexample
+    from gdcompare.referee.methods import all_methods
+
+    calls = {
+        "a certificate": lambda: certify("linear-regression", WEIGHTED),
+        "a counterexample": lambda: counterexample("linear-regression", "numpy", WEIGHTED),
+        "the comparison of methods": lambda: all_methods("linear-regression", WEIGHTED, {}, "numpy"),
+    }
+
+    with pytest.raises(ValueError, match=f"{what} takes no sample weights"):
+        calls[what]()
