@@ -275,3 +275,18 @@ def test_a_forgery_with_a_digest_that_fits_is_found_by_computing_anew(forgery: A
     (entry,) = [entry for entry in report.entries if entry.verdict != "agree"]
     assert (entry.implementation, entry.parameter, entry.verdict) == ("the certificate", "theta_0", verdict)
     assert cause in entry.cause
+
+
+def test_a_certificate_of_weighted_data_judges_weighted_means(tmp_path: Path) -> None:
+    data = gdc.Dataset([[1.0], [2.0], [4.0]], [1.0, 3.0, 2.0], weights=[1.0, 0.0, 2.5])
+    path = tmp_path / "weighted.json"
+    write(certify("linear-regression", data), path)
+
+    def forgets(params: Any, features: Any, targets: Any, weights: Any) -> Any:
+        return by_hand(gdc.load_problem("linear-regression"))(params, features, targets)
+
+    right = check_certificate(path, ["numpy"], recompute=True)
+    wrong = check_certificate(path, [], {"forgets": forgets})
+
+    right.assert_agree()
+    assert wrong.verdict == "wrong"

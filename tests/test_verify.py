@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.backend import Backend
 from gdcompare.faults import FAULTS, Implementation, by_hand, mutate
+from gdcompare.problem import NotDerivedError
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.verdict import Entry, Report, compare, judge_all
 from gdcompare.referee.verify import Referee, drawn_parameters
@@ -410,17 +412,78 @@ def test_an_unknown_reduction_is_refused() -> None:
         gdc.verify("linear-regression", UNWEIGHTED, reduction="total")
 
 
-@pytest.mark.parametrize("what", ["a certificate", "a counterexample", "the comparison of methods"])
+@pytest.mark.parametrize("what", ["a counterexample", "the comparison of methods"])
 def test_what_takes_no_weights_says_so(what: str) -> None:
-    from gdcompare.referee.certificate import certify
     from gdcompare.referee.counterexample import counterexample
     from gdcompare.referee.methods import all_methods
 
-    calls = {
-        "a certificate": lambda: certify("linear-regression", WEIGHTED),
+    calls: dict[str, Callable[[], object]] = {
         "a counterexample": lambda: counterexample("linear-regression", "numpy", WEIGHTED),
         "the comparison of methods": lambda: all_methods("linear-regression", WEIGHTED, {}, "numpy"),
     }
 
     with pytest.raises(ValueError, match=f"{what} takes no sample weights"):
         calls[what]()
+
+
+# Without a derivation by hand
+
+
+@final
+@dataclass(frozen=True)
+class Underived(gdc.Problem):
+    """l_i = (m - y_i)^4."""
+
+    def parameter_shapes(self, data: gdc.Dataset) -> dict[str, tuple[int, ...]]:
+        return {"m": ()}
+
+    def per_sample_losses(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+        return (params["m"] - targets) ** 4
+
+
+def test_without_a_derivation_the_frameworks_and_functions_are_judged() -> None:
+    def mine(params: Any, features: Any, targets: Any) -> Any:
+        r = params["m"] - targets
+        return np.mean(r**4), {"m": np.mean(4 * r**3)}
+
+    report = gdc.verify(Underived(), UNWEIGHTED, {"m": 0.3}, implementations={"mine": mine})
+
+    report.assert_agree()
+    by_hand_backends = {name for name in gdc.backend_names() if getattr(gdc.load_backend(name), "by_hand", False)}
+    assert {entry.implementation for entry in report.entries} == {"mine", *gdc.backend_names()} - by_hand_backends
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: gdc.verify(Underived(), UNWEIGHTED, backends=["numpy"]),
+        lambda: gdc.check_batch_laws(Underived(), UNWEIGHTED, None, "numpy"),
+    ],
+    ids=["verify", "laws"],
+)
+def test_a_backend_that_needs_a_derivation_says_what_to_write(ask: Callable[[], object]) -> None:
+    with pytest.raises(NotDerivedError, match=r"and Underived has none: write its per_sample_gradients, or choose a"):
+        ask()
+
+
+@final
+@dataclass(frozen=True)
+class DerivedAsAWhole(gdc.Problem):
+    """l_i = (m - y_i)^2, dL/dm = 2/n sum (m - y_i)."""
+
+    def parameter_shapes(self, data: gdc.Dataset) -> dict[str, tuple[int, ...]]:
+        return {"m": ()}
+
+    def per_sample_losses(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+        return (params["m"] - targets) ** 2
+
+    def value_and_gradient(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+        r = params["m"] - targets
+        return xp.mean(r * r), {"m": 2 * xp.mean(r)}
+
+
+def test_either_of_the_two_derivations_gives_the_other() -> None:
+    rows = gdc.per_sample_grad(DerivedAsAWhole(), UNWEIGHTED, {"m": 0.25}, "numpy")
+
+    assert rows["m"].tolist() == (2 * (0.25 - UNWEIGHTED.targets)).tolist()
+    gdc.check_batch_laws(DerivedAsAWhole(), UNWEIGHTED, None, "numpy").assert_agree()

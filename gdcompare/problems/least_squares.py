@@ -64,4 +64,6 @@ def check_one_feature(problem: Problem, data: Dataset) -> None:
     """
     d = data.features.shape[1]
     if d != 1:
-        raise ValueError(f"{type(problem).__name__} takes one feature, but {data.name!r} has {d}; keep one column of it")
+        raise ValueError(
+            f"{type(problem).__name__} takes one feature, but {data.name!r} has {d}; keep one column of it"
+        )

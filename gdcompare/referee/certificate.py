@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -31,7 +31,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, checked_dtype
-from gdcompare.problem import Dataset, Problem, refuse_weights
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
 from gdcompare.referee.verify import (
@@ -70,7 +70,6 @@ def certify(problem: str | Problem, data: Dataset, params: Mapping[str, Any] | N
     >>> certificate["sections"]["float64"]["truth"]["theta_1"]
     {'balls': ['-0x5p1 +/- 0x0p0'], 'mid': ['-0x1.4000000000000p+3'], 'kinks': [False]}
     """
-    refuse_weights(data, "a certificate")
     problem = as_problem(problem)
     params = drawn_parameters(problem, data) if params is None else params
     exact = Referee(problem, data, params)
@@ -191,7 +190,7 @@ def check_certificate(
     either = {name: np.maximum(budget, point.budgets(True)[name]) for name, budget in point.budgets(False).items()}
     for name, implementation in (implementations or {}).items():
         entries += judged(point, name, implementation, either, may_raise=True)
-    context = context_of(point, Dataset(point.features, point.targets, certificate["data"]), loaded)
+    context = context_of(point, replace(point.data, name=certificate["data"]), loaded)
     origin = {key: certificate[key] for key in ("digest", "environment")}
     return Report(tuple(entries), context | {"problem": stated["name"], "certificate": origin})
 
@@ -203,7 +202,8 @@ def name_of(problem: Problem) -> str:
     'linear-regression'
     """
     path = f"{type(problem).__module__}:{type(problem).__qualname__}"
-    names = (entry.name for entry in entry_points(group=PROBLEMS) if entry.value == path)
+    module = type(problem).__module__
+    names = (entry.name for entry in entry_points(group=PROBLEMS) if entry.value.partition(":")[0] == module)
     return next((name for name in names if load_problem(name) == problem), path)
 
 
@@ -232,6 +232,7 @@ def _section(referee: Referee) -> dict[str, Any]:
         "params": _all_written(referee.params),
         "features": _written(referee.features),
         "targets": _written(referee.targets),
+        "weights": None if referee.weights is None else _written(referee.weights),
         "truth": truth,
         "kinks": list(referee.kinks),
         "budgets": {words: _all_written(referee.budgets(by_hand)) for by_hand, words in KINDS.items()},
@@ -248,14 +249,21 @@ class CertifiedPoint:
     params: dict[str, NDArray[Any]]
     features: NDArray[Any]
     targets: NDArray[Any]
+    weights: NDArray[Any] | None
     truths: dict[str, Enclosed]
     kinks: tuple[str, ...]
     allowed: dict[bool, dict[str, Floats]]
 
     @property
-    def point(self) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
-        """(params, features, targets): copies, so that an implementation cannot harm them."""
-        return {name: value.copy() for name, value in self.params.items()}, self.features.copy(), self.targets.copy()
+    def data(self) -> Dataset:
+        """The data in the dtype."""
+        return Dataset(self.features, self.targets, weights=self.weights)
+
+    @property
+    def point(self) -> tuple[Any, ...]:
+        """(params, features, targets), and weights if any: copies, so that an implementation cannot harm them."""
+        data = (self.features, self.targets, *([] if self.weights is None else [self.weights]))
+        return {name: value.copy() for name, value in self.params.items()}, *(each.copy() for each in data)
 
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by."""
@@ -266,7 +274,7 @@ class CertifiedPoint:
         """The per-sample gradients, computed anew: only the search for a cause asks. Unknown without the problem."""
         if self.problem is None:
             return {}
-        return enclose_rows(self.problem, self.params, self.features, self.targets)
+        return enclose_rows(self.problem, self.params, self.features, self.targets, self.weights)
 
 
 def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | None) -> CertifiedPoint:
@@ -277,6 +285,7 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
     try:
         params = {name: _read(value, dtype) for name, value in _has(section, "params").items()}
         features, targets = (_read(_has(section, name), dtype) for name in ("features", "targets"))
+        weights = None if section.get("weights") is None else _read(section["weights"], dtype)
         shapes = {LOSS: (), **{name: value.shape for name, value in params.items()}}
         truths = {name: _truth(_has(_has(section, "truth"), name)) for name in shapes}
         budgets = {by_hand: _has(_has(section, "budgets"), words) for by_hand, words in KINDS.items()}
@@ -290,9 +299,12 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
                 raise ValueError(f"the shapes of {name!r} differ")
         if features.ndim != 2 or len(targets) != len(features):
             raise ValueError(f"features have the shape {features.shape}, targets {targets.shape}")
+        if weights is not None and weights.shape != features.shape[:1]:
+            raise ValueError(f"features have the shape {features.shape}, weights {weights.shape}")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"the certificate's section {dtype!r} cannot be read: {error}") from None
-    return CertifiedPoint(problem, dtype, params, features, targets, truths, tuple(_has(section, "kinks")), allowed)
+    kinks = tuple(_has(section, "kinks"))
+    return CertifiedPoint(problem, dtype, params, features, targets, weights, truths, kinks, allowed)
 
 
 def _truth(stated: Mapping[str, Any]) -> Enclosed:
@@ -305,7 +317,7 @@ def _truth(stated: Mapping[str, Any]) -> Enclosed:
 def _recomputed(point: CertifiedPoint) -> Iterator[Entry]:
     """Judge the certificate itself: its balls, and the room it leaves, beside those computed from its inputs."""
     assert point.problem is not None
-    referee = Referee(point.problem, Dataset(point.features, point.targets), point.params, point.dtype)
+    referee = Referee(point.problem, point.data, point.params, point.dtype)
     for name, now in referee.truths.items():
         stated = point.truths[name]
         apart = ~np.asarray(_overlap(stated.balls, now.balls), dtype=bool)

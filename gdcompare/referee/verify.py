@@ -123,8 +123,11 @@ class Referee:
         return tuple(f"{kink.operation} at {len(kink.indices)} places" for kink in self._enclosure.kinks)
 
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
-        """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss."""
-        return self._budgets_by_hand if by_hand else self._budgets_differentiated
+        """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss.
+
+        Where nothing is derived by hand, the differentiated loss is all there is.
+        """
+        return self._budgets_by_hand if by_hand and self.problem.derived else self._budgets_differentiated
 
     @cached_property
     def _budgets_by_hand(self) -> dict[str, Floats]:
@@ -139,14 +142,12 @@ class Referee:
     @cached_property
     def either_budget(self) -> dict[str, Floats]:
         """The larger of the two: nobody knows how somebody's own function computes."""
-        differentiated = self.budgets(by_hand=False)
-        if not self.problem.derived:
-            return differentiated
-        return {name: np.maximum(budget, differentiated[name]) for name, budget in self.budgets(by_hand=True).items()}
+        by_hand = self.budgets(by_hand=True)
+        return {name: np.maximum(budget, by_hand[name]) for name, budget in self.budgets(by_hand=False).items()}
 
     def row_budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return the same for the per-sample gradients, (n, *shape)."""
-        budgets = row_budgets_of_formula if by_hand else row_budgets_of_loss
+        budgets = row_budgets_of_formula if by_hand and self.problem.derived else row_budgets_of_loss
         return budgets(*self._formula, self.dtype, self.weights, self.reduction)
 
     @property
