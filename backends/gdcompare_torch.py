@@ -78,7 +78,7 @@ class TorchBackend(Backend[torch.Tensor]):
                 with torch.enable_grad():
                     return value(params, features, targets, weights)
             leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            loss = reduced(xp, problem.per_sample_losses(xp, leaves, features, targets), weights, reduction)
+            loss = reduced(torch, problem.per_sample_losses(xp, leaves, features, targets), weights, reduction)
             gradients = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True)
             pairs = zip(leaves.items(), gradients, strict=True)
             return loss.detach(), {name: torch.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
@@ -106,7 +106,7 @@ class TorchBackend(Backend[torch.Tensor]):
                 gradients = {name: torch.stack([gradient[name] for gradient in each]) for name in params}
             else:
                 gradients = vectorised(dict(params), features, targets)
-            return scaled_rows(xp, gradients, weights, reduction)
+            return scaled_rows(torch, gradients, weights, reduction)
 
         return rows
 
