@@ -11,12 +11,14 @@ __all__ = [
     "Dataset",
     "Descent",
     "Entry",
+    "Native",
     "Problem",
     "Report",
     "backend_names",
     "check_batch_laws",
     "datasets",
     "descend",
+    "from_functions",
     "load_backend",
     "load_problem",
     "per_sample_grad",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from gdcompare.descent import Descent, descend
     from gdcompare.gradients import per_sample_grad, value_and_grad
     from gdcompare.laws import check_batch_laws
+    from gdcompare.native import Native, from_functions
     from gdcompare.problem import Dataset, Problem
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
@@ -43,6 +46,7 @@ else:
         "descent": ["Descent", "descend"],
         "gradients": ["per_sample_grad", "value_and_grad"],
         "laws": ["check_batch_laws"],
+        "native": ["Native", "from_functions"],
         "problem": ["Dataset", "Problem"],
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gdcompare import datasets
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
+from gdcompare.native import Native
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.diagnosis import Evidence, cause_of
@@ -263,6 +264,8 @@ def judged(
     referee: Reference, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
+    if isinstance(implementation, Native):
+        implementation.matching(referee.params)  # raises where that is not possible: nobody's gradient is at fault
     calls: list[dict[str, Any]] = []
     for _ in range(2):
         point = referee.point
