@@ -6,7 +6,7 @@ operation runs inside the `jax.enable_x64` context manager, which sets the preci
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,7 @@ from gdcompare.backend import (
     reduced,
     scaled_rows,
 )
+from gdcompare.native import Layout, Native, check_outputs, mean_of
 from gdcompare.problem import Problem
 
 
@@ -182,3 +183,105 @@ def _foreign(implementation: Foreign, features: Any, targets: Any) -> Any:
     loss = jax.custom_vjp(lambda params: forward(params)[0])
     loss.defvjp(forward, lambda gradients, cotangent: (jax.tree.map(lambda each: cotangent * each, gradients),))
     return loss
+
+
+# Native models.
+
+
+def from_function(
+    loss: Callable[..., Any], parameters: Any, *, layout: Layout | None = None, name: str | None = None
+) -> Native:
+    """Return a loss of a pytree as a native model: `gdcompare.verify(..., implementations={"mine": it})`.
+
+    `loss(pytree, features, targets)` gives one number, the mean over the rows, or one number for each row. The pytree
+    is a dict, an Equinox or NNX module, Linen's variables, or any other. Its floating-point arrays are the parameters,
+    named by their paths, "layers/0/weight"; all else in it, Python floats too, is constant. Targets are floats, in the
+    dtype under test: a loss that wants labels takes `targets.astype(int)`.
+
+    Raises ValueError if there is no floating-point array.
+
+    >>> import gdcompare as gdc
+    >>> def loss(line, features, targets):
+    ...     return (features @ line["w"] + line["b"] - targets) ** 2
+    >>> start = {"w": np.zeros(1), "b": np.zeros(())}
+    >>> mine = from_function(loss, start, layout={"w": "theta_1", "b": "theta_0"})
+    >>> gdc.verify("linear-regression", gdc.datasets.noisy_line(), backends=[], implementations={"mine": mine}).verdict
+    'agree'
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
+    trained = [_is_parameter(leaf) for _, leaf in leaves]
+    name = name or str(getattr(loss, "__name__", "mine"))
+    if not any(trained):
+        raise ValueError(f"{name!r} has no floating-point array among its parameters: there is nothing to compare")
+
+    def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
+        given = iter(arrays)
+        filled = [next(given) if is_one else leaf for (_, leaf), is_one in zip(leaves, trained, strict=True)]
+        return mean_of(loss(structure.unflatten(filled), features, targets), features.shape[0])
+
+    own = {_name(path): leaf for (path, leaf), is_one in zip(leaves, trained, strict=True) if is_one}
+    return JaxFunction(mean, own, layout, name)
+
+
+def from_autograd_function(
+    function: Callable[..., Any], *, layout: Layout | None = None, name: str | None = None
+) -> Native:
+    """Return a `jax.custom_vjp` function, or any other of arrays, as an implementation of a `gdc.Operation`.
+
+    It is called with one array for each parameter of the operation, in that order, and returns one array.
+
+    >>> import gdcompare as gdc
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defvjp(lambda x: (x * x, x), lambda x, cotangent: (cotangent * x,))  # half of it
+    >>> operation = gdc.Operation(lambda xp, x: x * x, x=(3,))
+    >>> mine = from_autograd_function(square)
+    >>> report = gdc.verify(operation, operation.example(), backends=[], implementations={"mine": mine})
+    >>> report.verdict, report.entries[1].cause
+    ('wrong', 'a constant factor 1/2 in all 3 elements')
+    """
+    name = name or str(getattr(function, "__name__", "mine"))
+
+    def mean(arrays: list[jax.Array], cotangents: jax.Array, targets: jax.Array) -> Any:
+        del targets
+        output = function(*arrays)
+        check_outputs(name, output.shape, cotangents.shape[1])
+        return jnp.mean(cotangents @ output.reshape(-1))  # l_i = x_i . vec(f(params))
+
+    return JaxFunction(mean, {}, layout, name)
+
+
+@final
+class JaxFunction(Native):
+    """A mean loss of a list of arrays, compiled: see `from_function`."""
+
+    def __init__(
+        self, mean: Callable[..., Any], parameters: Mapping[str, Any], layout: Layout | None, name: str
+    ) -> None:
+        self.name, self.layout, self._parameters = name, layout, parameters
+        self._value_and_grad = jax.jit(jax.value_and_grad(mean))
+
+    @property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """The floating-point arrays, by their paths; none if it is a function of arrays."""
+        return {name: np.array(value, dtype=np.float64) for name, value in self._parameters.items()}
+
+    def value_and_grad(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """`jit(value_and_grad)` in the precision of the features."""
+        names = list(self._parameters or params)
+        with jax.enable_x64(features.dtype == np.float64):
+            loss, gradient = self._value_and_grad([params[name] for name in names], features, targets)
+            return np.asarray(loss), {name: np.asarray(each) for name, each in zip(names, gradient, strict=True)}
+
+
+def _is_parameter(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _name(path: Any) -> str:
+    """Return "layers/0/kernel"; NNX has one more step in its paths, from a variable to its value."""
+    steps = path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
+    return jax.tree_util.keystr(steps, simple=True, separator="/") or "parameters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, final
@@ -28,6 +29,7 @@ from gdcompare.backend import (
     reduced,
     scaled_rows,
 )
+from gdcompare.native import Layout, Native, check_outputs, mean_of
 from gdcompare.problem import Problem
 
 
@@ -162,3 +164,188 @@ class _Foreign(torch.autograd.Function):  # type: ignore[misc]  # torch comes wi
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return (None, None, *(cotangent * gradient for gradient in ctx.gradients))
+
+
+# Native models.
+
+
+def from_module(
+    module: torch.nn.Module, loss: Callable[..., Any], *, layout: Layout | None = None, name: str | None = None
+) -> Native:
+    """Return a module and its loss as a native model: `gdcompare.verify(..., implementations={"mine": it})`.
+
+    `module(features)` gives outputs, and `loss(outputs, targets)` one number, the mean over the rows, or one number for
+    each row. Everything is a float tensor in the dtype under test, targets too: a loss that wants labels takes
+    `targets.long()`. The module's trainable parameters are its parameters, by the names it has for them; all others,
+    and buffers, are constants. It computes on copies, on its own device, and is never changed.
+
+    Raises ValueError for a module whose loss of a row depends on chance, or on the other rows.
+
+    >>> import gdcompare as gdc
+    >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
+    >>> layout = {"0.weight": lambda p: p["theta_1"][None, :], "0.bias": lambda p: p["theta_0"][None]}
+    >>> mine = from_module(model, torch.nn.functional.mse_loss, layout=layout)
+    >>> gdc.verify("linear-regression", gdc.datasets.noisy_line(), backends=[], implementations={"mine": mine}).verdict
+    'agree'
+    """
+    return TorchModule(module, loss, layout, name)
+
+
+def from_autograd_function(
+    function: Any, *, layout: Layout | None = None, name: str | None = None, device: str | None = None
+) -> Native:
+    """Return a custom `torch.autograd.Function`, or a function around one, as an implementation of a `gdc.Operation`.
+
+    It is called with one tensor for each parameter of the operation, in that order, and returns one tensor.
+
+    >>> import gdcompare as gdc
+    >>> class Square(torch.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...     @staticmethod
+    ...     def backward(ctx, cotangent):
+    ...         return cotangent * ctx.saved_tensors[0]  # half of it
+    >>> square = gdc.Operation(lambda xp, x: x * x, x=(3,))
+    >>> mine = from_autograd_function(Square)
+    >>> report = gdc.verify(square, square.example(), backends=[], implementations={"mine": mine})
+    >>> report.verdict, report.entries[1].cause
+    ('wrong', 'a constant factor 1/2 in all 3 elements')
+    """
+    return _TorchOperation(function, layout, name, device)
+
+
+@final
+class TorchModule(Native):
+    """A module and its loss: see `from_module`."""
+
+    def __init__(
+        self, module: torch.nn.Module, loss: Callable[..., Any], layout: Layout | None, name: str | None
+    ) -> None:
+        self.module, self.loss, self.layout = module, loss, layout
+        self.name = name or type(module).__name__
+        self._refuse_unfit()
+
+    @property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """The trainable ones, once each where they are tied."""
+        return {name: np.array(value.detach().double().cpu().numpy()) for name, value in self._trainable().items()}
+
+    def value_and_grad(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """One forward pass on the tape, and one backwards."""
+        self._refuse_unfit()
+        device = next(iter(self._trainable().values())).device
+        dtype = getattr(torch, str(features.dtype))
+        rows, goals = (torch.tensor(each, dtype=dtype, device=device) for each in (features, targets))
+
+        def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
+            outputs = torch.func.functional_call(self.module, _constants(self.module, dtype) | leaves, (rows,))
+            if isinstance(self.loss, torch.nn.Module):
+                found = torch.func.functional_call(self.loss, _constants(self.loss, dtype), (outputs, goals))
+            else:
+                found = self.loss(outputs, goals)
+            return mean_of(found, len(rows))  # type: ignore[no-any-return]
+
+        return _differentiated(loss, params, dtype, device)
+
+    def _trainable(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+
+    def _refuse_unfit(self) -> None:
+        modules = [(name or "the module itself", each) for name, each in self.module.named_modules()]
+        if lazy := [name for name, value in self.module.named_parameters() if torch.nn.parameter.is_lazy(value)]:
+            raise ValueError(f"{self.name!r} has parameters without a shape ({_some(lazy)}); call it on features once")
+        if random := [f"{name}: {type(each).__name__}" for name, each in modules if _draws(each)]:
+            raise ValueError(
+                f"{self.name!r} is in training mode with dropout ({_some(random)}): its gradient differs from call to "
+                "call; call .eval() on it first"
+            )
+        if coupling := [(f"{name}: {type(each).__name__}", each) for name, each in modules if _couples(each)]:
+            out = "use GroupNorm or LayerNorm instead"
+            if all(each.running_mean is not None for _, each in coupling):
+                out = f"call .eval() on it first, or {out}"
+            raise ValueError(
+                f"{self.name!r} normalises by the statistics of the batch ({_some([each for each, _ in coupling])}): "
+                "the loss of a row then depends on the others, so that it is no sum over the rows, and the mean of the "
+                f"per-sample gradients is not the gradient; {out}"
+            )
+        if not self._trainable():
+            raise ValueError(f"{self.name!r} has no parameter that requires a gradient: there is nothing to compare")
+
+
+@final
+class _TorchOperation(Native):
+    """A function of tensors, and the mean of cotangents times its output."""
+
+    def __init__(self, function: Any, layout: Layout | None, name: str | None, device: str | None) -> None:
+        own = isinstance(function, type) and issubclass(function, torch.autograd.Function)
+        self.function: Callable[..., torch.Tensor] = function.apply if own else function
+        self.name, self.layout, self.device = name or str(getattr(function, "__name__", "mine")), layout, device
+
+    @property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """It has no values of its own."""
+        return {}
+
+    def value_and_grad(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """l_i = x_i . vec(f(params)): the gradient of the mean is the backward pass of the mean cotangent."""
+        del targets
+        dtype = getattr(torch, str(features.dtype))
+        cotangents = torch.tensor(features, dtype=dtype, device=self.device)
+
+        def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
+            output = self.function(*leaves.values())
+            check_outputs(self.name, tuple(output.shape), features.shape[1])
+            return (cotangents @ output.reshape(-1)).mean()
+
+        return _differentiated(loss, params, dtype, self.device)
+
+
+def _differentiated(
+    loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    params: Mapping[str, NDArray[Any]],
+    dtype: torch.dtype,
+    device: Any,
+) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """Return the loss and its gradient at copies of the parameters; 0 for those that it does not use."""
+    leaves = {
+        name: torch.tensor(value, dtype=dtype, device=device, requires_grad=True) for name, value in params.items()
+    }
+    with torch.enable_grad():
+        value = loss(leaves)
+        gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
+    found = {name: gradient.detach().cpu().numpy() for name, gradient in zip(leaves, gradients, strict=True)}
+    return value.detach().cpu().numpy(), found
+
+
+def _constants(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return copies of a module's parameters and buffers, floating-point ones in the dtype."""
+    state = dict(module.named_parameters()) | dict(module.named_buffers())
+    copies = {name: value.detach().clone() for name, value in state.items()}
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in copies.items()}
+
+
+def _draws(module: torch.nn.Module) -> bool:
+    """Whether it draws random numbers in a forward pass."""
+    if isinstance(module, torch.nn.RReLU):
+        return bool(module.training)
+    share = module.p if isinstance(module, torch.nn.modules.dropout._DropoutNd) else 0.0
+    if isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
+        share = module.dropout
+    return bool(module.training and share)
+
+
+def _couples(module: torch.nn.Module) -> bool:
+    """Whether it normalises by the statistics of the batch."""
+    if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        return False
+    return bool(module.training or module.running_mean is None)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

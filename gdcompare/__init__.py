@@ -12,6 +12,7 @@ __all__ = [
     "Descent",
     "Entry",
     "Native",
+    "Operation",
     "Problem",
     "Report",
     "backend_names",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gdcompare.gradients import per_sample_grad, value_and_grad
     from gdcompare.laws import check_batch_laws
     from gdcompare.native import Native, from_functions
+    from gdcompare.operation import Operation
     from gdcompare.problem import Dataset, Problem
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
@@ -47,6 +49,7 @@ else:
         "gradients": ["per_sample_grad", "value_and_grad"],
         "laws": ["check_batch_laws"],
         "native": ["Native", "from_functions"],
+        "operation": ["Operation"],
         "problem": ["Dataset", "Problem"],
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],

@@ -159,12 +159,59 @@ class Native(ABC):
         return f"<{type(self).__name__} {self.name!r}>"
 
     def __call__(
-        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
-        """Return the loss and its gradient by the source's parameters, which it is loaded from."""
+        """Return the loss and its gradient by the parameters of the source, which it is loaded from.
+
+        With weights the weighted means, of its losses and gradients a row at a time.
+        """
         matching = self.matching(params)
-        loss, gradient = self.value_and_grad(matching.load(params), features, targets)
+        own = matching.load(params)
+        if weights is None:
+            loss, gradient = self.value_and_grad(own, features, targets)
+        else:
+            shares = weights / np.sum(weights)  # w_i / sum w
+            losses = [self.value_and_grad(own, features[i : i + 1], targets[i : i + 1])[0] for i in range(len(shares))]
+            rows = self.per_sample_grad(own, features, targets)
+            loss = shares @ np.stack(losses)
+            gradient = {name: np.tensordot(shares, each, axes=1) for name, each in rows.items()}
         return loss, matching.in_source(gradient)
+
+
+def mean_of(loss: Any, n: int) -> Any:
+    """Return the mean of a framework's array of n losses, or the array itself if it is one number, the mean already.
+
+    >>> float(mean_of(np.array([1.0, 3.0]), 2)), float(mean_of(np.array(2.0), 2))
+    (2.0, 2.0)
+    >>> mean_of(np.zeros((3, 1)), 3)
+    Traceback (most recent call last):
+    ...
+    ValueError: the loss has shape (3, 1); it must be one number, the mean, or (3,), a number for each row
+    """
+    shape = tuple(loss.shape)
+    if shape not in ((), (n,)):
+        hint = ". Did outputs (n, 1) meet targets (n,)?" if shape == (n, n) else ""
+        raise ValueError(
+            f"the loss has shape {shape}; it must be one number, the mean, or ({n},), a number for each row{hint}"
+        )
+    return loss.mean() if shape else loss
+
+
+def check_outputs(name: str, shape: tuple[int, ...], m: int) -> None:
+    """Raise a ValueError unless an operation's output has as many numbers as its cotangents.
+
+    >>> check_outputs("softplus", (2, 3), 4)
+    Traceback (most recent call last):
+    ...
+    ValueError: 'softplus' returns an array of shape (2, 3), 6 numbers, where the formula returns 4
+    """
+    if math.prod(shape) != m:
+        size = math.prod(shape)
+        raise ValueError(f"{name!r} returns an array of shape {shape}, {size} numbers, where the formula returns {m}")
 
 
 def from_functions(

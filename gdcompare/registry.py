@@ -84,7 +84,7 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
 
 
 def load_problem(name: str, **settings: Any) -> Problem:
-    """Return a problem by its name, or from a file as `"path/to/file.py:ClassName"`.
+    """Return a problem by its name, or from a file as `"path/to/file.py:ClassName"`; an instance there will do.
 
     `settings` go to the problem's constructor. Raises LookupError for an unknown name and for what is no `Problem` or
     lacks one of its methods, TypeError for a setting that it has not.
@@ -99,6 +99,8 @@ def load_problem(name: str, **settings: Any) -> Problem:
     make = from_file(name)
     if make is None:
         make = _entry_point(PROBLEMS, "problem", name).load()
+    if isinstance(make, Problem) and not settings:
+        return make
     if not callable(make):
         raise LookupError(f"{name!r} is no Problem, but {type(make).__name__}: name a class that inherits from Problem")
     known = inspect.signature(make).parameters

@@ -1,0 +1,69 @@
+"""Check the backward pass of an operation: its vector-Jacobian products, against a formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from gdcompare.problem import Dataset, Problem
+
+
+@final
+@dataclass(frozen=True, init=False, repr=False)
+class Operation(Problem):
+    """An operation f of named arrays, written as a formula; its samples are cotangents.
+
+        l_i = c_i . vec(f(params)),   dl_i/dparameter = c_i^T J        the vector-Jacobian product with cotangent c_i
+
+    The features (n, m) are n cotangents of an output of m numbers; targets are not used. Cotangents are random and all
+    different: a sum, whose cotangents are all 1, would not see an output that takes the gradient of its neighbour.
+
+    `formula(xp, **params)` returns an array of any shape; the parameters are given by name and shape.
+
+    >>> softplus = Operation(lambda xp, x: xp.logaddexp(x, xp.zeros_like(x)), x=(3,))
+    >>> softplus, softplus.example()
+    (Operation('<lambda>', x=(3,)), Dataset('cotangents', 40 rows, 3 features))
+    """
+
+    formula: Callable[..., Any]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __init__(self, formula: Callable[..., Any], /, **shapes: tuple[int, ...]) -> None:
+        """Keep the formula and the shapes of its parameters."""
+        for name, shape in shapes.items():
+            if not isinstance(shape, tuple):
+                raise ValueError(f"the shape of {name!r} must be a tuple such as (3,) or (), not {shape!r}")
+        if not shapes:
+            raise ValueError("name the parameters of the operation and their shapes: Operation(formula, x=(3,))")
+        object.__setattr__(self, "formula", formula)
+        object.__setattr__(self, "shapes", tuple(shapes.items()))
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={shape}" for name, shape in self.shapes)
+        return f"Operation({getattr(self.formula, '__name__', 'formula')!r}, {shapes})"
+
+    def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
+        """The shapes given."""
+        m, width = self._outputs(), data.features.shape[1]
+        if width != m:
+            raise ValueError(f"{self} has {m} outputs: its features, the cotangents, need {m} columns, not {width}")
+        return dict(self.shapes)
+
+    def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
+        """l_i = c_i . vec(f(params))."""
+        del targets
+        return features @ xp.reshape(self.formula(xp, **params), (-1,))
+
+    def example(self, samples: int = 40, seed: int = 0) -> Dataset:
+        """Draw cotangents from a standard normal, rounded to three decimals."""
+        cotangents = np.random.default_rng(seed).standard_normal((samples, self._outputs()))
+        return Dataset(np.round(cotangents, 3), np.zeros(samples), name="cotangents")
+
+    def _outputs(self) -> int:
+        """Return m; the values do not matter, so that they may lie outside the formula's domain."""
+        with np.errstate(all="ignore"):
+            return math.prod(np.shape(self.formula(np, **{name: np.ones(shape) for name, shape in self.shapes})))
