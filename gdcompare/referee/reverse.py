@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
@@ -52,13 +51,6 @@ DERIVED = {
 CONSTANTS = {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf} | dict.fromkeys(
     ("bool", "float32", "float64", "int32", "int64"), "real"
 )
-NUMPY_NAMES = {
-    "power": "pow",
-    "absolute": "abs",
-    "bitwise_and": "logical_and",
-    "bitwise_or": "logical_or",
-    "invert": "logical_not",
-}
 
 
 def value_and_gradient(
@@ -120,12 +112,37 @@ def per_sample_gradients(
     return {name: each.value[0] for name, each in scaled.items()}
 
 
+def _operator(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return what stands behind `a + b`, behind `1 + b` and behind `a += b`, for the function of the tape."""
+
+    def forward(a: Variable, b: Any) -> Any:
+        return getattr(a.tape, name)(a, b)
+
+    def reflected(b: Variable, a: Any) -> Any:
+        return getattr(b.tape, name)(a, b)
+
+    def in_place(_a: Variable, _b: Any) -> Any:
+        raise TypeError("a formula may not change an array in place")
+
+    return forward, reflected, in_place
+
+
+def _comparison(name: str) -> Callable[..., Any]:
+    return _operator(name)[0]
+
+
+def _unary(name: str) -> Callable[..., Any]:
+    return lambda x: getattr(x.tape, name)(x)
+
+
 @final
-class Variable(NDArrayOperatorsMixin):
+class Variable:
     """An array on the tape: its value, and how a cotangent travels from it to each of its parents.
 
-    Its operators are NumPy's, handed to the function of that name on the tape.
+    Its operators are the functions of the tape. NumPy's functions refuse it, as they refuse what a compiler traces.
     """
+
+    __array_ufunc__ = None  # NumPy's arrays and scalars leave their operators to us, and np.exp(x) is a TypeError
 
     def __init__(self, tape: Tape, value: Any, parents: Sequence[tuple[Variable, Pullback]] = ()) -> None:
         self.tape, self.value, self.parents = tape, value, parents
@@ -143,13 +160,29 @@ class Variable(NDArrayOperatorsMixin):
     T = property(lambda self: self.tape.permute_dims(self, range(self.ndim)[::-1]))
     mT = property(lambda self: self.tape.matrix_transpose(self))  # noqa: N815 - the standard's name
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **_: Any) -> Any:
-        """Answer `a + b`, `2 * a`, `a < b`, `np.exp(a)`."""
-        name = NUMPY_NAMES.get(ufunc.__name__, ufunc.__name__)
-        return getattr(self.tape, name)(*inputs) if method == "__call__" else NotImplemented
+    __add__, __radd__, __iadd__ = _operator("add")
+    __sub__, __rsub__, __isub__ = _operator("subtract")
+    __mul__, __rmul__, __imul__ = _operator("multiply")
+    __truediv__, __rtruediv__, __itruediv__ = _operator("divide")
+    __floordiv__, __rfloordiv__, __ifloordiv__ = _operator("floor_divide")
+    __mod__, __rmod__, __imod__ = _operator("remainder")
+    __pow__, __rpow__, __ipow__ = _operator("pow")
+    __matmul__, __rmatmul__, __imatmul__ = _operator("matmul")
+    __and__, __rand__, __iand__ = _operator("logical_and")
+    __or__, __ror__, __ior__ = _operator("logical_or")
+    __lt__, __le__, __eq__, __ne__, __gt__, __ge__ = map(
+        _comparison, ("less", "less_equal", "equal", "not_equal", "greater", "greater_equal")
+    )
+    __neg__, __pos__, __abs__, __invert__ = map(_unary, ("negative", "positive", "abs", "logical_not"))
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a formula may not make a NumPy array of an array of xp")
 
     def __getitem__(self, key: Any) -> Variable:
         return self.tape.index(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("a formula may not change an array in place")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -175,9 +208,7 @@ class Tape:
             return partial(DERIVED[name], self)
         if name in CONSTANTS:
             return CONSTANTS[name]
-        operations = {key for key, value in vars(Tape).items() if callable(value) and "xp." in (value.__doc__ or "")}
-        known = sorted(operations | set(SLOPES) | set(RELATIONS) | set(DERIVED))
-        raise AttributeError(f"the referee has no xp.{name}; it knows: {', '.join(known)}")
+        raise AttributeError(f"the referee has no xp.{name}; it knows: {', '.join(known_functions())}")
 
     def asarray(self, x: Any, dtype: Any = None) -> Variable:
         """xp.asarray: take numbers in; a Variable passes as it is."""
@@ -390,6 +421,16 @@ class Tape:
             self.numbers.rearrange(lambda *parts: np.concat(parts, axis=axis), *values),
             *((each, partial(_piece, place)) for each, place in zip(variables, pieces, strict=True)),
         )
+
+
+def known_functions() -> list[str]:
+    """Return the names of the array functions that a formula may use, in alphabetical order.
+
+    >>> known_functions()[:4]
+    ['abs', 'add', 'arange', 'asarray']
+    """
+    operations = {key for key, value in vars(Tape).items() if callable(value) and "xp." in (value.__doc__ or "")}
+    return sorted(operations | set(SLOPES) | set(RELATIONS) | set(DERIVED))
 
 
 def _piece(place: tuple[slice, ...], cotangent: Any) -> Any:
