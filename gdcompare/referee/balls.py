@@ -73,6 +73,7 @@ class BallNumbers(Numbers):
     where = elementwise(lambda c, a, b: a if c == 1 else b if c == 0 else a.union(b), 3)
     leave_out = elementwise(lambda c, g: g if c == 1 else LEFT_OUT if c == 0 else g * BETWEEN, 2)
     chain = elementwise(lambda g, slope: g if g is LEFT_OUT else g * slope, 2)
+    plus = elementwise(lambda a, b: a if a is LEFT_OUT and b is LEFT_OUT else a + b, 2)
 
     # The larger + log(1 + exp(-|a - b|)): it neither overflows nor loses a small sum.
     logaddexp = elementwise(lambda a, b: a + (b - a).exp().log1p() if a > b else b + (a - b).exp().log1p(), 2)
@@ -115,6 +116,10 @@ class BallNumbers(Numbers):
         self._note(relation.__name__, (undecided & kink) | edge)
         self.on_edge |= bool(edge.any())
         return boxed(np.where(undecided, BETWEEN, np.where(holds ^ (edge & self.flip_edges), ONE, ZERO)))
+
+    def any_of(self, *formulas: Callable[[], Balls]) -> Balls:
+        """The first: all enclose the same number."""
+        return boxed(formulas[0]())
 
     def logaddexp_slope(self, x: Balls, y: Balls, value: Balls) -> Balls:
         """exp(d) / (1 + exp(d)) with d = x - y if d < 0, else 1 / (1 + exp(-d))."""

@@ -48,6 +48,12 @@ class Numbers(Protocol):
     def chain(self, cotangent: Any, slope: Any) -> Any:
         """Return the product; what was left out stays 0, even beside an infinite slope."""
 
+    def plus(self, x: Any, y: Any) -> Any:
+        """Return x + y; what was left out of both stays left out."""
+
+    def any_of(self, *formulas: Callable[[], Any]) -> Any:
+        """Return what these formulas for the same number say, of which a program may use any: the first is best."""
+
     def pow(self, x: Any, y: Any) -> Any:
         """Return x^y."""
 
@@ -123,6 +129,14 @@ class Floats(Numbers):
     def chain(self, cotangent: Array, slope: Array) -> Array:
         """0 stays 0."""
         return np.where(cotangent == 0, 0.0, cotangent * slope)
+
+    def plus(self, x: Array, y: Array) -> Array:
+        """NumPy's."""
+        return np.asarray(x + y)
+
+    def any_of(self, *formulas: Callable[[], Array]) -> Array:
+        """The first."""
+        return formulas[0]()
 
     def pow(self, x: Array, y: Array) -> Array:
         """NumPy's."""

@@ -75,10 +75,24 @@ def value_and_gradient(
     """
     tape = Tape(numbers)
     leaves = {name: tape.leaf(value) for name, value in params.items()}
-    losses = problem.per_sample_losses(tape, leaves, tape.asarray(features), tape.asarray(targets))
-    loss = reduced(tape, losses, None if weights is None else tape.asarray(weights), reduction)
+    loss = recorded_loss(problem, tape, leaves, features, targets, weights, reduction)
     tape.walk_back(loss)
     return loss.value[0], {name: tape.gradient(leaf)[0] for name, leaf in leaves.items()}
+
+
+def recorded_loss(
+    problem: Problem,
+    tape: Tape,
+    leaves: Mapping[str, Variable],
+    features: Any,
+    targets: Any,
+    weights: Any = None,
+    reduction: Reduction = "mean",
+) -> Variable:
+    """Return the mean loss, or the sum, on the tape; with weights (n,), the weighted one."""
+    losses = problem.per_sample_losses(tape, leaves, tape.asarray(features), tape.asarray(targets))
+    loss: Variable = reduced(tape, losses, None if weights is None else tape.asarray(weights), reduction)
+    return loss
 
 
 def per_sample_gradients(
@@ -258,7 +272,10 @@ class Tape:
         return self.numbers.sum(cotangent, axes) if axes else cotangent
 
     def _broadcast(self, value: Any, shape: tuple[int, ...]) -> Any:
-        return self.numbers.rearrange(lambda part: np.broadcast_to(part, shape), value)
+        """Copy along the axes that the formula sees, and at least to the hidden length of the shape."""
+        hidden, *visible = shape
+        copies = self.numbers.rearrange
+        return copies(lambda part: np.broadcast_to(part, (max(part.shape[0], hidden), *visible)), value)
 
     def _reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
         return self.numbers.rearrange(lambda part: np.reshape(part, (part.shape[0], *shape)), value)

@@ -268,6 +268,18 @@ class RoundedNumbers(Numbers):
         """The product: a program that multiplies 0 by infinity gets NaN."""
         return cotangent * slope
 
+    def plus(self, x: Rounded, y: Rounded) -> Rounded:
+        """The sum."""
+        return x + y
+
+    def any_of(self, *formulas: Callable[[], Rounded]) -> Rounded:
+        """The first, with the largest error."""
+        first, *others = (formula() for formula in formulas)
+        error = first.error
+        for other in others:
+            error = np.maximum(error, other.error)
+        return replace(first, error=error)
+
     # Functions.
 
     def _function(self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0) -> Rounded:
