@@ -149,6 +149,7 @@ def _about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
         data = datasets.example(found) if data_name is None else datasets.load(data_name, target, weights)
+        data = datasets.suited(found, data)
         data = datasets.standardise(data) if standardise else data
         command(_Subject(found, data, backends, dtype, device, json_path), **others)
 

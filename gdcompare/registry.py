@@ -46,8 +46,8 @@ def backend_names() -> list[str]:
 def problem_names() -> list[str]:
     """Return the names of the registered problems, in alphabetical order.
 
-    >>> problem_names()
-    ['linear-regression', 'logistic-regression']
+    >>> "linear-regression" in problem_names()
+    True
     """
     return sorted(_entry_points(PROBLEMS).names)
 

@@ -6,10 +6,12 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from gdcompare import Dataset, datasets, load_problem
+from gdcompare import Dataset, Problem, datasets, load_problem, problem_names
+from gdcompare.problem import check_targets
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 TABLES = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6), elements=FINITE)
@@ -182,7 +185,29 @@ def test_breast_cancer_is_labelled_one_where_benign() -> None:
     assert (data.features.shape, data.name) == ((569, 30), "breast-cancer")
 
 
-@pytest.mark.parametrize("name", ["breast-cancer", "diabetes"])
+def test_digits_are_pixels_from_0_to_1_in_sixteenths() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn bundles the data")
+
+    data = datasets.digits()
+
+    assert (16 * data.features[0, :8]).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+    assert set(np.unique(16 * data.features)) == set(range(17))
+    assert np.unique_counts(data.targets).counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert (data.features.shape, data.name) == ((1797, 64), "digits")
+
+
+def test_wine_is_of_three_growers() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn bundles the data")
+
+    data, measured = datasets.wine(), datasets.wine(standardised=False)
+
+    assert measured.features[0, :4].tolist() == [14.23, 1.71, 2.43, 15.6]
+    np.testing.assert_array_equal(data.features, datasets.standardise(measured).features)
+    assert np.unique_counts(data.targets).counts.tolist() == [59, 71, 48]
+    assert (data.features.shape, data.name) == ((178, 13), "wine")
+
+
+@pytest.mark.parametrize("name", ["breast-cancer", "diabetes", "digits", "wine"])
 def test_bundled_data_without_scikit_learn_say_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
@@ -242,6 +267,66 @@ def test_standardise_agrees_with_paper() -> None:
     np.testing.assert_allclose(result.features, [[-np.sqrt(1.5), 0], [0, 0], [np.sqrt(1.5), 0]], rtol=1e-15)
 
 
+# Targets as a problem takes them
+
+
+@given(st.permutations(range(5)))
+def test_one_hot_rows_name_the_class_of_each_sample(classes: list[int]) -> None:
+    data = Dataset(np.arange(5.0), classes, name="five", weights=np.arange(5.0))
+
+    hot = datasets.one_hot(data)
+
+    assert hot.targets.argmax(axis=1).tolist() == classes
+    assert hot.targets.sum(axis=1).tolist() == [1] * 5
+    assert hot.features is data.features
+    assert (hot.name, hot.weights.tolist() if hot.weights is not None else None) == ("five", [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("classes", "row", "value", "missing"),
+    [([1, 2], 0, "1", 0), ([0, 2, 1.5], 2, "1.5", 1), ([0, -1], 1, "-1", 0), ([0, 1, 5], 2, "5", 2)],
+)
+def test_one_hot_refuses_what_numbers_no_classes(classes: list[float], row: int, value: str, missing: int) -> None:
+    where = f"in row {row} of 'data' {value} stands for class {missing}"
+
+    with refusal(ValueError, f"classes must be numbered 0, 1, 2, ..., none left out, but {where}"):
+        datasets.one_hot(Dataset(np.zeros(len(classes)), classes))
+
+
+def test_one_hot_refuses_targets_that_already_are() -> None:
+    with refusal(ValueError, "classes to make one-hot must have shape (n,), but 'data' has (2, 2)"):
+        datasets.one_hot(Dataset([1.0, 2.0], np.eye(2)))
+
+
+@final
+@dataclass(frozen=True)
+class Several(Problem):
+    """Several targets for each sample."""
+
+    target_dimensions = 2
+
+    def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
+        return {"means": data.targets.shape[1:]}
+
+    def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
+        return xp.sum((targets - params["means"]) ** 2, axis=1)
+
+
+def test_suited_data_have_the_targets_that_the_problem_takes() -> None:
+    line, labels = Dataset([1.0, 2.0], [3.0, 4.0]), Dataset([1.0, 2.0], [0.0, 1.0])
+    softmax = load_problem("softmax-regression")
+
+    assert datasets.suited(load_problem("linear-regression"), line) is line
+    assert datasets.suited(Several(), line).targets.tolist() == [[3], [4]]
+    assert datasets.suited(softmax, labels).targets.tolist() == [[1, 0], [0, 1]]
+    assert datasets.suited(softmax, datasets.one_hot(labels)).targets.tolist() == [[1, 0], [0, 1]]
+
+
+def test_an_example_suits_its_problem() -> None:
+    for problem in [Several(), *map(load_problem, problem_names())]:
+        check_targets(problem, datasets.example(problem))
+
+
 # Names
 
 
@@ -250,7 +335,9 @@ def test_every_name_loads_data_of_that_name() -> None:
 
     loaded = [datasets.load(name).name for name in datasets.names()]
 
-    assert loaded == datasets.names() == ["breast-cancer", "diabetes", "integer-lattice", "noisy-line"]
+    assert (
+        loaded == datasets.names() == ["breast-cancer", "diabetes", "digits", "integer-lattice", "noisy-line", "wine"]
+    )
 
 
 def test_load_reads_a_file(tmp_path: Path) -> None:
@@ -265,7 +352,7 @@ def test_load_reads_a_file(tmp_path: Path) -> None:
 
 def test_load_refuses_what_is_neither_a_name_nor_a_file() -> None:
     message = (
-        "unknown data 'noisy'; known: breast-cancer, diabetes, integer-lattice, noisy-line; "
+        "unknown data 'noisy'; known: breast-cancer, diabetes, digits, integer-lattice, noisy-line, wine; "
         "or a .csv, .npz or .parquet file"
     )
 

@@ -285,6 +285,12 @@ def test_the_judge_has_three_answers() -> None:
     assert verdict_of(2.0, KnownTruth([1.0]), math.inf) == "inconclusive"
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_is_not_finite_is_wrong_unless_a_correct_program_may_overflow(broken: float) -> None:
+    assert verdict_of(broken, KnownTruth([1.0]), 0.6) == "wrong"
+    assert verdict_of(broken, KnownTruth([1.0]), math.inf) == "inconclusive"
+
+
 def test_at_a_kink_the_whole_hull_agrees() -> None:
     hull = KnownTruth([0.5], 0.5, kinks=True)
 

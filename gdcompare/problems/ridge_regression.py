@@ -59,7 +59,10 @@ class RidgeRegression(Problem):
     def value_and_gradient(
         self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """L = r.r / n + strength |theta_1|^2, dL/dtheta_0 = 2/n sum r_i, dL/dtheta_1 = 2/n X^T r + 2 strength theta_1."""
+        """L = r.r / n + p, dL/dtheta_0 = 2/n sum r_i, dL/dtheta_1 = 2/n X^T r + dp/dtheta_1.
+
+        The penalty p = strength |theta_1|^2 is the same in every sample: dp/dtheta_1 = 2 strength theta_1.
+        """
         n, slopes = features.shape[0], params["theta_1"]
         residuals = params["theta_0"] + features @ slopes - targets  # (n,)
         gradient = {

@@ -4,7 +4,7 @@ For each element, with the truth in [mid - rad, mid + rad] and B the budget, the
 may make at this dtype:
 
     agree           |actual - truth| <= B for the truth, wherever in its enclosure it lies
-    wrong           |actual - truth| >  B, likewise; and NaN or infinity, wrong dtype or shape, missing or extra
+    wrong           |actual - truth| >  B, likewise; NaN or infinity, if B is finite; wrong dtype, shape or names
     inconclusive    neither is proven: the enclosure is too wide, or the budget is not finite
 
 At a kink the enclosure is the hull of the one-sided derivatives, and every value within B of the hull agrees.
@@ -135,7 +135,8 @@ def compare(
     lower, upper = truth.distance(array)
     error = np.where(truth.kinks, lower, upper)
     fractions = _fraction(error, budget)
-    surely_wrong = (lower > budget) | (~np.isfinite(array) & np.isfinite(truth.mid))
+    # Where the budget is infinite, so may be what a correct program of the formula computes.
+    surely_wrong = (lower > budget) | (~np.isfinite(array) & np.isfinite(truth.mid) & np.isfinite(budget))
     agrees = (error <= budget) & np.isfinite(budget) & ~surely_wrong
     verdict: Verdict = "wrong" if surely_wrong.any() else "agree" if agrees.all() else "inconclusive"
     place = np.unravel_index(int(np.argmax(np.where(np.isnan(fractions), np.inf, fractions))), fractions.shape)

@@ -188,7 +188,7 @@ def verify(
     'agree'
     """
     problem = as_problem(problem)
-    data = datasets.load(data) if isinstance(data, str) else data
+    data = datasets.suited(problem, datasets.load(data)) if isinstance(data, str) else data
     check_targets(problem, data)
     if params is None:
         params = drawn_parameters(problem, data)
