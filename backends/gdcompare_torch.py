@@ -247,7 +247,7 @@ class TorchModule(Native):
                 found = torch.func.functional_call(self.loss, _constants(self.loss, dtype), (outputs, goals))
             else:
                 found = self.loss(outputs, goals)
-            return mean_of(found, len(rows))  # type: ignore[no-any-return]
+            return mean_of(found, len(rows))
 
         return _differentiated(loss, params, dtype, device)
 

@@ -280,7 +280,7 @@ def _added_up(parts: Iterable[tuple[NDArray[Any], NDArray[np.int64]]], shape: tu
     lead = values[0].shape[:-1] if values else ()
     total = np.zeros((*lead, math.prod(shape)), dtype=np.result_type(*values) if values else np.float64)
     for each, places in parts:
-        np.add.at(total, (..., places), each)
+        np.add.at(total, (..., places), each)  # type: ignore[arg-type]  # the stubs do not know `...`
     return total.reshape((*lead, *shape))
 
 

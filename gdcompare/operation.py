@@ -19,8 +19,8 @@ class Operation(Problem):
 
         l_i = c_i . vec(f(params)),   dl_i/dparameter = c_i^T J        the vector-Jacobian product with cotangent c_i
 
-    The features (n, m) are n cotangents of an output of m numbers; targets are not used. Cotangents are random and all
-    different: a sum, whose cotangents are all 1, would not see an output that takes the gradient of its neighbour.
+    The features (n, m) are n cotangents of an output of m numbers; targets are not used. Cotangents are random:
+    a sum, whose cotangents are all 1, would not see an output that takes the cotangent of its neighbour.
 
     `formula(xp, **params)` returns an array of any shape; the parameters are given by name and shape.
 

@@ -41,7 +41,7 @@ def squared(outputs: Any, targets: Any) -> Any:
 def in_equinox(activation: Any = jnp.tanh) -> tuple[gdc.Native, dict[str, Any]]:
     equinox = pytest.importorskip("equinox", reason="checks a model of Equinox")
     model = equinox.nn.MLP(3, "scalar", 3, 1, activation, key=jax.random.key(0))
-    layout = {
+    layout: dict[str, Any] = {
         "layers/0/weight": lambda p: p["inner"].T,
         "layers/0/bias": "offsets",
         "layers/1/weight": lambda p: p["outer"][None, :],
@@ -54,7 +54,7 @@ def in_linen(activation: Any = jnp.tanh) -> tuple[gdc.Native, dict[str, Any]]:
     linen = pytest.importorskip("flax.linen", reason="checks a model of Flax")
     model = linen.Sequential([linen.Dense(3), activation, linen.Dense(1)])
     variables = model.init(jax.random.key(0), jnp.zeros((1, 3)))
-    layout = {
+    layout: dict[str, Any] = {
         "params/layers_0/kernel": "inner",
         "params/layers_0/bias": "offsets",
         "params/layers_2/kernel": lambda p: p["outer"][:, None],
@@ -67,7 +67,7 @@ def in_nnx(activation: Any = jnp.tanh) -> tuple[gdc.Native, dict[str, Any]]:
     nnx = pytest.importorskip("flax.nnx", reason="checks a model of Flax")
     random = nnx.Rngs(0)
     model = nnx.Sequential(nnx.Linear(3, 3, rngs=random), activation, nnx.Linear(3, 1, rngs=random))
-    layout = {
+    layout: dict[str, Any] = {
         "layers/0/kernel": "inner",
         "layers/0/bias": "offsets",
         "layers/2/kernel": lambda p: p["outer"][:, None],
@@ -160,7 +160,7 @@ def test_the_values_of_a_model_are_its_own_in_float64() -> None:
     values = native.parameters["w"]
 
     assert values.dtype == np.float64
-    assert values.tolist() == np.float32([0.1, 0.2, 0.3]).astype(np.float64).tolist()
+    assert values.tolist() == np.array([0.1, 0.2, 0.3], np.float32).tolist()
 
 
 # Any pytree

@@ -17,6 +17,7 @@ from tests.formulas import Network
 
 torch = pytest.importorskip("torch", reason="checks adapters for torch")
 nn = torch.nn
+Module: Any = nn.Module
 
 from gdcompare_torch import from_autograd_function, from_module  # noqa: E402 - torch may be missing
 
@@ -103,7 +104,7 @@ class Gated(Problem):
         return (xp.sum(xp.tanh(q) * k + v, axis=1) - targets) ** 2
 
 
-class Fused(nn.Module):
+class Fused(Module):  # type: ignore[misc]  # torch comes without types here
     def __init__(self) -> None:
         super().__init__()
         self.into = nn.Linear(3, 6, bias=False)
@@ -113,7 +114,7 @@ class Fused(nn.Module):
         return (torch.tanh(q) * k + v).sum(dim=1)
 
 
-class Split(nn.Module):
+class Split(Module):  # type: ignore[misc]  # torch comes without types here
     def __init__(self) -> None:
         super().__init__()
         self.q, self.k, self.v = (nn.Linear(3, 2, bias=False) for _ in range(3))
@@ -184,7 +185,7 @@ def test_a_use_of_a_tied_weight_that_gets_no_gradient_is_found() -> None:
 # Wrong ports
 
 
-class Detached(nn.Module):
+class Detached(Module):  # type: ignore[misc]  # torch comes without types here
     """A linear layer whose bias, or weight, gets no gradient, or too much of it."""
 
     def __init__(self, layer: Any, what: str) -> None:
