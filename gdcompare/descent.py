@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, ValueAndGrad
+from gdcompare.formula_check import check_formula
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.registry import as_backend, as_problem
 from gdcompare.rules import Direction, Rule, sgd
@@ -113,6 +114,7 @@ def descend(
     problem, backend = as_problem(problem), as_backend(backend)
     n = len(data)
     check_targets(problem, data)
+    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
     first = check_parameters(problem, data, problem.start(data) if start is None else start)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch

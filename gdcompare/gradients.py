@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import Backend, checked_reduction
+from gdcompare.formula_check import check_formula
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, checked_weights
 from gdcompare.registry import as_backend, as_problem
 
@@ -69,6 +70,7 @@ def backend_arguments(
 ) -> tuple[Any, ...]:
     """Return (params, features, targets, weights) as the backend's arrays, all checked."""
     check_targets(problem, data)
+    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
     checked = check_parameters(problem, data, params)
     shares = data.weights if weights is None else checked_weights(weights, len(data))
     return (

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
+from gdcompare.formula_check import check_formula
 from gdcompare.problem import Dataset, Problem, check_targets
 from gdcompare.referee.rounded import RoundedNumbers
 from gdcompare.referee.verdict import Entry, Floats, Report, Truth, compare
@@ -81,6 +82,7 @@ def check_batch_laws(
     problem = as_problem(problem)
     (backend,) = backends_for(problem, [backend])
     check_targets(problem, data)
+    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=True)
     if params is None:
         params = drawn_parameters(problem, data)
     referee = Referee(problem, data, params, backend.dtype)

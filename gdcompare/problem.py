@@ -228,6 +228,19 @@ def check_parameters(problem: Problem, data: Dataset, params: Mapping[str, Any])
     return checked
 
 
+def drawn_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return parameters near where the problem starts, seed 0, rounded to three decimals so that they can be read.
+
+    A value that starts at 0 is drawn from a standard normal; any other is moved by about a tenth of itself.
+    """
+    generator = np.random.default_rng(0)
+    drawn = {}
+    for name, start in problem.start(data).items():
+        step = np.where(start == 0, 1.0, 0.1 * np.abs(start))
+        drawn[name] = np.round(start + step * generator.standard_normal(start.shape), 3)
+    return drawn
+
+
 def _as_float64(what: str, values: ArrayLike) -> NDArray[np.float64]:
     try:
         raw = np.asarray(values)

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
@@ -23,6 +24,10 @@ from gdcompare.problem import NotDerivedError, Problem
 
 BACKENDS = "gdcompare.backends"
 PROBLEMS = "gdcompare.problems"
+
+
+class FileError(ValueError):
+    """A file of yours does not load, said with its line; what it raised is the `__cause__`."""
 
 
 class BackendUnavailableError(ImportError):
@@ -84,10 +89,11 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
 
 
 def load_problem(name: str, **settings: Any) -> Problem:
-    """Return a problem by its name, or from a file as `"path/to/file.py:ClassName"`; an instance there will do.
+    """Return a problem by its name, or from a file as `"path/to/file.py:Name"`, a class or an instance; or as the file
+    alone, if there is but one problem in it.
 
     `settings` go to the problem's constructor. Raises LookupError for an unknown name and for what is no `Problem` or
-    lacks one of its methods, TypeError for a setting that it has not.
+    lacks one of its methods, FileError for a file that does not load, TypeError for a setting that it has not.
 
     >>> load_problem("linear-regression")
     LinearRegression()
@@ -96,7 +102,7 @@ def load_problem(name: str, **settings: Any) -> Problem:
     ...
     TypeError: problem 'linear-regression' has no setting 'degree'; it has: none
     """
-    make = from_file(name)
+    make = _only_problem(name) if name.endswith(".py") else from_file(name)
     if make is None:
         make = _entry_point(PROBLEMS, "problem", name).load()
     if isinstance(make, Problem) and not settings:
@@ -209,24 +215,41 @@ def _missing(entry_point: EntryPoint) -> list[str]:
 def from_file(name: str) -> Any:
     """Return the class or function that `path/to/file.py:Name` names, or None if the name has no such form.
 
-    Raises LookupError if there is no such file, or nothing of that name in it.
+    Raises LookupError if there is no such file, or nothing of that name in it, and FileError if it does not load.
     """
     path, separator, class_name = name.rpartition(":")
     if not separator or not path.endswith(".py"):
         if name.endswith(".py"):
             raise LookupError(f"{name!r} names a file but nothing in it; write {name + ':Name'!r}")
         return None
-    if not Path(path).is_file():
-        raise LookupError(f"there is no file {path!r}")
-    module = _load_module(Path(path).resolve())
+    module = _load_module(path)
     if not hasattr(module, class_name):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
         raise LookupError(f"{path!r} has no {class_name!r}; it has: {', '.join(sorted(own)) or 'nothing of its own'}")
     return getattr(module, class_name)
 
 
-def _load_module(path: Path) -> ModuleType:
+def _only_problem(path: str) -> type[Problem]:
+    module = _load_module(path)
+    own = {
+        each.__name__: each
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Problem) and each.__module__ == module.__name__
+    }
+    complete = {name: each for name, each in own.items() if not inspect.isabstract(each)} or own
+    if not complete:
+        raise LookupError(f"{path!r} has no problem: write class MyProblem(gdcompare.Problem) in it")
+    if len(complete) > 1:
+        choices = " or ".join(repr(f"{path}:{name}") for name in complete)
+        raise LookupError(f"{path!r} has {len(complete)} problems; write {choices}")
+    return next(iter(complete.values()))
+
+
+def _load_module(written: str) -> ModuleType:
     """Load a file once: a second load would make classes that are not equal to the first ones."""
+    if not Path(written).is_file():
+        raise LookupError(f"there is no file {written!r}")
+    path = Path(written).resolve()
     name = "user_file_" + re.sub(r"\W", "_", str(path))
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -236,13 +259,37 @@ def _load_module(path: Path) -> ModuleType:
         sys.modules[name] = module  # dataclasses look their module up by name
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]
+            if isinstance(error, Exception):
+                raise FileError(_where_it_failed(path, error)) from error
             raise
     return sys.modules[name]
+
+
+def _where_it_failed(path: Path, error: Exception) -> str:
+    """Return the place in the file, the error, and the line."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place, line, what = f"{shown_path(error.filename)}:{error.lineno}", error.text, error.msg
+    else:
+        here = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == str(path)]
+        place, line, what = shown_path(path), None, str(error)
+        if here:
+            place, line = f"{place}:{here[-1].lineno}", here[-1].line
+    return f"{place}: {type(error).__name__}: {what}" + (f"\n    {line.strip()}" if line else "")
 
 
 def _must_have(thing: object, name: str, kind: str, members: tuple[str, ...]) -> None:
     lacking = [member for member in members if not hasattr(thing, member)]
     if lacking:
         raise LookupError(f"{name!r} is no {kind}: it lacks {', '.join(lacking)}")
+
+
+def shown_path(path: str | Path) -> str:
+    """Return a path as a user would type it: relative to where they are, if it lies there.
+
+    >>> shown_path(Path.cwd() / "mine.py")
+    'mine.py'
+    """
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from gdcompare import datasets
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
+from gdcompare.formula_check import check_formula
 from gdcompare.native import Native
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.problem import drawn_parameters as drawn_parameters
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
@@ -190,9 +192,11 @@ def verify(
     problem = as_problem(problem)
     data = datasets.suited(problem, datasets.load(data)) if isinstance(data, str) else data
     check_targets(problem, data)
+    loaded = backends_for(problem, backends, dtype)
+    derivation = problem.derived and (bool(implementations) or any(getattr(each, "by_hand", False) for each in loaded))
+    check_formula(problem, data, by_hand=derivation, refereed=True)
     if params is None:
         params = drawn_parameters(problem, data)
-    loaded = backends_for(problem, backends, dtype)
     referee = Referee(problem, data, params, dtype, reduction)
     allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
@@ -226,19 +230,6 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
         "kinks": list(referee.kinks),
         "environment": environment,
     }
-
-
-def drawn_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.float64]]:
-    """Return parameters near where the problem starts, seed 0, rounded to three decimals so that they can be read.
-
-    A value that starts at 0 is drawn from a standard normal; any other is moved by about a tenth of itself.
-    """
-    generator = np.random.default_rng(0)
-    drawn = {}
-    for name, start in problem.start(data).items():
-        step = np.where(start == 0, 1.0, 0.1 * np.abs(start))
-        drawn[name] = np.round(start + step * generator.standard_normal(start.shape), 3)
-    return drawn
 
 
 def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduction = "mean") -> Implementation:
