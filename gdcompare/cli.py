@@ -297,6 +297,24 @@ def check_certificate(
 
 
 @commands.command()
+@click.argument("file", type=_OUTPUT, metavar="FILE.py")
+@click.option("--force", is_flag=True, help="Overwrite FILE.py.")
+def new(file: str, force: bool) -> None:
+    """Write a problem of your own to FILE.py: a commented starting point that runs as it is."""
+    from gdcompare.scaffold import write_problem
+
+    name = write_problem(file, force)
+    click.echo(f"{file} holds {name}, a Poisson regression. Make it yours, and then:")
+    for command, what in {
+        "verify": "is the gradient right?",
+        "laws": "are those of samples and batches?",
+        "descend": "does it descend alike on every backend?",
+    }.items():
+        click.echo(f"  gdcompare {f'{command} {file}':<32} {what}")
+    click.echo("Your own data go with --data FILE.csv --target COLUMN.")
+
+
+@commands.command()
 @click.argument("topic", type=click.Choice(["methods", "kinks"]))
 @_backend_option
 @_dtype_option
