@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, ValueAndGrad
-from gdcompare.formula_check import check_formula
+from gdcompare.formula_check import check_formula, checked_shapes
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.registry import as_backend, as_problem
 from gdcompare.rules import Direction, Rule, sgd
@@ -114,7 +114,7 @@ def descend(
     problem, backend = as_problem(problem), as_backend(backend)
     n = len(data)
     check_targets(problem, data)
-    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
+    checked_shapes(problem, data)
     first = check_parameters(problem, data, problem.start(data) if start is None else start)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch
@@ -124,6 +124,7 @@ def descend(
     recorder = _Recorder(first, backend, _whole("history_every", history_every))
     length = _chunk_length(total, data, batch_size, first, chunk)
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
+    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
 
     step = _Step(
         backend,

@@ -101,12 +101,41 @@ row: drop the mean or sum, the suite takes it
     _passed.add(key)
 
 
+def checked_shapes(problem: Problem, data: Dataset) -> dict[str, tuple[int, ...]]:
+    """Return the problem's parameter shapes; a FormulaError unless they are shapes, and from the data's width alone.
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> checked_shapes(LinearRegression(), Dataset([[1.0], [3.0]], [2.0, 4.0]))
+    {'theta_0': (), 'theta_1': (1,)}
+    """
+    formula = "parameter_shapes"
+    with _said_of(problem, formula):
+        shapes, of_one = problem.parameter_shapes(data), problem.parameter_shapes(data.rows([0]))
+    if not isinstance(shapes, Mapping) or not shapes:
+        raise FormulaError(
+            f"{_name(problem, formula)} returns {_kind(shapes)} where {{name: shape}} is due, such as "
+            "{'slopes': (3,), 'offset': ()}"
+        )
+    for name, shape in shapes.items():
+        if not isinstance(shape, tuple) or not all(isinstance(length, int | np.integer) for length in shape):
+            raise FormulaError(
+                f"{_name(problem, formula)} gives {name!r} the shape {shape!r}; a shape is a tuple of whole numbers: "
+                "(3,), or () for a single number"
+            )
+    if shapes != of_one:
+        raise FormulaError(
+            f"{_name(problem, formula)} depends on the number of rows: {dict(shapes)} for {len(data)}, "
+            f"{dict(of_one)} for 1; the suite takes batches, so use the widths alone, data.features.shape[1]"
+        )
+    return dict(shapes)
+
+
 class _Trial:
     """A problem's formulas on a few rows of the data, at generic parameters."""
 
     def __init__(self, problem: Problem, data: Dataset) -> None:
         self.problem = problem
-        shapes = _shapes(problem, data)
+        shapes = checked_shapes(problem, data)
         with _said_of(problem, "start"):
             params = drawn_parameters(problem, data)
         started = {name: value.shape for name, value in params.items()}
@@ -178,30 +207,6 @@ class _Trial:
             if refereed:
                 raise FormulaError(str(error)) from error.__cause__
             return None
-
-
-def _shapes(problem: Problem, data: Dataset) -> dict[str, tuple[int, ...]]:
-    """Return the problem's parameter shapes, if they are shapes and depend on the data's width alone."""
-    formula = "parameter_shapes"
-    with _said_of(problem, formula):
-        shapes, of_one = problem.parameter_shapes(data), problem.parameter_shapes(data.rows([0]))
-    if not isinstance(shapes, Mapping) or not shapes:
-        raise FormulaError(
-            f"{_name(problem, formula)} returns {_kind(shapes)} where {{name: shape}} is due, such as "
-            "{'slopes': (3,), 'offset': ()}"
-        )
-    for name, shape in shapes.items():
-        if not isinstance(shape, tuple) or not all(isinstance(length, int | np.integer) for length in shape):
-            raise FormulaError(
-                f"{_name(problem, formula)} gives {name!r} the shape {shape!r}; a shape is a tuple of whole numbers: "
-                "(3,), or () for a single number"
-            )
-    if shapes != of_one:
-        raise FormulaError(
-            f"{_name(problem, formula)} depends on the number of rows: {dict(shapes)} for {len(data)}, "
-            f"{dict(of_one)} for 1; the suite takes batches, so use the widths alone, data.features.shape[1]"
-        )
-    return dict(shapes)
 
 
 def _wrong_losses(losses: Any, n: int) -> str:

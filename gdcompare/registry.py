@@ -152,6 +152,12 @@ def backends_for(
             f"backend {name!r} evaluates gradients derived by hand, and {type(problem).__name__} has none: write its "
             f"per_sample_gradients, or choose a backend that differentiates the loss: {others}"
         )
+    if not able and backends is None:
+        lines = "; ".join(filter(None, map(how_to_install, registered_backends())))
+        raise NotDerivedError(
+            f"{type(problem).__name__} has no gradient derived by hand, and no backend is installed that differentiates "
+            f"the loss: write its per_sample_gradients, or install one: {lines}"
+        )
     return able
 
 

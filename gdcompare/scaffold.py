@@ -64,9 +64,9 @@ def write_problem(path: str | Path, force: bool = False) -> str:
     """
     file = Path(path)
     stem = file.stem if file.suffix == ".py" else file.name
-    if file.suffix != ".py" or not stem.isidentifier() or keyword.iskeyword(stem) or not class_name(file).isidentifier():
-        words = re.sub(r"\W+", "_", stem).strip("_") or "problem"
-        better = words if class_name(words).isidentifier() and not keyword.iskeyword(words) else f"problem_{words}"
+    if file.suffix != ".py" or not _can_be_imported(stem):
+        words = re.sub(r"\W+", "_", stem).strip("_")
+        better = words if _can_be_imported(words) else f"problem_{words}".rstrip("_")
         raise ValueError(f"{file.name!r} is no name for a Python module; call it {f'{better}.py'!r}")
     if file.exists() and not force:
         raise FileExistsError(f"{str(file)!r} is there already; choose another name, or overwrite it with --force")
@@ -75,3 +75,8 @@ def write_problem(path: str | Path, force: bool = False) -> str:
     name = class_name(file)
     file.write_text(TEMPLATE.format(file=file.name, name=name), encoding="utf-8")
     return name
+
+
+def _can_be_imported(stem: str) -> bool:
+    """Whether a module may be called so, and its class after it."""
+    return stem.isidentifier() and not keyword.iskeyword(stem) and class_name(stem).isidentifier()

@@ -25,7 +25,7 @@ from gdcompare import (
     problem_names,
     value_and_grad,
 )
-from gdcompare.registry import as_backend, as_problem, how_to_install, registered_backends
+from gdcompare.registry import FileError, as_backend, as_problem, how_to_install, registered_backends
 
 ROOT = Path(__file__).parents[1]
 
@@ -302,10 +302,14 @@ def test_a_file_that_cannot_be_used_is_refused(load: Callable[[str], Any], probl
         load_problem: "Problem: let Odd inherit from gdcompare.Problem",
         load_backend: "Backend: it lacks to_numpy, value_and_grad, per_sample_grad, scan",
     }
+    alone = {
+        load_problem: "there is no file 'missing.py'",
+        load_backend: "'missing.py' names a file but nothing in it; write 'missing.py:Name'",
+    }
 
     with refusal(LookupError, "there is no file 'missing.py'"):
         load("missing.py:Mean")
-    with refusal(LookupError, "'missing.py' names a file but nothing in it; write 'missing.py:Name'"):
+    with refusal(LookupError, alone[load]):
         load("missing.py")
     with refusal(LookupError, f"{str(problem_file)!r} has no 'Median'; it has: Mean, Odd"):
         load(f"{problem_file}:Median")
@@ -325,8 +329,9 @@ def test_a_mistake_in_a_file_shows_itself_and_can_be_mended(problem_file: Path) 
     right = problem_file.read_text()
     problem_file.write_text("1 / 0\n")
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(FileError, match=r"problem\.py:1: ZeroDivisionError: division by zero\n    1 / 0$") as mistake:
         load_problem(f"{problem_file}:Mean")
+    assert isinstance(mistake.value.__cause__, ZeroDivisionError)
 
     problem_file.write_text(right)
     assert load_problem(f"{problem_file}:Mean").parameter_shapes(Dataset([1.0], [1.0])) == {"m": ()}
