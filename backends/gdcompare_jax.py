@@ -21,7 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.backend import (
     Backend,
     Foreign,
+    Hessian,
+    Hvp,
     Inputs,
+    Jvp,
     NativeCheck,
     Params,
     PerSampleGrad,
@@ -85,6 +88,47 @@ class JaxBackend(Backend[jax.Array]):
                 return _per_sample_grad(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
 
         return rows
+
+    def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[jax.Array]:
+        """`jit(jvp)`: forward mode."""
+
+        def along(
+            params: Params[jax.Array],
+            features: jax.Array,
+            targets: jax.Array,
+            direction: Params[jax.Array],
+            weights: jax.Array | None = None,
+        ) -> tuple[jax.Array, jax.Array]:
+            with self._precision():
+                return _jvp(problem, reduction, dict(params), features, targets, dict(direction), weights)  # type: ignore[no-any-return]
+
+        return along
+
+    def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[jax.Array]:
+        """`jit(jvp(grad))`: forward over reverse."""
+
+        def product(
+            params: Params[jax.Array],
+            features: jax.Array,
+            targets: jax.Array,
+            direction: Params[jax.Array],
+            weights: jax.Array | None = None,
+        ) -> dict[str, jax.Array]:
+            with self._precision():
+                return _hvp(problem, reduction, dict(params), features, targets, dict(direction), weights)  # type: ignore[no-any-return]
+
+        return product
+
+    def hessian(self, problem: Problem, reduction: Reduction = "mean") -> Hessian[jax.Array]:
+        """`jit(hessian)`: forward over reverse along all unit vectors at once."""
+
+        def blocks(
+            params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
+        ) -> dict[str, dict[str, jax.Array]]:
+            with self._precision():
+                return _hessian(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+
+        return blocks
 
     def scan(self, step: Step[jax.Array]) -> Run[jax.Array]:
         """One compiled `lax.scan`; equal steps and equal shapes share one compilation."""
@@ -165,6 +209,27 @@ def _per_sample_grad(
 
     gradients = jax.vmap(jax.grad(loss_of_one), in_axes=(None, 0, 0))(params, features, targets)
     return scaled_rows(jnp, gradients, weights, reduction)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _jvp(
+    problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, direction: Any, weights: Any
+) -> Any:
+    loss = partial(_loss, problem, reduction, features=features, targets=targets, weights=weights)
+    return jax.jvp(loss, (params,), (direction,))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _hvp(
+    problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, direction: Any, weights: Any
+) -> Any:
+    loss = partial(_loss, problem, reduction, features=features, targets=targets, weights=weights)
+    return jax.jvp(jax.grad(loss), (params,), (direction,))[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _hessian(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    return jax.hessian(partial(_loss, problem, reduction))(params, features, targets, weights)
 
 
 @partial(jax.jit, static_argnums=0)

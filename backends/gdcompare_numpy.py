@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
     Backend,
+    Hvp,
+    Jvp,
     Params,
     PerSampleGrad,
     Precision,
@@ -83,6 +86,45 @@ class NumpyBackend(Backend[Array]):
             return scaled_rows(np, gradients, weights, reduction)
 
         return rows
+
+    def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[Array]:
+        """The gradient times the direction."""
+        value_and_grad = self.value_and_grad(problem, reduction)
+
+        @_quiet
+        def along(
+            params: Params[Array],
+            features: Array,
+            targets: Array,
+            direction: Params[Array],
+            weights: Array | None = None,
+        ) -> tuple[Array, Array]:
+            loss, gradient = value_and_grad(params, features, targets, weights)
+            products = [np.vdot(gradient[name], direction[name]) for name in params]
+            return loss, np.sum(np.stack(products))
+
+        return along
+
+    def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[Array]:
+        """The problem's `hessian_vector_product`, times n for the sum; with weights, row by row."""
+
+        @_quiet
+        def product(
+            params: Params[Array],
+            features: Array,
+            targets: Array,
+            direction: Params[Array],
+            weights: Array | None = None,
+        ) -> dict[str, Array]:
+            derived, n = partial(problem.hessian_vector_product, np, params), len(features)
+            if weights is None:
+                mean = derived(features, targets, direction)
+                return mean if reduction == "mean" else {name: n * each for name, each in mean.items()}
+            shares = weights / np.sum(weights) if reduction == "mean" else weights  # w_i / sum w, or w_i
+            rows = [derived(features[i : i + 1], targets[i : i + 1], direction) for i in range(n)]
+            return {name: np.tensordot(shares, np.stack([row[name] for row in rows]), axes=1) for name in params}
+
+        return product
 
     def scan(self, step: Step[Array]) -> Run[Array]:
         """A Python loop."""

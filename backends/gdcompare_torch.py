@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.backend import (
     Backend,
     Foreign,
+    Hessian,
+    Hvp,
+    Jvp,
     NativeCheck,
     Params,
     PerSampleGrad,
@@ -112,6 +115,53 @@ class TorchBackend(Backend[torch.Tensor]):
 
         return rows
 
+    def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[torch.Tensor]:
+        """Forward mode: `torch.func.jvp`."""
+
+        def along(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            direction: Params[torch.Tensor],
+            weights: torch.Tensor | None = None,
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            loss = partial(_loss, problem, reduction, features, targets, weights)
+            value, derivative = torch.func.jvp(loss, (dict(params),), (dict(direction),))
+            return value, derivative
+
+        return along
+
+    def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[torch.Tensor]:
+        """Forward over reverse: `torch.func.jvp(torch.func.grad(...))`."""
+
+        def product(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            direction: Params[torch.Tensor],
+            weights: torch.Tensor | None = None,
+        ) -> dict[str, torch.Tensor]:
+            gradient = torch.func.grad(partial(_loss, problem, reduction, features, targets, weights))
+            products: dict[str, torch.Tensor] = torch.func.jvp(gradient, (dict(params),), (dict(direction),))[1]
+            return products
+
+        return product
+
+    def hessian(self, problem: Problem, reduction: Reduction = "mean") -> Hessian[torch.Tensor]:
+        """`torch.func.hessian`: forward over reverse along all unit vectors at once."""
+
+        def blocks(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            weights: torch.Tensor | None = None,
+        ) -> dict[str, dict[str, torch.Tensor]]:
+            loss = partial(_loss, problem, reduction, features, targets, weights)
+            found: dict[str, dict[str, torch.Tensor]] = torch.func.hessian(loss)(dict(params))
+            return found
+
+        return blocks
+
     def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
         """A Python loop."""
         return eager_scan(step, self.asarray, torch.stack)
@@ -149,6 +199,10 @@ class TorchBackend(Backend[torch.Tensor]):
             NativeCheck("torch gradcheck", rule, partial(run, False)),
             NativeCheck("torch gradcheck, fast", f"{rule}; one direction", partial(run, True)),
         ]
+
+
+def _loss(problem: Problem, reduction: Reduction, features: Any, targets: Any, weights: Any, params: Any) -> Any:
+    return reduced(xp, problem.per_sample_losses(xp, params, features, targets), weights, reduction)
 
 
 class _Foreign(torch.autograd.Function):  # type: ignore[misc]  # torch comes without types here

@@ -20,6 +20,9 @@ __all__ = [
     "datasets",
     "descend",
     "from_functions",
+    "hessian",
+    "hvp",
+    "jvp",
     "load_backend",
     "load_problem",
     "per_sample_grad",
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from gdcompare import datasets, rules
     from gdcompare.backend import Backend
     from gdcompare.descent import Descent, descend
-    from gdcompare.gradients import per_sample_grad, value_and_grad
+    from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
     from gdcompare.laws import check_batch_laws
     from gdcompare.native import Native, from_functions
     from gdcompare.operation import Operation
@@ -46,7 +49,7 @@ else:
     _HOMES = {
         "backend": ["Backend"],
         "descent": ["Descent", "descend"],
-        "gradients": ["per_sample_grad", "value_and_grad"],
+        "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
         "laws": ["check_batch_laws"],
         "native": ["Native", "from_functions"],
         "operation": ["Operation"],

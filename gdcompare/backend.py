@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ArrayT = TypeVar("ArrayT")
 Precision: TypeAlias = Literal["float32", "float64"]
 Reduction: TypeAlias = Literal["mean", "sum"]
+Derivative: TypeAlias = Literal["gradient", "jvp", "hvp", "hessian"]
 
 Params: TypeAlias = Mapping[str, ArrayT]
 Step: TypeAlias = Callable[[Any, tuple[ArrayT, ...], Any], tuple[Any, tuple[ArrayT, ...]]]
@@ -119,6 +120,63 @@ class DescribesEnvironment(Protocol):
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """Versions, device and precision switches, by name."""
+
+
+class Jvp(Protocol[ArrayT]):
+    """`f(params, features, targets, direction, weights=None) -> (loss, its derivative along the direction)`."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self,
+        params: Params[ArrayT],
+        features: ArrayT,
+        targets: ArrayT,
+        direction: Params[ArrayT],
+        weights: ArrayT | None = None,
+    ) -> tuple[ArrayT, ArrayT]: ...
+
+
+class Hvp(Protocol[ArrayT]):
+    """`f(params, features, targets, direction, weights=None) -> {name: Hessian times direction}`."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self,
+        params: Params[ArrayT],
+        features: ArrayT,
+        targets: ArrayT,
+        direction: Params[ArrayT],
+        weights: ArrayT | None = None,
+    ) -> dict[str, ArrayT]: ...
+
+
+class Hessian(Protocol[ArrayT]):
+    """`f(params, features, targets, weights=None) -> {name: {name: (*shape, *shape)}}`."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self, params: Params[ArrayT], features: ArrayT, targets: ArrayT, weights: ArrayT | None = None
+    ) -> dict[str, dict[str, ArrayT]]: ...
+
+
+class DifferentiatesAlong(Protocol[ArrayT]):
+    """An optional capability beside the seam: derivatives along a direction `{name: array of the parameter's shape}`.
+
+    They are derivatives of the loss of `value_and_grad`, with the same weights and reduction.
+    """
+
+    @abstractmethod
+    def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[ArrayT]:
+        """The loss, and its derivative along v: the sum of gradient times v over all parameters, ()."""
+
+    @abstractmethod
+    def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[ArrayT]:
+        """The Hessian times v, in the shape of each parameter: the derivative of the gradient along v."""
+
+
+class GivesHessians(Protocol[ArrayT]):
+    """An optional capability beside the seam: the whole Hessian at once, not assembled from products."""
+
+    @abstractmethod
+    def hessian(self, problem: Problem, reduction: Reduction = "mean") -> Hessian[ArrayT]:
+        """The second derivatives in blocks: d2L/da db is at [a][b], (*shape of a, *shape of b)."""
 
 
 Foreign: TypeAlias = "Callable[[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Mapping[str, Any]]]"

@@ -1,17 +1,18 @@
-"""One call for the gradient of a problem, whichever backend computes it: NumPy in, NumPy out."""
+"""One call for the gradient of a problem, and for what lies beyond it, whichever backend computes it: NumPy in, NumPy out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.backend import Backend, checked_reduction
+from gdcompare.backend import Backend, Reduction, checked_reduction
 from gdcompare.formula_check import check_formula
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, checked_weights
-from gdcompare.registry import as_backend, as_problem
+from gdcompare.problem import Dataset, NotDerivedError, Problem, check_parameters, check_targets, checked_weights
+from gdcompare.registry import as_backend, as_problem, backend_names
 
 
 def value_and_grad(
@@ -59,6 +60,160 @@ def per_sample_grad(
     problem, backend = as_problem(problem), as_backend(backend)
     arguments = backend_arguments(problem, data, params, backend, weights)
     return _to_numpy(backend, arguments[0], backend.per_sample_grad(problem, checked_reduction(reduction))(*arguments))
+
+
+def jvp(
+    problem: str | Problem,
+    data: Dataset,
+    params: Mapping[str, Any],
+    direction: Mapping[str, Any],
+    backend: str | Backend[Any],
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> tuple[float, float]:
+    """Return the loss and its derivative along a direction `{name: array of the parameter's shape}`.
+
+    The derivative is that of the loss of `value_and_grad`, with the same weights and reduction.
+
+    >>> data, along = Dataset([[1.0], [3.0]], [2.0, 4.0]), {"theta_0": 1.0, "theta_1": [1.0]}
+    >>> jvp("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, along, "numpy")
+    (5.0, -14.0)
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    function = derivative_function(backend, problem, "jvp", checked_reduction(reduction))
+    loss, derivative = function(*_arguments_along(problem, data, params, direction, backend, weights))
+    return float(backend.to_numpy(loss)), float(backend.to_numpy(derivative))
+
+
+def hvp(
+    problem: str | Problem,
+    data: Dataset,
+    params: Mapping[str, Any],
+    direction: Mapping[str, Any],
+    backend: str | Backend[Any],
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> dict[str, NDArray[Any]]:
+    """Return the Hessian times a direction, `{name: array of the parameter's shape}`.
+
+    It is the derivative of the gradient along the direction; no Hessian is formed.
+
+    >>> data, along = Dataset([[1.0], [3.0]], [2.0, 4.0]), {"theta_0": 1.0, "theta_1": [1.0]}
+    >>> product = hvp("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, along, "numpy")
+    >>> product["theta_0"].tolist(), product["theta_1"].tolist()  # 2/n sum (1 + x_i), 2/n sum (1 + x_i) x_i
+    (6.0, [14.0])
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    function = derivative_function(backend, problem, "hvp", checked_reduction(reduction))
+    arguments = _arguments_along(problem, data, params, direction, backend, weights)
+    return _to_numpy(backend, arguments[0], function(*arguments))
+
+
+def hessian(
+    problem: str | Problem,
+    data: Dataset,
+    params: Mapping[str, Any],
+    backend: str | Backend[Any],
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the Hessian in blocks: d2L/da db is at [a][b], an array (*shape of a, *shape of b).
+
+    >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
+    >>> blocks = hessian("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
+    >>> blocks["theta_0"]["theta_1"].tolist(), blocks["theta_1"]["theta_1"].tolist()  # 2/n sum x_i, 2/n X^T X
+    ([4.0], [[10.0]])
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    function = derivative_function(backend, problem, "hessian", checked_reduction(reduction))
+    arguments = backend_arguments(problem, data, params, backend, weights)
+    blocks = function(*arguments)
+    return {name: _to_numpy(backend, arguments[0], blocks[name]) for name in arguments[0]}
+
+
+def offers(backend: Backend[Any], problem: Problem, derivative: str) -> bool:
+    """Whether the backend has this derivative of this problem: "gradient", "jvp", "hvp" or "hessian".
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> offers(as_backend("numpy"), LinearRegression(), "hessian")
+    True
+    """
+    by_hand = getattr(backend, "by_hand", False)
+    if derivative in ("gradient", "jvp"):
+        return (problem.derived or not by_hand) and (derivative == "gradient" or hasattr(backend, "jvp"))
+    return (problem.twice_derived or not by_hand) and (hasattr(backend, "hvp") or hasattr(backend, derivative))
+
+
+def derivative_function(
+    backend: Backend[Any], problem: Problem, derivative: str, reduction: Reduction = "mean"
+) -> Callable[..., Any]:
+    """Return the backend's function for a jvp, hvp or hessian, on its arrays; a Hessian is assembled if need be.
+
+    Raises NotDerivedError, naming those that have it, if the backend does not offer it.
+    """
+    if not offers(backend, problem, derivative):
+        able = [name for name in backend_names() if offers(as_backend(name), problem, derivative)]
+        raise NotDerivedError(
+            f"backend {backend.name!r} has no {derivative} of {type(problem).__name__}; "
+            f"those that have: {', '.join(able) or 'none is installed'}"
+        )
+    if hasattr(backend, derivative):
+        return getattr(backend, derivative)(problem, reduction)  # type: ignore[no-any-return]
+    product: Callable[..., Any] = backend.hvp(problem, reduction)  # type: ignore[attr-defined]  # as `offers` has seen
+
+    def assembled(params: Any, features: Any, targets: Any, weights: Any = None) -> dict[str, dict[str, Any]]:
+        shapes = {name: tuple(value.shape) for name, value in params.items()}
+        units = unit_directions(shapes)
+        columns = []
+        for i in range(len(next(iter(units.values())))):
+            unit = {name: backend.asarray(each[i]) for name, each in units.items()}
+            columns.append(product(params, features, targets, unit, weights))
+        stacked = {name: np.stack([backend.to_numpy(column[name]) for column in columns]) for name in shapes}
+        blocks = hessian_blocks(stacked, shapes)
+        return {a: {b: backend.asarray(block) for b, block in row.items()} for a, row in blocks.items()}
+
+    return assembled
+
+
+def unit_directions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:
+    """Return the unit vectors of all p parameters together, `{name: (p, *shape)}`.
+
+    >>> {name: each.tolist() for name, each in unit_directions({"a": (), "b": (1,)}).items()}
+    {'a': [1.0, 0.0], 'b': [[0.0], [1.0]]}
+    """
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    pieces = np.split(np.eye(ends[-1]), ends[:-1], axis=1)
+    return {name: piece.reshape((-1, *shape)) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+
+def hessian_blocks(
+    products: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the blocks (*shape of a, *shape of b) at [a][b] from the products of all unit vectors, (p, *shape of a).
+
+    >>> blocks = hessian_blocks({"a": np.array([1, 2]), "b": np.array([[2], [3]])}, {"a": (), "b": (1,)})
+    >>> blocks["a"]["b"].tolist(), blocks["b"]["b"].tolist()
+    ([2], [[3]])
+    """
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    blocks = {}
+    for a, columns in products.items():
+        pieces = zip(shapes.items(), np.split(columns, ends[:-1]), strict=True)
+        blocks[a] = {b: np.moveaxis(piece, 0, -1).reshape(shapes[a] + shape) for (b, shape), piece in pieces}
+    return blocks
+
+
+def _arguments_along(
+    problem: Problem,
+    data: Dataset,
+    params: Mapping[str, Any],
+    direction: Mapping[str, Any],
+    backend: Backend[Any],
+    weights: ArrayLike | None,
+) -> tuple[Any, ...]:
+    arrays, features, targets, shares = backend_arguments(problem, data, params, backend, weights)
+    along = {name: backend.asarray(value) for name, value in check_parameters(problem, data, direction).items()}
+    return arrays, features, targets, along, shares
 
 
 def backend_arguments(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NotDerivedError(TypeError):
-    """A problem has no gradient derived by hand, and something asked for it."""
+    """A problem has no such derivative by hand, and something asked for it."""
 
 
 class Problem(ABC):
@@ -82,6 +82,23 @@ class Problem(ABC):
         rows = self.per_sample_gradients(xp, params, features, targets)
         loss = xp.mean(self.per_sample_losses(xp, params, features, targets))
         return loss, {name: xp.mean(each, axis=0) for name, each in rows.items()}
+
+    def hessian_vector_product(
+        self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any, direction: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return H v derived by hand, `{name: shape}`: the derivative of the mean's gradient along v, `{name: shape}`.
+
+        It is optional, like the gradients.
+        """
+        raise NotDerivedError(
+            f"{type(self).__name__} has no Hessian-vector product derived by hand; write hessian_vector_product, "
+            "or choose a backend that differentiates the loss"
+        )
+
+    @property
+    def twice_derived(self) -> bool:
+        """Whether it has a Hessian-vector product derived by hand."""
+        return type(self).hessian_vector_product is not Problem.hessian_vector_product
 
     @property
     def derived(self) -> bool:

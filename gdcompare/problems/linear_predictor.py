@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, NotDerivedError, Problem
 
 
 class LinearPredictor(Problem):
@@ -51,3 +51,21 @@ class LinearPredictor(Problem):
         slopes = self.slopes(xp, predictors, targets)  # (n,)
         gradient = {"theta_0": xp.sum(slopes) / n, "theta_1": slopes @ features / n}  # (), (d,)
         return xp.mean(self.losses(xp, predictors, targets)), gradient
+
+    def curvatures(self, xp: Any, predictors: Any, targets: Any) -> Any:
+        """Return c_i = dg_i/dz_i, (n,). It is optional, and gives the Hessian-vector product."""
+        raise NotDerivedError(f"{type(self).__name__} has no second derivative by hand; write curvatures")
+
+    @property
+    def twice_derived(self) -> bool:
+        """Whether it has its curvatures."""
+        return type(self).curvatures is not LinearPredictor.curvatures
+
+    def hessian_vector_product(
+        self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any, direction: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """With dz_i = v_0 + x_i . v_1: (H v)_0 = 1/n sum c_i dz_i, (H v)_1 = 1/n X^T (c dz)."""
+        n = features.shape[0]
+        curvatures = self.curvatures(xp, params["theta_0"] + features @ params["theta_1"], targets)  # (n,)
+        changes = curvatures * (direction["theta_0"] + features @ direction["theta_1"])  # c dz, (n,)
+        return {"theta_0": xp.sum(changes) / n, "theta_1": changes @ features / n}  # (), (d,)

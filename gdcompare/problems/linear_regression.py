@@ -51,3 +51,11 @@ class LinearRegression(Problem):
         residuals = params["theta_0"] + features @ params["theta_1"] - targets  # (n,)
         gradient = {"theta_0": xp.sum(residuals) * (2 / n), "theta_1": residuals @ features * (2 / n)}  # (), (d,)
         return residuals @ residuals / n, gradient
+
+    def hessian_vector_product(
+        self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any, direction: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """H = 2/n [1 X]^T [1 X], so with dr = v_0 + X v_1: (H v)_0 = 2/n sum dr_i, (H v)_1 = 2/n X^T dr."""
+        n = features.shape[0]
+        changes = direction["theta_0"] + features @ direction["theta_1"]  # dr, (n,)
+        return {"theta_0": xp.sum(changes) * (2 / n), "theta_1": changes @ features * (2 / n)}  # (), (d,)

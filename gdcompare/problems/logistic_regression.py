@@ -57,6 +57,20 @@ class LogisticRegression(Problem):
         losses, slopes = self._losses_and_slopes(xp, params, features, targets)
         return xp.sum(losses) / n, {"theta_0": xp.sum(slopes) / n, "theta_1": slopes @ features / n}  # (), (), (d,)
 
+    def hessian_vector_product(
+        self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any, direction: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """With dz_i = v_0 + x_i . v_1 and c_i = d2l_i/dz_i2: (H v)_0 = 1/n sum c_i dz_i, (H v)_1 = 1/n X^T (c dz).
+
+        c_i = s (1 - s) = exp(-log(1 + exp(-z_i)) - log(1 + exp(z_i))), in which the sign t_i has gone.
+        """
+        n = features.shape[0]
+        predictors = params["theta_0"] + features @ params["theta_1"]  # (n,)
+        zeros = xp.zeros_like(predictors)
+        curvatures = xp.exp(-xp.logaddexp(zeros, predictors) - xp.logaddexp(zeros, -predictors))  # c, (n,)
+        changes = curvatures * (direction["theta_0"] + features @ direction["theta_1"])  # c dz, (n,)
+        return {"theta_0": xp.sum(changes) / n, "theta_1": changes @ features / n}  # (), (d,)
+
     def _losses_and_slopes(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> tuple[Any, Any]:
         """Return l_i and g_i = dl_i/d(theta_0 + x_i . theta_1), both (n,)."""
         signs = 1 - 2 * targets  # t

@@ -42,6 +42,10 @@ class PoissonRegression(LinearPredictor):
         """dl_i/dz_i = exp(z_i) - y_i."""
         return xp.exp(predictors) - targets
 
+    def curvatures(self, xp: Any, predictors: Any, targets: Any) -> Any:
+        """d2l_i/dz_i2 = exp(z_i)."""
+        return xp.exp(predictors)
+
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
         """Counts with means between 1 and 6."""
         generator = np.random.default_rng(seed)

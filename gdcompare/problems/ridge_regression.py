@@ -71,6 +71,17 @@ class RidgeRegression(Problem):
         }
         return residuals @ residuals / n + self.strength * (slopes @ slopes), gradient
 
+    def hessian_vector_product(
+        self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any, direction: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """With dr = v_0 + X v_1: (H v)_0 = 2/n sum dr_i, (H v)_1 = 2/n X^T dr + 2 strength v_1."""
+        n = features.shape[0]
+        changes = direction["theta_0"] + features @ direction["theta_1"]  # dr, (n,)
+        return {
+            "theta_0": xp.sum(changes) * (2 / n),  # ()
+            "theta_1": changes @ features * (2 / n) + 2 * self.strength * direction["theta_1"],  # (d,)
+        }
+
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
         """Three features, the last nearly the sum of the others, which is what the penalty is for."""
         generator = np.random.default_rng(seed)

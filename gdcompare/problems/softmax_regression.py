@@ -68,6 +68,21 @@ class SoftmaxRegression(Problem):
         gradient = {"theta_0": xp.sum(slopes, axis=0) / n, "theta_1": features.T @ slopes / n}  # (k,), (d, k)
         return xp.sum(losses) / n, gradient
 
+    def hessian_vector_product(
+        self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any, direction: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """With dz_ij = v_0j + x_i . v_1j: dg_ij = p_ij (dz_ij - sum_m p_im dz_im) sum_m y_im.
+
+        (H v)_0 = 1/n sum dg_i and (H v)_1 = 1/n X^T dg.
+        """
+        n = features.shape[0]
+        scores, logs = self._scores(xp, params, features)
+        shares = xp.exp(scores - logs[:, None])  # p, (n, k)
+        changes = direction["theta_0"] + features @ direction["theta_1"]  # dz, (n, k)
+        means = xp.sum(shares * changes, axis=1)[:, None]  # (n, 1)
+        slopes = shares * (changes - means) * xp.sum(targets, axis=1)[:, None]  # dg, (n, k)
+        return {"theta_0": xp.sum(slopes, axis=0) / n, "theta_1": features.T @ slopes / n}  # (k,), (d, k)
+
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
         """Three clouds in a plane, which overlap; the classes take turns."""
         generator = np.random.default_rng(seed)

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import Reduction, scaled_rows
 from gdcompare.problem import Problem
-from gdcompare.referee.reverse import Tape, per_sample_gradients, value_and_gradient
+from gdcompare.referee.dual import directional_derivatives, hessian_vector_products
+from gdcompare.referee.reverse import Tape, Variable, per_sample_gradients, value_and_gradient
 from gdcompare.referee.rounded import Rounded, RoundedNumbers
 
 Floats = NDArray[np.float64]
@@ -79,17 +80,123 @@ def budget_of_formula(
     """
     with np.errstate(all="ignore"):
         tape, arguments, shares = _formula(dtype, params, features, targets, weights)
-        if shares is None:
-            loss, gradient = problem.value_and_gradient(tape, *arguments)
-            if reduction == "sum":
-                n = arguments[1].shape[0]
-                loss, gradient = n * loss, {name: n * each for name, each in gradient.items()}
-        else:
-            shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
-            loss = shares @ problem.per_sample_losses(tape, *arguments)
-            rows = problem.per_sample_gradients(tape, *arguments)
-            gradient = {name: tape.tensordot(shares, each, axes=1) for name, each in rows.items()}
+        loss, gradient = _of_formula(problem, tape, arguments, shares, reduction)
     return _budget(loss.value[0]), {name: _budget(each.value[0]) for name, each in gradient.items()}
+
+
+def _of_formula(
+    problem: Problem, tape: Tape, arguments: tuple[Any, Any, Any], shares: Any, reduction: Reduction
+) -> tuple[Variable, dict[str, Variable]]:
+    """Return the loss and the gradient of the hand-derived formulas, on the tape."""
+    if shares is None:
+        loss, gradient = problem.value_and_gradient(tape, *arguments)
+        n = arguments[1].shape[0]
+        return (loss, gradient) if reduction == "mean" else (n * loss, {key: n * g for key, g in gradient.items()})
+    shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
+    rows = problem.per_sample_gradients(tape, *arguments)
+    gradient = {name: tape.tensordot(shares, each, axes=1) for name, each in rows.items()}
+    return shares @ problem.per_sample_losses(tape, *arguments), gradient
+
+
+def budget_of_loss_along(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    directions: Mapping[str, ArrayLike],
+    dtype: str,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Floats, Floats]:
+    """Return what the loss, (), and its derivatives along p directions, (p,), may be off by in forward mode."""
+    with np.errstate(all="ignore"):
+        *point, shares = _exact(dtype, params, features, targets, weights)
+        along = {name: np.asarray(each, dtype=dtype) for name, each in directions.items()}
+        arguments = (*point, along, shares, reduction)
+        loss, derivatives = directional_derivatives(problem, RoundedNumbers(dtype), *arguments)
+    return _budget(loss), _budget(derivatives)
+
+
+def budget_of_formula_along(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    directions: Mapping[str, ArrayLike],
+    dtype: str,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Floats, Floats]:
+    """Return the same for the hand-derived gradient times the directions, summed in any order."""
+    with np.errstate(all="ignore"):
+        tape, arguments, shares = _formula(dtype, params, features, targets, weights)
+        loss, gradient = _of_formula(problem, tape, arguments, shares, reduction)
+        terms = [each * _on(tape, directions[name], dtype) for name, each in gradient.items()]
+        derivatives = tape.sum(tape.concat([tape.reshape(each, (each.size,)) for each in terms]))
+    return _budget(loss.value[0]), _budget(derivatives.value)
+
+
+def budget_of_products(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    directions: Mapping[str, ArrayLike],
+    dtype: str,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> dict[str, Floats]:
+    """Return what Hessian-vector products along p directions, `{name: (p, *shape)}`, may be off by.
+
+    It covers the gradient's derivative in forward mode, over reverse mode: the order in which frameworks advise it.
+    """
+    with np.errstate(all="ignore"):
+        *point, shares = _exact(dtype, params, features, targets, weights)
+        along = {name: np.asarray(each, dtype=dtype) for name, each in directions.items()}
+        arguments = (*point, along, shares, reduction)
+        products = hessian_vector_products(problem, RoundedNumbers(dtype), *arguments)
+    return {name: _budget(each) for name, each in products.items()}
+
+
+def budget_of_product_formula(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    directions: Mapping[str, ArrayLike],
+    dtype: str,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> dict[str, Floats]:
+    """Return the same for the hand-derived `hessian_vector_product`; with weights, for that of the rows one by one."""
+    p, n = len(next(iter(directions.values()))), np.shape(features)[0]
+    with np.errstate(all="ignore"):
+        tape, (arrays, rows, goals), shares = _formula(dtype, params, features, targets, weights)
+        if shares is None:
+            along = {name: _on(tape, each, dtype) for name, each in directions.items()}
+            products = problem.hessian_vector_product(tape, arrays, rows, goals, along)
+            scaled = products if reduction == "mean" else {name: n * each for name, each in products.items()}
+            return {name: np.broadcast_to(_budget(each.value), (p, *each.shape)) for name, each in scaled.items()}
+        shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
+        each_row = (_on(tape, np.asarray(each)[:, None], dtype) for each in (features, targets))  # along the hidden axis
+        point = (arrays, *each_row)
+        budgets = []
+        for i in range(p):
+            along = {name: _on(tape, np.asarray(each)[i : i + 1], dtype) for name, each in directions.items()}
+            found = problem.hessian_vector_product(tape, *point, along)
+            stacked = {name: Variable(tape, _copies(tape, each, n)[None]) for name, each in found.items()}
+            budgets.append({name: _budget((tape.tensordot(shares, each, axes=1)).value[0]) for name, each in stacked.items()})
+    return {name: np.stack([budget[name] for budget in budgets]) for name in arrays}
+
+
+def _on(tape: Tape, values: Any, dtype: str) -> Variable:
+    """Return numbers of the dtype on the tape, whose first axis is the hidden one."""
+    return Variable(tape, tape.numbers.asarray(np.asarray(values, dtype=dtype)))
+
+
+def _copies(tape: Tape, x: Variable, n: int) -> Any:
+    """Return copies of a value along the hidden axis."""
+    return tape.numbers.rearrange(lambda part: np.broadcast_to(part, (n, *x.shape)), x.value)
 
 
 def row_budgets_of_formula(

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
 from gdcompare.referee.balls import BallNumbers, Balls, Kink, boxed, elementwise
+from gdcompare.referee.dual import directional_derivatives, hessian_vector_products
 from gdcompare.referee.reverse import per_sample_gradients, value_and_gradient
 
 Floats = NDArray[np.float64]
@@ -155,6 +156,57 @@ def enclose_rows(
     def compute(numbers: BallNumbers) -> list[Any]:
         rows = per_sample_gradients(problem, numbers, params, features, targets, weights, reduction)
         return list(rows.values())
+
+    allowed = [(budgets or {}).get(name, 0.0) for name in params]
+    return dict(zip(params, _search(compute, allowed, precision, limit)[0], strict=True))
+
+
+def enclose_along(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    directions: Mapping[str, ArrayLike],
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    *,
+    budgets: Mapping[str, ArrayLike] | None = None,
+    precision: int = 128,
+    limit: int = 4096,
+) -> tuple[Enclosed, Enclosed]:
+    """Return the proven loss, (), and its derivative along each of p directions `{name: (p, *shape)}`, (p,)."""
+
+    def compute(numbers: BallNumbers) -> list[Any]:
+        return list(
+            directional_derivatives(problem, numbers, params, features, targets, directions, weights, reduction)
+        )
+
+    allowed = [0.0, (budgets or {}).get("derivative", 0.0)]
+    loss, derivatives = _search(compute, allowed, precision, limit)[0]
+    return loss, derivatives
+
+
+def enclose_products(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    directions: Mapping[str, ArrayLike],
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    *,
+    budgets: Mapping[str, ArrayLike] | None = None,
+    precision: int = 128,
+    limit: int = 4096,
+) -> dict[str, Enclosed]:
+    """Return the proven Hessian-vector products along each of p directions, `{name: (p, *shape)}`.
+
+    At a kink they are hulls of one-sided second derivatives; the jump of the first, which is no number, is not in them.
+    """
+
+    def compute(numbers: BallNumbers) -> list[Any]:
+        arguments = (params, features, targets, directions, weights, reduction)
+        return list(hessian_vector_products(problem, numbers, *arguments).values())
 
     allowed = [(budgets or {}).get(name, 0.0) for name in params]
     return dict(zip(params, _search(compute, allowed, precision, limit)[0], strict=True))

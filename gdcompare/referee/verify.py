@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from gdcompare import datasets
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
 from gdcompare.formula_check import check_formula
+from gdcompare.gradients import offers
 from gdcompare.native import Native
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.problem import drawn_parameters as drawn_parameters
+from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
@@ -75,14 +77,15 @@ class Referee:
         check_targets(problem, data)
         self.problem = problem
         self.params = {
-            name: self._rounded(f"parameter {name!r}", value)
+            name: self.rounded(f"parameter {name!r}", value)
             for name, value in check_parameters(problem, data, params).items()
         }
-        self.features = self._rounded("features", data.features)
-        self.targets = self._rounded("targets", data.targets)
-        self.weights = None if data.weights is None else self._rounded("weights", data.weights)
+        self.features = self.rounded("features", data.features)
+        self.targets = self.rounded("targets", data.targets)
+        self.weights = None if data.weights is None else self.rounded("weights", data.weights)
 
-    def _rounded(self, what: str, values: NDArray[Any]) -> NDArray[Any]:
+    def rounded(self, what: str, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the values in the dtype, if it holds them."""
         with np.errstate(over="ignore"):
             rounded = values.astype(self.dtype)
         if not np.isfinite(rounded).all():
@@ -148,6 +151,14 @@ class Referee:
         by_hand = self.budgets(by_hand=True)
         return {name: np.maximum(budget, by_hand[name]) for name, budget in self.budgets(by_hand=False).items()}
 
+    def backend_implementation(self, backend: Backend[Any]) -> Implementation:
+        """Return the backend's gradient as a function of NumPy arrays."""
+        return as_implementation(backend, self.problem, self.reduction)
+
+    def implementation(self, function: Implementation) -> Implementation:
+        """Return somebody's function, in the form in which it is judged: as it is."""
+        return function
+
     def row_budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return the same for the per-sample gradients, (n, *shape)."""
         budgets = row_budgets_of_formula if by_hand and self.problem.derived else row_budgets_of_loss
@@ -169,6 +180,8 @@ def verify(
     reduction: str = "mean",
     atol: float | None = None,
     rtol: float | None = None,
+    derivative: str = "gradient",
+    direction: Mapping[str, Any] | None = None,
 ) -> Report:
     """Judge each backend's, and each implementation's, loss and gradient against the proven truth.
 
@@ -182,6 +195,12 @@ def verify(
     means over the rows, weighted if the data are; sums with `reduction="sum"`. With `atol` or `rtol`, what is allowed
     is instead `atol + rtol |truth|`; each entry's `detectable` says what that costs.
 
+    `derivative` is what is judged: the `"gradient"`; `"jvp"`, the loss's derivative along a direction `{name: shape}`;
+    `"hvp"`, the Hessian times it; or `"hessian"`, an entry for each block. Implementations are then
+    `f(params, features, targets, direction) -> (loss, derivative)`, `f(params, features, targets, direction) ->
+    {name: product}` and `f(params, features, targets) -> {name: {name: block}}`, with the weights, if any, as a last
+    argument. By default the direction is drawn from seed 1, and backends that do not have the derivative are not asked.
+
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
     >>> import gdcompare as gdc
@@ -192,12 +211,16 @@ def verify(
     problem = as_problem(problem)
     data = datasets.suited(problem, datasets.load(data)) if isinstance(data, str) else data
     check_targets(problem, data)
+    derivative = checked_derivative(derivative)
     loaded = backends_for(problem, backends, dtype)
+    if backends is None:
+        loaded = [each for each in loaded if offers(each, problem, derivative)]
     derivation = problem.derived and (bool(implementations) or any(getattr(each, "by_hand", False) for each in loaded))
     check_formula(problem, data, by_hand=derivation, refereed=True)
     if params is None:
         params = drawn_parameters(problem, data)
-    referee = Referee(problem, data, params, dtype, reduction)
+    gradient = Referee(problem, data, params, dtype, reduction)
+    referee = gradient if derivative == "gradient" else RefereeAlong(gradient, derivative, direction)
     allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
     for backend in loaded:
@@ -206,11 +229,11 @@ def verify(
                 f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
             )
         budgets = referee.budgets(getattr(backend, "by_hand", False))
-        theirs = as_implementation(backend, problem, referee.reduction)
+        theirs = referee.backend_implementation(backend)
         entries += judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
     either = referee.either_budget if implementations else {}
     for name, implementation in (implementations or {}).items():
-        entries += judged(referee, name, implementation, allowed or either, may_raise=True)
+        entries += judged(referee, name, referee.implementation(implementation), allowed or either, may_raise=True)
     return Report(tuple(entries), context_of(referee, data, loaded))
 
 
@@ -226,6 +249,7 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
         "d": data.features.shape[1],
         "weighted": data.weights is not None,
         "reduction": getattr(referee, "reduction", "mean"),
+        "derivative": getattr(referee, "derivative", "gradient"),
         "dtype": referee.dtype,
         "kinks": list(referee.kinks),
         "environment": environment,
@@ -244,7 +268,7 @@ def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduct
     return implementation
 
 
-def _tolerances(referee: Referee, atol: float, rtol: float) -> dict[str, Floats]:
+def _tolerances(referee: Referee | RefereeAlong, atol: float, rtol: float) -> dict[str, Floats]:
     for name, value in (("atol", atol), ("rtol", rtol)):
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number, 0 or above, not {value!r}")
@@ -298,15 +322,22 @@ def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], bu
         budget=budget,
         dtype=referee.dtype,
         n=len(referee.features),
-        parameter=None if name == LOSS else referee.params[name].astype(np.float64),
+        parameter=None if name == LOSS or name not in referee.params else referee.params[name].astype(np.float64),
         per_sample=referee.row_truths[name].mid if name in referee.row_truths else None,
     )
     return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
 
 
 def _changed(referee: Reference, point: tuple[Any, ...]) -> list[str]:
-    (params, *data), (_, *data_before) = point, referee.point
-    names = ("features", "targets", "weights")
-    before = {**referee.params, **dict(zip(names, data_before, strict=False))}
-    after = {**params, **dict(zip(names, data, strict=False))}
+    before, after = _by_name(referee.point), _by_name(point)
     return [name for name, value in before.items() if name not in after or not np.array_equal(value, after[name])]
+
+
+def _by_name(point: tuple[Any, ...]) -> dict[str, Any]:
+    """Name the arrays of a point: (params, features, targets), and a direction or weights if any."""
+    params, features, targets, *others = point
+    arrays = {**params, "features": features, "targets": targets}
+    for each in others:
+        along = isinstance(each, Mapping)
+        arrays |= {f"direction {name!r}": value for name, value in each.items()} if along else {"weights": each}
+    return arrays

@@ -1,0 +1,187 @@
+"""The referee of the derivatives beside the gradient: along a direction, Hessian-vector products, and Hessians.
+
+    jvp       dL/dv = sum gradient v           the entries "loss" and "derivative"
+    hvp       H v = d gradient / dv            an entry for each parameter
+    hessian   H, from H v of all unit vectors  an entry for each block, "theta_0, theta_1"
+
+Their truths and budgets come from dual numbers (`dual`), as those of the gradient come from the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.backend import Backend, Derivative
+from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
+from gdcompare.problem import check_parameters
+from gdcompare.referee.budget import (
+    budget_of_formula_along,
+    budget_of_loss_along,
+    budget_of_product_formula,
+    budget_of_products,
+)
+from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
+from gdcompare.referee.verdict import Floats
+
+if TYPE_CHECKING:
+    from gdcompare.referee.verify import Referee
+
+LARGEST_HESSIAN = 256
+
+
+@final
+class RefereeAlong:
+    """What is true of a jvp, an hvp or a Hessian at a referee's point, and what rounding may do to it there."""
+
+    row_truths: Mapping[str, Enclosed] = {}
+
+    def __init__(self, referee: Referee, derivative: Derivative, direction: Mapping[str, Any] | None = None) -> None:
+        """Check the direction, or draw it, and round it to the dtype."""
+        self.derivative, self.problem, self.dtype, self.reduction = (
+            derivative,
+            referee.problem,
+            referee.dtype,
+            referee.reduction,
+        )
+        self.params, self.features, self.targets = referee.params, referee.features, referee.targets
+        self._referee = referee
+        self._shapes = {name: value.shape for name, value in self.params.items()}
+        if derivative == "hessian":
+            p = sum(value.size for value in self.params.values())
+            if p > LARGEST_HESSIAN:
+                raise ValueError(
+                    f"a Hessian of {p} parameters has {p * p} elements, and at most {LARGEST_HESSIAN} parameters are "
+                    "judged; judge products with it along directions: derivative='hvp'"
+                )
+            if direction is not None:
+                raise ValueError("a Hessian has no direction; leave it out, or choose derivative='hvp'")
+            self.direction = None
+            self._directions = unit_directions(self._shapes)
+        else:
+            drawn = _drawn_direction(self._shapes) if direction is None else direction
+            checked = check_parameters(self.problem, referee.data, drawn)
+            self.direction = {name: referee.rounded(f"direction {name!r}", value) for name, value in checked.items()}
+            self._directions = {name: value[None] for name, value in self.direction.items()}
+
+    @property
+    def point(self) -> tuple[Any, ...]:
+        """The referee's, with the direction after the targets."""
+        params, features, targets, *weights = self._referee.point
+        along = [] if self.direction is None else [{name: value.copy() for name, value in self.direction.items()}]
+        return (params, features, targets, *along, *weights)
+
+    @property
+    def kinks(self) -> tuple[str, ...]:
+        """Where the loss bends at this point, in words."""
+        return self._referee.kinks
+
+    @cached_property
+    def truths(self) -> dict[str, Enclosed]:
+        """The proven enclosures, by entry."""
+        if self.derivative == "jvp":
+            loss, derivatives = enclose_along(*self._formula, *self._weighted)
+            return {"loss": loss, "derivative": Enclosed(derivatives.balls[0], derivatives.kinks[0])}
+        products = enclose_products(*self._formula, *self._weighted)
+        balls, kinks = (
+            self._entries({name: getattr(each, part) for name, each in products.items()}) for part in ("balls", "kinks")
+        )
+        return {name: Enclosed(balls[name], kinks[name]) for name in balls}
+
+    def budgets(self, by_hand: bool) -> dict[str, Floats]:
+        """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss."""
+        return self._budgets_by_hand if by_hand else self._budgets_differentiated
+
+    @cached_property
+    def _budgets_by_hand(self) -> dict[str, Floats]:
+        return self._budgets(budget_of_formula_along, budget_of_product_formula)
+
+    @cached_property
+    def _budgets_differentiated(self) -> dict[str, Floats]:
+        return self._budgets(budget_of_loss_along, budget_of_products)
+
+    def _budgets(self, along: Callable[..., Any], of_products: Callable[..., Any]) -> dict[str, Floats]:
+        if self.derivative == "jvp":
+            loss, derivatives = along(*self._formula, self.dtype, *self._weighted)
+            return {"loss": loss, "derivative": derivatives[0]}
+        return self._entries(of_products(*self._formula, self.dtype, *self._weighted))
+
+    @cached_property
+    def either_budget(self) -> dict[str, Floats]:
+        """The larger of the two: nobody knows how somebody's own function computes."""
+        differentiated = self.budgets(by_hand=False)
+        if not (self.problem.derived if self.derivative == "jvp" else self.problem.twice_derived):
+            return differentiated
+        return {name: np.maximum(budget, differentiated[name]) for name, budget in self.budgets(by_hand=True).items()}
+
+    def backend_implementation(self, backend: Backend[Any]) -> Callable[..., tuple[Any, Any]]:
+        """Return the backend's derivative as a function of NumPy arrays: (loss or None, {entry: array})."""
+        function = derivative_function(backend, self.problem, self.derivative, self.reduction)
+
+        def on_the_backend(*point: Any) -> Any:
+            arrays = [_each(each, backend.asarray) for each in point]
+            return _each(function(*arrays), backend.to_numpy)
+
+        return self.implementation(on_the_backend)
+
+    def implementation(self, function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+        """Return somebody's function of the point, in the form in which a gradient is judged."""
+
+        def judged(*point: Any) -> tuple[Any, Any]:
+            found = function(*point)
+            if self.derivative == "jvp":
+                loss, derivative = found
+                return loss, {"derivative": derivative}
+            return None, found if self.derivative == "hvp" else _named(found)
+
+        return judged
+
+    def _entries(self, products: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the one product of each parameter, or the blocks of the Hessian."""
+        if self.derivative == "hvp":
+            return {name: np.asarray(each[0]) for name, each in products.items()}
+        return _named(hessian_blocks(products, self._shapes))
+
+    @property
+    def _formula(self) -> tuple[Any, ...]:
+        return self.problem, self.params, self.features, self.targets, self._directions
+
+    @property
+    def _weighted(self) -> tuple[Any, Any]:
+        return self._referee.weights, self.reduction
+
+
+def checked_derivative(derivative: str) -> Derivative:
+    """Return `derivative` if there is such a one; otherwise say which there are.
+
+    >>> checked_derivative("jacobian")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown derivative 'jacobian'; known: gradient, jvp, hvp, hessian
+    """
+    for known in get_args(Derivative):
+        if derivative == known:
+            return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals
+    raise ValueError(f"unknown derivative {derivative!r}; known: {', '.join(get_args(Derivative))}")
+
+
+def _drawn_direction(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:
+    """Return a direction drawn from a standard normal, seed 1, rounded to three decimals so that it can be read."""
+    generator = np.random.default_rng(1)
+    return {name: np.round(generator.standard_normal(shape), 3) for name, shape in shapes.items()}
+
+
+def _each(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply a function to an array, or to each of those in nested mappings and tuples."""
+    if isinstance(value, Mapping):
+        return {name: _each(each, function) for name, each in value.items()}
+    return tuple(_each(each, function) for each in value) if isinstance(value, tuple) else function(value)
+
+
+def _named(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Name each block of a Hessian by its two parameters."""
+    return {f"{a}, {b}": block for a, row in blocks.items() for b, block in row.items()}
