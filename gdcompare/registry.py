@@ -23,6 +23,7 @@ from gdcompare.backend import Backend, checked_dtype
 from gdcompare.problem import NotDerivedError, Problem
 
 BACKENDS = "gdcompare.backends"
+APPROXIMATIONS = "gdcompare.approximations"
 PROBLEMS = "gdcompare.problems"
 
 
@@ -48,6 +49,14 @@ def backend_names() -> list[str]:
     return [name for name in registered_backends() if not _missing(_entry_point(BACKENDS, "backend", name))]
 
 
+def approximation_names() -> list[str]:
+    """Return the names of the backends whose gradients are approximate, in alphabetical order.
+
+    `load_backend` finds them, too; no default includes them.
+    """
+    return sorted(_entry_points(APPROXIMATIONS).names)
+
+
 def problem_names() -> list[str]:
     """Return the names of the registered problems, in alphabetical order.
 
@@ -70,22 +79,30 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
     >>> load_backend("tensor")
     Traceback (most recent call last):
     ...
-    LookupError: unknown backend 'tensor'; registered: jax, numpy, torch
+    LookupError: unknown backend 'tensor'; registered: ...
     """
     precision = checked_dtype(dtype)
+    backend = backend_class(name)(dtype=precision, device=device, **options)
+    _must_have(backend, name, "Backend", ("asarray", "to_numpy", "value_and_grad", "per_sample_grad", "scan"))
+    return backend  # type: ignore[no-any-return]
+
+
+def backend_class(name: str) -> Any:
+    """Return the class that a name, or `"path/to/file.py:ClassName"`, stands for; the errors are `load_backend`'s.
+
+    >>> backend_class("numpy").name
+    'numpy'
+    """
     if (found := from_file(name)) is not None:
-        backend = found(dtype=precision, device=device, **options)
-        _must_have(backend, name, "Backend", ("asarray", "to_numpy", "value_and_grad", "per_sample_grad", "scan"))
-        return backend  # type: ignore[no-any-return]
-    entry_point = _entry_point(BACKENDS, "backend", name)
+        return found
+    entry_point = _backend_entry_point(name)
     try:
-        backend_class = entry_point.load()
+        return entry_point.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "gdcompare").partition(".")[0]
         if missing.startswith("gdcompare") or importlib.util.find_spec(missing) is not None:
             raise  # a mistake in the backend
         raise BackendUnavailableError(_how_to_install(entry_point, missing)) from error
-    return backend_class(dtype=precision, device=device, **options)  # type: ignore[no-any-return]
 
 
 def load_problem(name: str, **settings: Any) -> Problem:
@@ -174,7 +191,7 @@ def as_problem(problem: str | Problem) -> Problem:
 
 def how_to_install(name: str) -> str | None:
     """Return the line that says how to install what a registered backend lacks, or None if it lacks nothing."""
-    entry_point = _entry_point(BACKENDS, "backend", name)
+    entry_point = _backend_entry_point(name)
     missing = _missing(entry_point)
     return _how_to_install(entry_point, missing[0]) if missing else None
 
@@ -189,11 +206,19 @@ def _read_entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
     return entry_points(group=group)
 
 
-def _entry_point(group: str, kind: str, name: str) -> EntryPoint:
+def _backend_entry_point(name: str) -> EntryPoint:
+    approximate = _entry_points(APPROXIMATIONS)
+    if name in approximate.names and name not in _entry_points(BACKENDS).names:
+        return approximate[name]
+    also = f"; approximations: {', '.join(approximation_names())}" if approximate else ""
+    return _entry_point(BACKENDS, "backend", name, also)
+
+
+def _entry_point(group: str, kind: str, name: str, also: str = "") -> EntryPoint:
     found = _entry_points(group)
     if name not in found.names:
         known = ", ".join(sorted(found.names)) or f"none (is gdcompare installed? entry points {group!r} are empty)"
-        raise LookupError(f"unknown {kind} {name!r}; registered: {known}")
+        raise LookupError(f"unknown {kind} {name!r}; registered: {known}{also}")
     return found[name]
 
 

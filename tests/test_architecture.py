@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gdcompare.registry import registered_backends
+from gdcompare.registry import approximation_names, registered_backends
 
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "gdcompare").rglob("*.py"))
@@ -45,15 +45,21 @@ def strings(source: str) -> Iterator[str]:
 
 FRAMEWORKS = set().union(*(roots(path.read_text()) for path in BACKENDS)) - COMMON
 FOREIGN = FRAMEWORKS | {path.stem for path in BACKENDS}
+NAMES = {*registered_backends(), *approximation_names()}
+
+
+def name_of(path: Path) -> str:
+    """Return the name under which a file in backends/ is registered."""
+    return path.stem.removeprefix("gdcompare_").replace("_", "-")
 
 
 def foreign_names(source: str) -> list[str]:
     """Return the frameworks and backends that a source imports, or names in a string."""
-    return sorted((roots(source) & FOREIGN) | (set(strings(source)) & (FOREIGN | set(registered_backends()))))
+    return sorted((roots(source) & FOREIGN) | (set(strings(source)) & (FOREIGN | NAMES)))
 
 
 def test_the_frameworks_are_found() -> None:
-    assert sorted(FRAMEWORKS) == ["jax", "torch"]
+    assert {"jax", "torch"} <= FRAMEWORKS
     assert len(CORE) > 10
 
 
@@ -72,6 +78,7 @@ def test_the_core_names_no_framework_and_no_backend(path: Path) -> None:
         ("importlib.import_module('torch')", ["torch"]),
         ("def f(backend='numpy'): ...", ["numpy"]),
         ("names = {'jax': 1}", ["jax"]),
+        ("load_backend('complex-step')", ["complex-step"]),
         ("'''torch''' ", []),
         ("def f():\n    '''jax'''\n    return 'torches'", []),
         ("import numpy, rich", []),
@@ -87,27 +94,30 @@ def test_nobody_looks_back_at_tests_and_benchmarks(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", BACKENDS, ids=lambda path: path.name)
-def test_a_backend_imports_its_own_framework_and_no_other_backend(path: Path) -> None:
-    name = path.stem.removeprefix("gdcompare_")
+def test_a_backend_imports_its_own_framework_and_an_approximation_none(path: Path) -> None:
+    framework = set() if name_of(path) in approximation_names() else {name_of(path)} - COMMON
 
-    assert roots(path.read_text()) - COMMON == {name} - COMMON
+    assert roots(path.read_text()) - COMMON == framework
 
 
 @pytest.mark.parametrize("path", BACKENDS, ids=lambda path: path.name)
 def test_a_backend_knows_the_seam_and_the_problem_and_nothing_else_of_the_suite(path: Path) -> None:
     known = {name for name in imports(path.read_text()) if name.partition(".")[0] == "gdcompare"}
 
-    assert known <= {"gdcompare.backend", "gdcompare.native", "gdcompare.problem"}
+    analytic = {"gdcompare.analytic"} if name_of(path) in approximation_names() else set()
+    assert known <= {"gdcompare.backend", "gdcompare.native", "gdcompare.problem"} | analytic
 
 
 def test_every_file_in_backends_has_an_entry_point_and_every_entry_point_a_file() -> None:
     registered = {
         each.module: each.name
-        for each in entry_points(group="gdcompare.backends")
+        for group in ("gdcompare.backends", "gdcompare.approximations")
+        for each in entry_points(group=group)
         if each.dist is not None and each.dist.name == "gdcompare"
     }
 
-    assert registered == {path.stem: path.stem.removeprefix("gdcompare_") for path in BACKENDS}
+    assert registered == {path.stem: name_of(path) for path in BACKENDS}
+    assert set(registered_backends()).isdisjoint(approximation_names())
 
 
 def test_backends_is_a_source_root_and_no_package() -> None:
@@ -116,7 +126,7 @@ def test_backends_is_a_source_root_and_no_package() -> None:
 
 # In a fresh interpreter
 
-HEAVY = {"torch", "jax", "jaxlib", "sklearn", "pyarrow", "hypothesis", "pytest", "optax", "scipy", "matplotlib"}
+HEAVY = FRAMEWORKS | {"jaxlib", "sklearn", "pyarrow", "hypothesis", "pytest", "optax", "scipy", "matplotlib"}
 
 HELP = """
 import runpy, sys

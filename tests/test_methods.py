@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 import gdcompare as gdc
+from gdcompare.analytic import AnalyticNumpy
 from gdcompare.faults import FAULTS, Implementation, by_hand
 from gdcompare.referee import classical
-from gdcompare.referee.classical import METHODS, AnalyticNumpy, extrapolated
+from gdcompare.referee.classical import METHODS, extrapolated
 from gdcompare.referee.methods import MethodOutcome, all_methods, what_each_says
 from gdcompare.referee.verify import Referee, drawn_parameters
 

@@ -25,7 +25,14 @@ from gdcompare import (
     problem_names,
     value_and_grad,
 )
-from gdcompare.registry import FileError, as_backend, as_problem, how_to_install, registered_backends
+from gdcompare.registry import (
+    FileError,
+    approximation_names,
+    as_backend,
+    as_problem,
+    how_to_install,
+    registered_backends,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,9 +80,26 @@ def test_a_backend_that_is_only_named_computes_in_float64() -> None:
 
 @pytest.mark.parametrize("name", ["tensor", "", "Numpy", "numpy "])
 def test_an_unknown_backend_is_refused_with_the_registered_ones(name: str) -> None:
+    known = f"{', '.join(registered_backends())}; approximations: {', '.join(approximation_names())}"
+
     for refuses in (load_backend, as_backend, how_to_install):
-        with refusal(LookupError, f"unknown backend {name!r}; registered: {', '.join(registered_backends())}"):
+        with refusal(LookupError, f"unknown backend {name!r}; registered: {known}"):
             refuses(name)
+
+
+@pytest.mark.parametrize("name", approximation_names())
+def test_an_approximation_is_found_by_its_name_and_is_in_no_default(name: str) -> None:
+    backend = load_backend(name, "float32")
+
+    assert (backend.name, backend.dtype) == (name, "float32")
+    assert how_to_install(name) is None
+    assert name not in registered_backends()
+    assert name not in backend_names()
+
+
+def test_the_approximations_are_found() -> None:
+    assert {"complex-step", "finite-differences"} <= set(approximation_names())
+    assert approximation_names() == sorted(approximation_names())
 
 
 @pytest.mark.parametrize("name", ["linear", "", "linear_regression"])
@@ -86,7 +110,8 @@ def test_an_unknown_problem_is_refused_with_the_registered_ones(name: str) -> No
 
 
 def test_an_empty_registry_is_said_to_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gdcompare.registry.BACKENDS", "gdcompare.no_such_group")
+    for group in ("BACKENDS", "APPROXIMATIONS"):
+        monkeypatch.setattr(f"gdcompare.registry.{group}", "gdcompare.no_such_group")
 
     with refusal(
         LookupError,
@@ -191,7 +216,9 @@ def test_a_file_missing_from_the_suite_itself_is_a_bug(install: Install) -> None
 def test_the_extras_of_the_suites_own_backends_name_what_to_install() -> None:
     own = [each for each in entry_points(group="gdcompare.backends") if each.dist and each.dist.name == "gdcompare"]
 
-    assert {each.name: each.extras for each in own} == {"jax": ["jax"], "numpy": [], "torch": ["torch"]}
+    assert {each.name: each.extras for each in own} == {
+        each.name: [] if each.name == "numpy" else [each.name] for each in own
+    }
 
 
 # The fixture over all backends: a skip carries its reason, unless the backend is required

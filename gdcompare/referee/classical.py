@@ -176,27 +176,3 @@ def _close(gradient: Vector, slopes: Vector, rtol: float, atol: float, rule: str
     """Return agree if |g - d| <= atol + rtol |d| everywhere, with the largest |g - d|."""
     errors = np.abs(gradient - slopes)
     return "agree" if (errors <= atol + rtol * np.abs(slopes)).all() else "wrong", float(np.max(errors)), rule
-
-
-class AnalyticNumpy:
-    """NumPy for a complex step: functions continue analytically from the real line, and branch on the real part."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    def abs(self, x: Any) -> Any:
-        """x or -x, not the modulus."""
-        return np.where(np.real(x) < 0, -x, x)
-
-    def sign(self, x: Any) -> Any:
-        """Of the real part, not x / |x|."""
-        return np.sign(np.real(x))
-
-    def vecdot(self, a: Any, b: Any, *, axis: int = -1) -> Any:
-        """Without conjugation."""
-        return np.sum(a * b, axis=axis)
-
-    def logaddexp(self, a: Any, b: Any) -> Any:
-        """The larger + log(1 + exp(smaller - larger)), which NumPy has for floats only."""
-        larger, smaller = np.where(np.real(a) < np.real(b), (b, a), (a, b))
-        return larger + np.log1p(np.exp(smaller - larger))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gdcompare.analytic import AnalyticNumpy
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.gradients import value_and_grad
 from gdcompare.problem import Dataset, Problem, refuse_weights
-from gdcompare.referee.classical import METHODS, AnalyticNumpy, Answer, Subject, Vector
+from gdcompare.referee.classical import METHODS, Answer, Subject, Vector
 from gdcompare.referee.verdict import Report, Verdict
 from gdcompare.referee.verify import LOSS, Implementation, Referee, verify
 from gdcompare.registry import as_backend, as_problem, backend_names, load_backend

@@ -230,7 +230,8 @@ def verify(
             )
         budgets = referee.budgets(getattr(backend, "by_hand", False))
         theirs = referee.backend_implementation(backend)
-        entries += judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
+        found = judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
+        entries += _excused(found, getattr(backend, "approximates", ""))
     either = referee.either_budget if implementations else {}
     for name, implementation in (implementations or {}).items():
         entries += judged(referee, name, referee.implementation(implementation), allowed or either, may_raise=True)
@@ -266,6 +267,16 @@ def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduct
         return backend.to_numpy(loss), {name: backend.to_numpy(value) for name, value in gradient.items()}
 
     return implementation
+
+
+def _excused(entries: list[Entry], how: str) -> list[Entry]:
+    """Say of an approximation's wrong values that they are approximate."""
+    return [
+        replace(entry, cause=f"an approximation by {how}")
+        if how and entry.verdict == "wrong" and entry.worst_index is not None
+        else entry
+        for entry in entries
+    ]
 
 
 def _tolerances(referee: Referee | RefereeAlong, atol: float, rtol: float) -> dict[str, Floats]:
