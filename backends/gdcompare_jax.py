@@ -74,7 +74,8 @@ class JaxBackend(Backend[jax.Array]):
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             with self._precision():
-                return _value_and_grad(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+                loss, gradient = _value_and_grad(problem, reduction, dict(params), features, targets, weights)
+            return loss, {name: gradient[name] for name in params}  # JAX sorts the names of a dict
 
         return value
 
@@ -85,7 +86,8 @@ class JaxBackend(Backend[jax.Array]):
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> dict[str, jax.Array]:
             with self._precision():
-                return _per_sample_grad(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+                gradients = _per_sample_grad(problem, reduction, dict(params), features, targets, weights)
+            return {name: gradients[name] for name in params}
 
         return rows
 

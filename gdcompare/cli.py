@@ -14,7 +14,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ import gdcompare as gdc
 from gdcompare import datasets, rules
 from gdcompare.backend import checked_dtype
 from gdcompare.problem import refuse_weights
-from gdcompare.registry import backends_for, from_file, how_to_install, registered_backends
+from gdcompare.registry import approximation_names, backends_for, from_file, how_to_install, registered_backends
 from gdcompare.sampling import steps_per_epoch
 
 if TYPE_CHECKING:
@@ -168,15 +168,20 @@ def list_(json_path: str | None) -> None:
     from gdcompare.report.tables import table
 
     console = _console(json_path)
-    lacking = {name: how_to_install(name) for name in registered_backends()}
+    lacking = {name: how_to_install(name) for name in [*registered_backends(), *approximation_names()]}
     results = {
-        "backends": {name: lack or "installed" for name, lack in lacking.items()},
+        "backends": {name: lacking[name] or "installed" for name in registered_backends()},
+        "approximations": {name: lacking[name] or "installed" for name in approximation_names()},
         "problems": gdc.problem_names(),
         "data": datasets.names(),
         "rules": sorted(rules.RULES),
         "schedules": list(rules.SCHEDULES),
     }
-    rows = [("backend", name, lack or "installed") for name, lack in lacking.items()]
+    approximate = set(approximation_names())
+    rows = [
+        ("approximation" if name in approximate else "backend", name, lack or "installed")
+        for name, lack in lacking.items()
+    ]
     rows += [("problem", name, "") for name in gdc.problem_names()]
     rows += [("data", name, "") for name in datasets.names()] + [
         ("data", "FILE.csv, .npz or .parquet", "with --target")
@@ -294,6 +299,36 @@ def check_certificate(
     loaded = _load_backends(backends, dtype, device) if backends or not implementations else []
     functions = {name: function for name, (function, _) in _functions(implementations).items()}
     _finish(check(file, loaded, functions, dtype, problem=problem, recompute=recompute), json_path)
+
+
+@commands.command("check-backend")
+@click.argument("backend")
+@_json_option
+def check_backend(backend: str, json_path: str | None) -> None:
+    """Check that BACKEND, a name or file.py:Class, does what a backend has to do; say how to mend what it does not.
+
+    Exit code 0 if every check holds, else 1.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from gdcompare.conformance import check_backend as check
+    from gdcompare.report.tables import table
+
+    console = _console(json_path)
+    bar = partial(
+        track, description=backend, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    found = check(backend, watch=bar)
+    console.print(table("", ["check", "outcome"], [(each.check, each.says) for each in found.outcomes], left=2))
+    for each in found.outcomes:
+        if each.says == "fails":
+            console.print(f"{each.check}: {each.finding}\n  mend: {each.mend}", markup=False, highlight=False)
+    for words in found.refused.values():
+        console.print(words, markup=False, highlight=False)
+    console.print(f"{found.backend}: {'conforms' if found else 'does not conform'}", markup=False, highlight=False)
+    _write_json(json_path, found.to_dict())
+    sys.exit(0 if found else 1)
 
 
 @commands.command()
