@@ -13,7 +13,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,7 +182,7 @@ def list_(json_path: str | None) -> None:
         ("approximation" if name in approximate else "backend", name, lack or "installed")
         for name, lack in lacking.items()
     ]
-    rows += [("problem", name, "") for name in gdc.problem_names()]
+    rows += [("problem", name, _about(gdc.load_problem(name))) for name in gdc.problem_names()]
     rows += [("data", name, "") for name in datasets.names()] + [
         ("data", "FILE.csv, .npz or .parquet", "with --target")
     ]
@@ -190,6 +190,17 @@ def list_(json_path: str | None) -> None:
     rows += [("schedule", name, "") for name in rules.SCHEDULES]
     console.print(table("", ["kind", "name", "note"], rows, left=3))
     _write_json(json_path, results)
+
+
+def _about(problem: gdc.Problem) -> str:
+    """Return what its file says first, and its settings.
+
+    >>> _about(gdc.load_problem("polynomial-regression"))
+    'Fit a polynomial by least squares. --set degree=3'
+    """
+    text = sys.modules[type(problem).__module__].__doc__ or type(problem).__doc__ or ""
+    settings = {each.name: getattr(problem, each.name) for each in fields(problem)} if is_dataclass(problem) else {}
+    return " ".join([text.partition("\n")[0], *(f"--set {name}={value}" for name, value in settings.items())])
 
 
 _implementation_option = click.option(
