@@ -99,7 +99,7 @@ def zero(data: Dataset) -> Params:
     return {"theta": np.zeros(11)}
 
 
-POWERS = {optimum: 1e3, nearby: 1e-3, zero: 1e-12}
+POWERS: dict[Callable[[Dataset], Params], float] = {optimum: 1e3, nearby: 1e-3, zero: 1e-12}
 """The relative fault that can surely be detected at each."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, final
 
 import numpy as np
@@ -34,7 +35,7 @@ class GaussianPeaks(LeastSquares):
     peaks: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.peaks, int) or self.peaks < 1:
+        if not isinstance(self.peaks, Integral) or self.peaks < 1:
             raise ValueError(f"peaks must be a whole number, 1 or above, not {self.peaks!r}")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, final
 
 import numpy as np
@@ -37,7 +38,7 @@ class HuberRegression(LinearPredictor):
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < math.inf:
+        if not (isinstance(self.delta, Real) and 0 < self.delta < math.inf):
             raise ValueError(f"delta must be a finite number above 0, not {self.delta!r}")
 
     def losses(self, xp: Any, predictors: Any, targets: Any) -> Any:

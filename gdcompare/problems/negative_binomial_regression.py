@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -42,7 +43,7 @@ class NegativeBinomialRegression(LinearPredictor):
     dispersion: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.dispersion < math.inf:
+        if not (isinstance(self.dispersion, Real) and 0 < self.dispersion < math.inf):
             raise ValueError(f"dispersion must be a finite number above 0, not {self.dispersion!r}")
 
     def losses(self, xp: Any, predictors: Any, targets: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, final
 
 import numpy as np
@@ -37,7 +38,7 @@ class PolynomialRegression(LeastSquares):
     degree: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.degree, int) or self.degree < 0:
+        if not isinstance(self.degree, Integral) or self.degree < 0:
             raise ValueError(f"degree must be a whole number, 0 or above, not {self.degree!r}")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, final
 
 import numpy as np
@@ -36,7 +37,7 @@ class QuantileRegression(LinearPredictor):
     level: float = 0.75
 
     def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
+        if not (isinstance(self.level, Real) and 0 < self.level < 1):
             raise ValueError(f"level must be a number between 0 and 1, not {self.level!r}")
 
     def losses(self, xp: Any, predictors: Any, targets: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, final
 
 import numpy as np
@@ -36,7 +38,7 @@ class RidgeRegression(Problem):
     strength: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
+        if not (isinstance(self.strength, Real) and 0 <= self.strength < math.inf):
             raise ValueError(f"strength must be a finite number, 0 or above, not {self.strength!r}")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
