@@ -345,7 +345,7 @@ class JaxFunction(Native):
 
 
 def _is_parameter(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _name(path: Any) -> str:

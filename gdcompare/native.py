@@ -298,6 +298,8 @@ def _moved(own: str, how: str | Move, elements: _Source) -> NDArray[np.int64]:
     """Return the positions that a layout brings to one parameter."""
     if isinstance(how, str):
         return np.asarray(elements[how]["element"] - 1)
+    if not callable(how):
+        raise ValueError(f"the layout of {own!r} must be a name or a function, not {how!r}")
     only = "it may only move elements (transpose, reshape, slice, concatenate, ...)"
     try:
         found = np.asarray(how(elements))
@@ -335,10 +337,8 @@ class _Mismatch:
                 self.lines.append(f"{own!r} {shape} has no source{near}")
         for name, count in left.items():
             if name not in unmatched:
-                whole = count == math.prod(source[name])
-                what = (
-                    "is not used" if whole else f"has {count} of {math.prod(source[name])} elements that are not used"
-                )
+                size = math.prod(source[name])
+                what = "is not used" if count == size else f"has {count} of {size} elements that are not used"
                 near = _nearest(name, source[name], unmatched, "nearest here")
                 self.lines.append(f"{name!r} {source[name]} of the source {what}{near}")
         self.advice = _advice(unmatched, {name: source[name] for name in left})
@@ -346,7 +346,7 @@ class _Mismatch:
     def __str__(self) -> str:
         lines = [f"  {line}" for line in self.lines]
         if self.advice:
-            written = ", ".join(f'"{own}": {how}' for own, how in self.advice.items())
+            written = ",\n          ".join(f'"{own}": {how}' for own, how in self.advice.items())
             lines += ["if these belong together, write", f"  layout={{{written}}}"]
         return "\n".join(lines)
 
@@ -365,7 +365,7 @@ def _advice(unmatched: Shapes, left: Shapes) -> dict[str, str]:
         if own not in advice and name not in taken:
             advice[own] = how
             taken.add(name)
-    return advice
+    return {own: advice[own] for own in unmatched if own in advice}
 
 
 def _ways(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> Iterable[tuple[int, str]]:

@@ -142,8 +142,10 @@ def test_unmatched_parameters_are_listed_on_both_sides_with_the_nearest_names_an
         "  'layers/1/kernel' (3, 1) of the source is not used; nearest here: '1.weight' (1, 3), '0.bias' (3,)",
         "  'layers/1/bias' (1,) of the source is not used; nearest here: '1.bias' (1,), '0.bias' (3,)",
         "if these belong together, write",
-        '  layout={"0.bias": "layers/0/bias", "1.bias": "layers/1/bias", '
-        '"0.weight": lambda p: p["layers/0/kernel"].T, "1.weight": lambda p: p["layers/1/kernel"].T}',
+        '  layout={"0.weight": lambda p: p["layers/0/kernel"].T,',
+        '          "0.bias": "layers/0/bias",',
+        '          "1.weight": lambda p: p["layers/1/kernel"].T,',
+        '          "1.bias": "layers/1/bias"}',
     ]
 
 
@@ -183,6 +185,7 @@ def test_the_advice_is_a_layout_that_matches() -> None:
             "the layout asks for 'wieght', which the source does not have; nearest: 'weight' ()",
         ),
         ({"weight": ()}, {"w": ()}, {"w": lambda p: p["wieght"]}, "the layout asks for 'wieght'"),
+        ({"w": ()}, {"w": ()}, {"w": ("w", 0)}, "the layout of 'w' must be a name or a function, not ('w', 0)"),
     ],
 )
 def test_what_does_not_match_is_named(source: Any, target: Any, layout: Any, said: str) -> None:

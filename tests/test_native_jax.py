@@ -180,6 +180,12 @@ def test_all_but_floating_point_arrays_is_constant() -> None:
     judged(native, gdc.load_problem("linear-regression")).assert_agree()
 
 
+def test_a_number_of_numpy_is_a_parameter_and_a_number_of_python_is_not() -> None:
+    native = from_function(line, {"theta_0": np.float64(1.0), "theta_1": np.zeros(3), "scale": 1.0})
+
+    assert set(native.parameters) == {"theta_0", "theta_1"}
+
+
 def test_weighted_data_are_judged_by_the_weighted_mean(dtype: str) -> None:
     weighted = gdc.Dataset(DATA.features, DATA.targets, weights=np.arange(8.0))
 

@@ -143,6 +143,14 @@ def test_weights_fused_in_another_order_are_wrong() -> None:
     assert {"q", "k"} <= set(wrong(report))
 
 
+def test_weights_split_in_another_order_are_wrong() -> None:
+    layout: Any = {f"{name}.weight": lambda p, i=2 * j: p["in"][i : i + 2] for j, name in enumerate("qvk")}
+
+    report = judged(from_module(Split(), nn.functional.mse_loss, layout=layout), Gated(True))
+
+    assert {"loss", "in"} <= set(wrong(report))
+
+
 @dataclass(frozen=True)
 class Twice(Problem):
     """l_i = |W tanh(W x_i)|^2: one matrix, used twice."""
