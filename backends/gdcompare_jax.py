@@ -37,7 +37,7 @@ from gdcompare.backend import (
     reduced,
     scaled_rows,
 )
-from gdcompare.native import Layout, Native, check_outputs, mean_of
+from gdcompare.native import Layout, Native, check_independence, check_outputs, mean_of
 from gdcompare.problem import Problem
 
 
@@ -265,7 +265,8 @@ def from_function(
     named by their paths, "layers/0/weight"; all else in it, Python floats too, is constant. Targets are floats, in the
     dtype under test: a loss that wants labels takes `targets.astype(int)`.
 
-    Raises ValueError if there is no floating-point array.
+    Raises ValueError if there is no floating-point array, or for an NNX module that is in training mode with dropout
+    or batch norm.
 
     >>> import gdcompare as gdc
     >>> def loss(line, features, targets):
@@ -275,9 +276,11 @@ def from_function(
     >>> gdc.verify("linear-regression", gdc.datasets.noisy_line(), backends=[], implementations={"mine": mine}).verdict
     'agree'
     """
+    name = name or str(getattr(loss, "__name__", "mine"))
+    random, coupling = (_nodes(parameters, mode) for mode in (_draws, _couples))
+    check_independence(name, random, coupling)
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
     trained = [_is_parameter(leaf) for _, leaf in leaves]
-    name = name or str(getattr(loss, "__name__", "mine"))
     if not any(trained):
         raise ValueError(f"{name!r} has no floating-point array among its parameters: there is nothing to compare")
 
@@ -352,3 +355,20 @@ def _name(path: Any) -> str:
     """Return "layers/0/kernel"; NNX has one more step in its paths, from a variable to its value."""
     steps = path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
     return jax.tree_util.keystr(steps, simple=True, separator="/") or "parameters"
+
+
+# NNX modules say in which mode they are; those of the other libraries are told in the call.
+
+
+def _draws(node: Any) -> bool:
+    return getattr(node, "deterministic", None) is False and bool(getattr(node, "rate", 0.0))
+
+
+def _couples(node: Any) -> bool:
+    return getattr(node, "use_running_average", None) is False
+
+
+def _nodes(tree: Any, condition: Callable[[Any], bool]) -> list[str]:
+    """Name the parts of a pytree for which the condition holds."""
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=condition)
+    return [f"{_name(path)}: {type(node).__name__}" for path, node in nodes if condition(node)]

@@ -32,7 +32,7 @@ from gdcompare.backend import (
     reduced,
     scaled_rows,
 )
-from gdcompare.native import Layout, Native, check_outputs, mean_of
+from gdcompare.native import Layout, Native, check_independence, check_outputs, mean_of
 from gdcompare.problem import Problem
 
 
@@ -311,21 +311,15 @@ class TorchModule(Native):
     def _refuse_unfit(self) -> None:
         modules = [(name or "the module itself", each) for name, each in self.module.named_modules()]
         if lazy := [name for name, value in self.module.named_parameters() if torch.nn.parameter.is_lazy(value)]:
-            raise ValueError(f"{self.name!r} has parameters without a shape ({_some(lazy)}); call it on features once")
-        if random := [f"{name}: {type(each).__name__}" for name, each in modules if _draws(each)]:
             raise ValueError(
-                f"{self.name!r} is in training mode with dropout ({_some(random)}): its gradient differs from call to "
-                "call; call .eval() on it first"
+                f"{self.name!r} has parameters without a shape ({', '.join(lazy)}); call it on features once"
             )
-        if coupling := [(f"{name}: {type(each).__name__}", each) for name, each in modules if _couples(each)]:
-            out = "use GroupNorm or LayerNorm instead"
-            if all(each.running_mean is not None for _, each in coupling):
-                out = f"call .eval() on it first, or {out}"
-            raise ValueError(
-                f"{self.name!r} normalises by the statistics of the batch ({_some([each for each, _ in coupling])}): "
-                "the loss of a row then depends on the others, so that it is no sum over the rows, and the mean of the "
-                f"per-sample gradients is not the gradient; {out}"
-            )
+        named = {f"{name}: {type(each).__name__}": each for name, each in modules}
+        check_independence(
+            self.name,
+            random=[name for name, each in named.items() if _draws(each)],
+            coupling=[name for name, each in named.items() if _couples(each)],
+        )
         if not self._trainable():
             raise ValueError(f"{self.name!r} has no parameter that requires a gradient: there is nothing to compare")
 
@@ -399,7 +393,3 @@ def _couples(module: torch.nn.Module) -> bool:
     if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
         return False
     return bool(module.training or module.running_mean is None)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

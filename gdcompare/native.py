@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, TypeAlias, final
@@ -199,6 +199,27 @@ def mean_of(loss: Any, n: int) -> Any:
             f"the loss has shape {shape}; it must be one number, the mean, or ({n},), a number for each row{hint}"
         )
     return loss.mean() if shape else loss
+
+
+def check_independence(name: str, random: Sequence[str], coupling: Sequence[str]) -> None:
+    """Raise a ValueError for a model whose parts of these names draw random numbers, or mix the rows of a batch.
+
+    >>> check_independence("net", ["1: Dropout"], [])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: 'net' is in training mode with dropout (1: Dropout): its gradient depends on chance; call .eval() ...
+    """
+    if random:
+        raise ValueError(
+            f"{name!r} is in training mode with dropout ({', '.join(random)}): its gradient depends on chance; "
+            "call .eval() on it first"
+        )
+    if coupling:
+        raise ValueError(
+            f"{name!r} normalises by the statistics of the batch ({', '.join(coupling)}): the loss of a row then "
+            "depends on the other rows, so that the mean of the per-sample gradients is not the gradient, and no batch "
+            "law holds; call .eval() on it first, or use a group or layer norm"
+        )
 
 
 def check_outputs(name: str, shape: tuple[int, ...], m: int) -> None:

@@ -132,6 +132,21 @@ def test_nnx_state_goes_without_its_graph() -> None:
     assert set(gradient) == {"layers/0/kernel", "layers/0/bias", "layers/1/scale", "layers/1/bias"}
 
 
+def test_an_nnx_module_in_training_mode_is_refused_until_it_is_told_to_evaluate() -> None:
+    nnx = pytest.importorskip("flax.nnx", reason="checks a model of Flax")
+    random = nnx.Rngs(0)
+    dropping = nnx.Sequential(nnx.Linear(3, 2, rngs=random), nnx.Dropout(0.5, rngs=random))
+    normalising = nnx.Sequential(nnx.Linear(3, 2, rngs=random), nnx.BatchNorm(2, rngs=random))
+
+    with pytest.raises(ValueError, match=r"training mode with dropout \(layers/1: Dropout\).*call \.eval\(\) on it"):
+        from_function(line, dropping)
+    with pytest.raises(ValueError, match=r"the statistics of the batch \(layers/1: BatchNorm\).*call \.eval\(\) on it"):
+        from_function(line, normalising)
+    for model in (dropping, normalising):
+        model.eval()
+        from_function(line, model)
+
+
 # One model is the source of values, another is loaded from it
 
 
