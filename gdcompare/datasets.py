@@ -483,7 +483,7 @@ def _no_features(path: Path, target: str) -> ValueError:
 
 def _no_target(path: Path, kind: str, known: list[str], target: str | None) -> LookupError:
     problem = "no target was named" if target is None else f"there is no {kind} {target!r}"
-    return LookupError(f"{problem} in {path.name!r}; target may be: {', '.join(known) or 'nothing, it is empty'}")
+    return LookupError(f"{problem} in {path.name!r}; --target may be: {', '.join(known) or 'nothing, it is empty'}")
 
 
 def _bundled(name: str, standardised: bool, loader: str, **options: bool) -> Dataset:

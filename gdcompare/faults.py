@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.problem import Problem
+from gdcompare.problem import NotDerivedError, Problem
 
 Gradient: TypeAlias = dict[str, NDArray[Any]]
 Implementation: TypeAlias = Callable[[Mapping[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Gradient]]
@@ -24,6 +24,10 @@ Fault: TypeAlias = Callable[[Implementation], Implementation]
 
 def by_hand(problem: Problem) -> Implementation:
     """Return the problem's hand-derived formula as an implementation: the correct one that faults are planted in."""
+    if not problem.derived:
+        raise NotDerivedError(
+            f"{type(problem).__name__} has no gradient derived by hand to plant faults in: write per_sample_gradients"
+        )
 
     def correct(
         params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]

@@ -186,8 +186,18 @@ class _Trial:
                 gradient = found if formula == ROW_GRADIENTS else found[1] if pair else None
                 if not isinstance(gradient, Mapping):
                     raise FormulaError(f"{_name(self.problem, formula)} returns {_kind(found)}, not {due[formula]}")
+                if formula == ROW_GRADIENTS:
+                    self._refuse_rows_that_are_none(gradient)
                 if refereed:
                     self._on_tape(formula, slice(None), refereed)
+
+    def _refuse_rows_that_are_none(self, gradient: Mapping[str, Any]) -> None:
+        for name, each in gradient.items():
+            if np.shape(each)[:1] != self.rows.shape:
+                raise FormulaError(
+                    f"{_name(self.problem, ROW_GRADIENTS)} gives {name!r} the shape {np.shape(each)} for "
+                    f"{len(self.rows)} rows; it must begin with {len(self.rows)}, a gradient for each row"
+                )
 
     def _on_arrays(self, formula: str, rows: slice) -> Any:
         params = _Parameters({name: value.copy() for name, value in self.params.items()})

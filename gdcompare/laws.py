@@ -86,8 +86,9 @@ def check_batch_laws(
     if params is None:
         params = drawn_parameters(problem, data)
     referee = Referee(problem, data, params, backend.dtype)
-    entries = [
-        _judged(claim, name, backend) for claim in _claims(_Bench(problem, backend), referee) for name in claim.actual
+    bench = _Bench(problem, backend)
+    entries = _misfits(bench, referee) or [
+        _judged(claim, name, backend) for claim in _claims(bench, referee) for name in claim.actual
     ]
     return Report(tuple(entries), context_of(referee, data, [backend]))
 
@@ -120,6 +121,24 @@ class _Bench:
     def _arguments(self, referee: Referee) -> list[Any]:
         params, *data = referee.point
         return [{name: self.backend.asarray(value) for name, value in params.items()}, *map(self.backend.asarray, data)]
+
+
+def _misfits(bench: _Bench, referee: Referee) -> list[Entry]:
+    """Return an entry for each gradient whose name or shape is wrong: no law can be checked on such."""
+    n = len(referee.features)
+    entries = []
+    for law, part, rows in (("gradient", bench.batch("all rows", referee), ()), ("rows", bench.rows(referee), (n,))):
+        due = {name: (*rows, *value.shape) for name, value in referee.params.items()}
+        found = {name: value.shape for name, value in part.gradient.items()}
+        for name in due | found:
+            if found.get(name) != due.get(name):
+                cause = (
+                    f"shape {found[name]} where {due[name]} belongs"
+                    if name in found and name in due
+                    else ("missing" if name in due else "no such parameter")
+                )
+                entries.append(Entry(bench.backend.name, name, "wrong", cause=cause, law=law))
+    return entries
 
 
 def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:

@@ -212,7 +212,7 @@ def check_targets(problem: Problem, data: Dataset) -> None:
         value = float(data.targets[below][0])
         raise ValueError(
             f"{type(problem).__name__} takes targets from {problem.least_target:g} on, but row {row} of {data.name!r} "
-            f"has {value:g}; choose another problem"
+            f"has {value:g}; mend or drop the row, or choose another problem"
         )
     if problem.target_values is None:
         return

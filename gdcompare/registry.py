@@ -106,8 +106,9 @@ def backend_class(name: str) -> Any:
 
 
 def load_problem(name: str, **settings: Any) -> Problem:
-    """Return a problem by its name, or from a file as `"path/to/file.py:Name"`, a class or an instance; or as the file
-    alone, if there is but one problem in it.
+    """Return a problem by its name, or from a file as `"path/to/file.py:Name"`, a class or an instance.
+
+    The file alone is enough where there is but one problem in it.
 
     `settings` go to the problem's constructor. Raises LookupError for an unknown name and for what is no `Problem` or
     lacks one of its methods, FileError for a file that does not load, TypeError for a setting that it has not.
@@ -130,12 +131,19 @@ def load_problem(name: str, **settings: Any) -> Problem:
     if unknown := [each for each in settings if each not in known]:
         has = ", ".join(known) or "none"
         raise TypeError(f"problem {name!r} has no setting {unknown[0]!r}; it has: {has}")
+    if needed := [each.name for each in known.values() if _must_be_given(each) and each.name not in settings]:
+        raise TypeError(f"problem {name!r} needs the setting {needed[0]!r}: --set {needed[0]}=..., or a default for it")
     if lacking := sorted(getattr(make, "__abstractmethods__", ())):
         raise LookupError(f"{name!r} is no Problem yet: it lacks {', '.join(lacking)}")
     problem = make(**settings)
     if not isinstance(problem, Problem):
         raise LookupError(f"{name!r} is no Problem: let {type(problem).__name__} inherit from gdcompare.Problem")
     return problem
+
+
+def _must_be_given(parameter: inspect.Parameter) -> bool:
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in optional
 
 
 def as_backend(backend: str | Backend[Any], dtype: str = "float64") -> Backend[Any]:
@@ -172,8 +180,8 @@ def backends_for(
     if not able and backends is None:
         lines = "; ".join(filter(None, map(how_to_install, registered_backends())))
         raise NotDerivedError(
-            f"{type(problem).__name__} has no gradient derived by hand, and no backend is installed that differentiates "
-            f"the loss: write its per_sample_gradients, or install one: {lines}"
+            f"{type(problem).__name__} has no gradient derived by hand, and no backend that differentiates the loss is "
+            f"installed: write its per_sample_gradients, or install one: {lines}"
         )
     return able
 
@@ -260,20 +268,22 @@ def from_file(name: str) -> Any:
     return getattr(module, class_name)
 
 
-def _only_problem(path: str) -> type[Problem]:
+def _only_problem(path: str) -> Any:
     module = _load_module(path)
-    own = {
-        each.__name__: each
-        for each in vars(module).values()
+    classes = {
+        name: each
+        for name, each in vars(module).items()
         if isinstance(each, type) and issubclass(each, Problem) and each.__module__ == module.__name__
     }
-    complete = {name: each for name, each in own.items() if not inspect.isabstract(each)} or own
-    if not complete:
+    instances = {name: each for name, each in vars(module).items() if isinstance(each, Problem)}
+    complete = {name: each for name, each in classes.items() if not inspect.isabstract(each)} | instances
+    found = complete or classes
+    if not found:
         raise LookupError(f"{path!r} has no problem: write class MyProblem(gdcompare.Problem) in it")
-    if len(complete) > 1:
-        choices = " or ".join(repr(f"{path}:{name}") for name in complete)
-        raise LookupError(f"{path!r} has {len(complete)} problems; write {choices}")
-    return next(iter(complete.values()))
+    if len(found) > 1:
+        choices = " or ".join(repr(f"{path}:{name}") for name in found)
+        raise LookupError(f"{path!r} has {len(found)} problems; write {choices}")
+    return next(iter(found.values()))
 
 
 def _load_module(written: str) -> ModuleType:

@@ -515,7 +515,11 @@ BAD_CSV = {
     "open quote": (b'a,y\n1,"2\n', ValueError, "line 2 of 'bad.csv' is not CSV: unexpected end of data"),
     "short row": (b"a,b,y\n1,2,3\n\n4,5\n", ValueError, "line 4 of 'bad.csv' should have 3 cells, not 2"),
     "long row": (b"a,y\n1,2,3\n", ValueError, "line 2 of 'bad.csv' should have 2 cells, not 3"),
-    "no such target": (b"a,b\n1,2\n", LookupError, "there is no column 'y' in 'bad.csv'; target may be: a, b"),
+    "no such target": (
+        b"a,b\n1,2\n",
+        LookupError,
+        "there is no column 'y' in 'bad.csv'; --target may be: a, b",
+    ),
     "target alone": (b"y\n1\n", ValueError, "'bad.csv' holds nothing but the target 'y'; features are needed too"),
     "same name twice": (b"a,y, a\n1,2,3\n", ValueError, "'bad.csv' has two columns 'a'; rename or drop one"),
     "no name": (
@@ -559,7 +563,7 @@ def test_a_csv_file_without_one_clear_target_lists_its_columns(header: str, tmp_
     path = tmp_path / "table.csv"
     path.write_text(header + "\n1,2\n")
 
-    with refusal(LookupError, f"no target was named in 'table.csv'; target may be: {header.replace(',', ', ')}"):
+    with refusal(LookupError, f"no target was named in 'table.csv'; --target may be: {header.replace(',', ', ')}"):
         datasets.read(path)
 
 
@@ -569,10 +573,15 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str | None, type[Exception], str]] = {
         {"features": TWO, "y": TWO},
         None,
         LookupError,
-        "no target was named in 'bad.npz'; target may be: features, y",
+        "no target was named in 'bad.npz'; --target may be: features, y",
     ),
-    "no arrays": ({}, None, LookupError, "no target was named in 'bad.npz'; target may be: nothing, it is empty"),
-    "no such target": ({"X": TWO}, "y", LookupError, "there is no array 'y' in 'bad.npz'; target may be: X"),
+    "no arrays": (
+        {},
+        None,
+        LookupError,
+        "no target was named in 'bad.npz'; --target may be: nothing, it is empty",
+    ),
+    "no such target": ({"X": TWO}, "y", LookupError, "there is no array 'y' in 'bad.npz'; --target may be: X"),
     "target alone": (
         {"y": TWO},
         "y",
@@ -676,13 +685,13 @@ BAD_PARQUET: dict[str, tuple[dict[str, list[Any]], str | None, type[Exception], 
         {"a": [1.0], "y": [1.0]},
         None,
         LookupError,
-        "no target was named in 'bad.parquet'; target may be: a, y",
+        "no target was named in 'bad.parquet'; --target may be: a, y",
     ),
     "no such target": (
         {"a": [1.0], "b": [1.0]},
         "y",
         LookupError,
-        "there is no column 'y' in 'bad.parquet'; target may be: a, b",
+        "there is no column 'y' in 'bad.parquet'; --target may be: a, b",
     ),
     "target alone": (
         {"y": [1.0]},

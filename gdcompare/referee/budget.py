@@ -81,6 +81,7 @@ def budget_of_formula(
     with np.errstate(all="ignore"):
         tape, arguments, shares = _formula(dtype, params, features, targets, weights)
         loss, gradient = _of_formula(problem, tape, arguments, shares, reduction)
+    loss, gradient = tape.asarray(loss), {name: tape.asarray(each) for name, each in gradient.items()}
     return _budget(loss.value[0]), {name: _budget(each.value[0]) for name, each in gradient.items()}
 
 
@@ -212,7 +213,7 @@ def row_budgets_of_formula(
     with np.errstate(all="ignore"):
         tape, arguments, shares = _formula(dtype, params, features, targets, weights)
         rows = scaled_rows(tape, problem.per_sample_gradients(tape, *arguments), shares, reduction)
-    return {name: _budget(each.value[0]) for name, each in rows.items()}
+    return {name: _budget(tape.asarray(each).value[0]) for name, each in rows.items()}
 
 
 def _exact(

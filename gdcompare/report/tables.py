@@ -40,7 +40,7 @@ def causes(report: Report) -> list[str]:
     """Return a line for each entry that has a cause, or that does not agree."""
     return [
         f"{entry.implementation}: {entry.parameter}{_index(entry)}: {entry.cause or entry.verdict}"
-        + (f"; actual {entry.actual!r}, expected {entry.expected!r}" if entry.verdict == "wrong" else "")
+        + (f"; actual {entry.actual!r}, expected {entry.expected!r}" if entry.worst_index is not None else "")
         for entry in report.entries
         if entry.cause or entry.verdict != "agree"
     ]
