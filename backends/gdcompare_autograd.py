@@ -61,7 +61,7 @@ class AutogradBackend(Backend[Array]):
     def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[Array]:
         """`autograd.value_and_grad` of the loss."""
 
-        def loss(params: Params[Array], features: Array, targets: Array, weights: Array | None) -> Array:
+        def loss(params: Params[Array], features: Array, targets: Array, weights: Array | None) -> Any:
             return reduced(anp, problem.per_sample_losses(anp, params, features, targets), weights, reduction)
 
         @_quiet

@@ -80,7 +80,7 @@ class ComplexStepBackend(Backend[Array]):
         def whole(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> tuple[Array, dict[str, Array]]:
-            def loss(at: Params[Array]) -> Array:
+            def loss(at: Params[Array]) -> Any:
                 losses = problem.per_sample_losses(_analytic, at, features, targets)
                 return reduced(_analytic, losses, weights, reduction)
 

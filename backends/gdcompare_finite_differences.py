@@ -78,7 +78,7 @@ class FiniteDifferencesBackend(Backend[Array]):
         def whole(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> tuple[Array, dict[str, Array]]:
-            def loss(at: Params[Array]) -> Array:
+            def loss(at: Params[Array]) -> Any:
                 return reduced(np, problem.per_sample_losses(np, at, features, targets), weights, reduction)
 
             return loss(params), self._slopes(loss, params)
