@@ -30,9 +30,12 @@ def shapes(backend: Backend[Any]) -> Shapes:
 def data_sets(draw: st.DrawFn, problem: Problem, shapes: Shapes, scales: st.SearchStrategy[float] = SCALES) -> Dataset:
     n, d = draw(shapes)
     features = draw(arrays(np.float64, (n, d), elements=UP_TO_ONE)) * draw(scales)
+    if problem.target_dimensions == 2:
+        return Dataset(features, np.eye(3)[draw(arrays(np.intp, n, elements=st.integers(0, 2)))])
     if problem.target_values is not None:
         return Dataset(features, draw(arrays(np.float64, n, elements=st.sampled_from(problem.target_values))))
-    return Dataset(features, draw(arrays(np.float64, n, elements=UP_TO_ONE)) * draw(scales))
+    targets = draw(arrays(np.float64, n, elements=UP_TO_ONE)) * draw(scales)
+    return Dataset(features, np.abs(targets) if problem.least_target == 0 else targets)
 
 
 @st.composite

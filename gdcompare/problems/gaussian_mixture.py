@@ -27,11 +27,11 @@ class GaussianMixture(Problem):
     The diagonal of Q_c is exp(D_c), so that log det Q_c = sum_j D_cj. Logarithms of sums are folds of `logaddexp`,
     which neither overflow nor lose small terms.
 
-    The problem GMM of ADBench, without its prior: Srajer, Kukelova, Fitzgibbon, A benchmark of selected algorithmic
-    differentiation tools on some problems in computer vision and machine learning, Optim. Methods Softw. 33 (2018).
-
     Parameters: `logits`, a, shape (k,); `means`, mu, shape (k, d); `log_diagonals`, D, shape (k, d); if d > 1,
     `lowers`, shape (k, d (d - 1) / 2), the entries of Q_c below its diagonal, row after row.
+
+    Source: Srajer, Kukelova and Fitzgibbon, A Benchmark of Selected Algorithmic Differentiation Tools on Some Problems
+    in Computer Vision and Machine Learning, Optimization Methods and Software 33, 2018: their GMM, without its prior.
 
     >>> import numpy as np
     >>> params = {"logits": np.zeros(1), "means": np.ones((1, 1)), "log_diagonals": np.zeros((1, 1))}
@@ -62,13 +62,15 @@ class GaussianMixture(Problem):
 
             dl_i/dQ_c = w_ic z x^T,   dl_i/dD_cj = w_ic (z_j exp(D_cj) x_j - 1),   dl_i/dmu_c = -w_ic Q_c^T z.
         """
-        return self._derived(xp, params, features)[1]
+        del targets
+        return self._losses_and_gradients(xp, params, features)[1]
 
     def value_and_gradient(
         self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any
     ) -> tuple[Any, dict[str, Any]]:
         """The means over the samples."""
-        losses, gradients = self._derived(xp, params, features)
+        del targets
+        losses, gradients = self._losses_and_gradients(xp, params, features)
         return xp.mean(losses), {name: xp.mean(each, axis=0) for name, each in gradients.items()}
 
     def start(self, data: Dataset) -> dict[str, NDArray[np.float64]]:
@@ -107,7 +109,7 @@ class GaussianMixture(Problem):
         constant = 0.5 * features.shape[1] * math.log(2 * math.pi)
         return reduce(xp.logaddexp, logits) - reduce(xp.logaddexp, scores) + constant
 
-    def _derived(self, xp: Any, params: Mapping[str, Any], features: Any) -> tuple[Any, dict[str, Any]]:
+    def _losses_and_gradients(self, xp: Any, params: Mapping[str, Any], features: Any) -> tuple[Any, dict[str, Any]]:
         """Return l_i, (n,), and its gradients, `{name: (n, *shape)}`."""
         seen = [self._seen(xp, params, features, c) for c in range(self.components)]
         losses = self._losses(xp, params, features, [score for _, _, score in seen])

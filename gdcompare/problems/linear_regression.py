@@ -19,6 +19,8 @@ class LinearRegression(Problem):
 
     Parameters: `theta_0`, a scalar, the intercept; `theta_1`, shape (d,), the slopes.
 
+    Source: Legendre, Nouvelles methodes pour la determination des orbites des cometes, 1805, appendix.
+
     >>> import numpy as np
     >>> loss, gradient = LinearRegression().value_and_gradient(
     ...     np, {"theta_0": np.array(1.0), "theta_1": np.array([0.0])}, np.array([[1.0], [3.0]]), np.array([2.0, 4.0])

@@ -22,6 +22,8 @@ class LogisticRegression(Problem):
 
     Parameters: `theta_0`, a scalar, the intercept; `theta_1`, shape (d,).
 
+    Source: Cox, The Regression Analysis of Binary Sequences, Journal of the Royal Statistical Society B 20(2), 1958.
+
     >>> import numpy as np
     >>> params = {"theta_0": np.array(0.0), "theta_1": np.array([0.0])}
     >>> losses = LogisticRegression().per_sample_losses(np, params, np.array([[1.0], [3.0]]), np.array([0.0, 1.0]))

@@ -22,10 +22,11 @@ class MatrixFactorisation(Problem):
         r_i = u_i . v_i - y_i                      the residual
         l_i = r_i^2                                its loss;   L = 1/n sum l_i
 
-    Koren, Bell, Volinsky, Matrix factorization techniques for recommender systems, Computer 42 (2009).
+    At U = V = 0 the gradient is 0: a descent starts elsewhere.
 
-    Parameters: `U`, shape (rows, rank); `V`, shape (d - rows, rank). At U = V = 0 the gradient is 0, so that a descent
-    starts elsewhere.
+    Parameters: `U`, shape (rows, rank); `V`, shape (d - rows, rank).
+
+    Source: Koren, Bell and Volinsky, Matrix Factorization Techniques for Recommender Systems, Computer 42(8), 2009.
 
     >>> import numpy as np
     >>> params = {"U": np.array([[2.0]]), "V": np.array([[3.0]])}

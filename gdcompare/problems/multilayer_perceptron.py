@@ -27,6 +27,9 @@ class MultilayerPerceptron(Problem):
     Parameters: `weights_k`, shape (width before, width), and `biases_k`, shape (width,), for each hidden layer; the
     last `weights_K`, shape (width before,), and `biases_K`, a scalar.
 
+    Source: Rumelhart, Hinton and Williams, Learning Representations by Back-Propagating Errors, Nature 323, 1986; the
+    start by Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural Networks, AISTATS 2010.
+
     >>> import numpy as np
     >>> params = {"weights_0": np.array([[2.0]]), "biases_0": np.array([1.0])}
     >>> params |= {"weights_1": np.array([3.0]), "biases_1": np.array(0.0)}
@@ -83,15 +86,12 @@ class MultilayerPerceptron(Problem):
         return errors[-1] @ errors[-1] / (4 * n), gradient
 
     def start(self, data: Dataset) -> dict[str, NDArray[np.float64]]:
-        """Weights uniform in +-sqrt(6 / (width before + width)), seed 0; biases 0.
-
-        Glorot, Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS (2010).
-        """
+        """Weights uniform in +-sqrt(6 / (width before + width)), seed 0; biases 0.1, so that relus start awake."""
         generator = np.random.default_rng(0)
         start = {}
         for name, shape in self.parameter_shapes(data).items():
             bound = np.sqrt(6 / (shape[0] + (shape[1] if len(shape) == 2 else 1))) if shape else 0.0
-            start[name] = np.zeros(shape) if name.startswith("biases") else generator.uniform(-bound, bound, shape)
+            start[name] = np.full(shape, 0.1) if name.startswith("biases") else generator.uniform(-bound, bound, shape)
         return start
 
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:

@@ -22,9 +22,10 @@ class RecurrentCell(Problem):
         r_i = h_id . v + c - y_i                   the residual, after the last step
         l_i = r_i^2                                its loss;   L = 1/n sum l_i
 
-    Elman, Finding structure in time, Cognitive Science 14 (1990).
-
     Parameters: `w`, `b` and `v`, shape (width,); `U`, shape (width, width); `c`, a scalar.
+
+    Source: Elman, Finding Structure in Time, Cognitive Science 14(2), 1990; the gradient by Werbos, Backpropagation
+    Through Time: What It Does and How to Do It, Proceedings of the IEEE 78(10), 1990.
 
     >>> import numpy as np
     >>> params = {"w": np.zeros(1), "U": np.zeros((1, 1)), "b": np.zeros(1), "v": np.ones(1), "c": np.array(2.0)}
@@ -89,7 +90,7 @@ class RecurrentCell(Problem):
         }
 
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
-        """Series of 5 standard normal numbers x_t; a target is their fading sum, sum_t 2^(t - 5) x_t, with noise 0.1."""
+        """Series of 5 standard normal numbers x_t, and their fading sums, sum_t 2^(t - 5) x_t, with noise 0.1."""
         generator = np.random.default_rng(seed)
         series = generator.standard_normal((samples, 5))
         fading = series @ 2.0 ** np.arange(-4, 1)
@@ -108,7 +109,6 @@ class RecurrentCell(Problem):
         """Return the states, 2 r_i, and the errors e_1 to e_d, each (n, width), which travel back in time.
 
         e_d = 2 r v (1 - h_d^2),   e_t-1 = e_t U^T (1 - h_t-1^2).
-        Werbos, Backpropagation through time: what it does and how to do it, Proc. IEEE 78 (1990).
         """
         states = self._states(xp, params, features)
         twice = 2 * (states[-1] @ params["v"] + params["c"] - targets)  # (n,)

@@ -25,9 +25,10 @@ class Rosenbrock(Problem):
     Features the identity and targets 1 give the classic, divided by d: its minimum is 0, where all are 1. It is a
     polynomial, so that whole numbers give exact answers.
 
-    Rosenbrock, An automatic method for finding the greatest or least value of a function, Comput. J. 3 (1960).
-
     Parameters: `theta`, shape (d + 1,).
+
+    Source: Rosenbrock, An Automatic Method for Finding the Greatest or Least Value of a Function, The Computer Journal
+    3(3), 1960.
 
     >>> import numpy as np
     >>> params = {"theta": np.array([-1.0, 2.0])}
