@@ -1,17 +1,19 @@
-"""Problems for the referee: networks and regressions derived by hand, and one problem for each array function."""
+"""Problems for the referee: formulas that the library writes otherwise, and one problem for each array function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare import Dataset, Problem
+from gdcompare import Dataset, Problem, datasets
 from gdcompare.problems.linear_regression import LinearRegression
 from gdcompare.problems.logistic_regression import LogisticRegression
+from gdcompare.problems.poisson_regression import PoissonRegression
 
 
 class ByRows(Problem):
@@ -66,7 +68,10 @@ class Network(ByRows):
 @final
 @dataclass(frozen=True)
 class SoftmaxRegression(ByRows):
-    """l_i = log sum_j exp(z_ij) - z_i . y_i, for logits z = X slopes + offsets and one-hot targets."""
+    """l_i = log sum_j exp(z_ij) - z_i . y_i, for logits z = X slopes + offsets and one-hot targets.
+
+    Written as most programs have it, with the largest logit subtracted: unlike the library's, it has kinks.
+    """
 
     target_dimensions: ClassVar[int] = 2
 
@@ -92,7 +97,7 @@ class SoftmaxRegression(ByRows):
 @final
 @dataclass(frozen=True)
 class HuberRegression(ByRows):
-    """l_i = r_i^2 / 2 where |r_i| <= delta, else delta (|r_i| - delta / 2)."""
+    """l_i = r_i^2 / 2 where |r_i| <= delta, else delta (|r_i| - delta / 2): with a branch, unlike the library's."""
 
     delta: float = 1.5
 
@@ -109,24 +114,6 @@ class HuberRegression(ByRows):
         return {"slopes": features * xp.clip(r, -self.delta, self.delta)[:, None]}
 
 
-@final
-@dataclass(frozen=True)
-class PoissonRegression(ByRows):
-    """l_i = exp(z_i) - y_i z_i, for the logarithm z_i = x_i . slopes + offset of the rate."""
-
-    def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
-        return {"slopes": data.features.shape[1:], "offset": ()}
-
-    def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
-        z = features @ params["slopes"] + params["offset"]
-        return xp.exp(z) - targets * z
-
-    def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
-        """dl_i/dz_i = exp(z_i) - y_i."""
-        signals = xp.exp(features @ params["slopes"] + params["offset"]) - targets
-        return {"slopes": features * signals[:, None], "offset": signals}
-
-
 PROBLEMS: Mapping[str, Problem] = {
     "linear": LinearRegression(),
     "logistic": LogisticRegression(),
@@ -136,6 +123,16 @@ PROBLEMS: Mapping[str, Problem] = {
     "huber": HuberRegression(),
     "poisson": PoissonRegression(),
 }
+
+SAMPLES = 7
+"""As few rows as show every row and column of a matrix; odd, so that parts are ragged."""
+
+
+@cache
+def few_rows(problem: Problem) -> Dataset:
+    """Return the problem's own data, or the seed's line, in few rows."""
+    return problem.example(SAMPLES) or datasets.example(problem).rows(slice(SAMPLES))
+
 
 Point = tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]
 

@@ -33,6 +33,12 @@ SMALLEST = 5e-324
 Record = Callable[[str, float], None]
 
 
+@pytest.fixture(scope="session")
+def problem(linear_model: Problem) -> Problem:
+    """Every new shape is a compilation: other problems have one shape each, in test_problems."""
+    return linear_model
+
+
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
     """Write a figure into the test's report."""

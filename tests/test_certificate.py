@@ -64,11 +64,11 @@ def test_the_balls_contain_the_exact_gradient_that_rational_arithmetic_finds(dty
 
 
 def test_every_backend_agrees_by_the_file_that_numpy_wrote(
-    backend: Backend[Any], problem: gdc.Problem, tmp_path: Path
+    backend: Backend[Any], linear_model: gdc.Problem, tmp_path: Path
 ) -> None:
     path = tmp_path / "certificate.json"
 
-    write(certify(problem, gdc.datasets.example(problem)), path)
+    write(certify(linear_model, gdc.datasets.example(linear_model)), path)
 
     report = check_certificate(path, [backend], dtype=backend.dtype, recompute=True)
     report.assert_agree()

@@ -63,8 +63,8 @@ def at_fault(found: Mapping[str, MethodOutcome]) -> set[str]:
     return {name for name, outcome in found.items() if outcome.at_fault}
 
 
-def test_in_float64_every_method_agrees_with_every_backend(backend_name: str, problem: gdc.Problem) -> None:
-    found = outcomes(backend_name, problem, gdc.datasets.example(problem))
+def test_in_float64_every_method_agrees_with_every_backend(backend_name: str, linear_model: gdc.Problem) -> None:
+    found = outcomes(backend_name, linear_model, gdc.datasets.example(linear_model))
 
     assert {outcome.says for outcome in found.values()} <= {"agree", "inconclusive"}
     assert not at_fault(found)

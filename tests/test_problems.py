@@ -34,19 +34,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .agreement import rounded
+from .formulas import few_rows
 from .strategies import data_sets, parameters
 
 Array = NDArray[np.float64]
 
-SAMPLES = 7  # as few as show every row and column of a matrix, and odd, so that parts are ragged
 EPOCHS = 3
 CASES = 1000  # of each problem and dtype, in the long run
-
-
-@cache
-def few_rows(problem: Problem, samples: int = SAMPLES) -> Dataset:
-    """Return the problem's own data, or the seed's line."""
-    return problem.example(samples) or datasets.example(problem).rows(slice(samples))
 
 
 @cache
