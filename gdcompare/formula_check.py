@@ -110,7 +110,10 @@ def checked_shapes(problem: Problem, data: Dataset) -> dict[str, tuple[int, ...]
     """
     formula = "parameter_shapes"
     with _said_of(problem, formula):
-        shapes, of_one = problem.parameter_shapes(data), problem.parameter_shapes(data.rows([0]))
+        shapes, of_one = (
+            problem.parameter_shapes(data),
+            problem.parameter_shapes(Dataset(data.features[:1], data.targets[:1])),
+        )
     if not isinstance(shapes, Mapping) or not shapes:
         raise FormulaError(
             f"{_name(problem, formula)} returns {_kind(shapes)} where {{name: shape}} is due, such as "

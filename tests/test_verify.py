@@ -356,7 +356,7 @@ def test_no_cause_is_made_up() -> None:
 
 # Weights and the sum
 
-WEIGHTS = np.array([2.0, 0.0, 1.0, 0.5, 3.0, 1.0, 1.0])
+WEIGHTS = np.array([0.0, 2.0, 1.0, 0.5, 3.0, 1.0, 1.0])
 WEIGHTED = gdc.Dataset(np.linspace(-1, 2, 14).reshape(7, 2), [0, 1, 1, 0, 1, 0, 1], weights=WEIGHTS)
 UNWEIGHTED = gdc.Dataset(WEIGHTED.features, WEIGHTED.targets)
 
