@@ -14,7 +14,7 @@ import pytest
 import gdcompare as gdc
 
 from . import contenders
-from .checked import Right, checker, gradient_case
+from .checked import Right, checker, gradient_case, problem_case
 from .conftest import Measure
 from .contenders import GRADIENTS_BY_HAND, NullBackend
 from .timing import Contender
@@ -35,6 +35,16 @@ def test_gradient(problem_name: str, n: int, d: int, dtype: str, backend_name: s
     case = gradient_case(problem_name, n, d)
 
     measure(f"gradient, {case}, {dtype}", contenders.gradient(case, gdc.load_backend(backend_name, dtype)))
+
+
+@pytest.mark.parametrize("n", [40, 10_000])
+@pytest.mark.parametrize("problem_name", gdc.problem_names())
+def test_gradient_of_every_problem(problem_name: str, n: int, backend_name: str, measure: Measure) -> None:
+    """The same for each problem of the library, at its own data, in float64."""
+    backend = gdc.load_backend(backend_name)
+    case = problem_case(problem_name, n, backend.by_hand)
+
+    measure(f"gradient, {case}", contenders.gradient(case, backend))
 
 
 @every_dtype

@@ -2,7 +2,8 @@
 
 The check is that of rounding: an answer may differ from the right one by 64 units, a unit being the unit roundoff u of
 its dtype times the answer's magnitude, which is its formula evaluated with absolute values. It scales with the data and
-the dtype, so no tolerance is chosen, and a wrong sign, factor, row or step is many millions of units.
+the dtype, so no tolerance is chosen, and a wrong sign, factor, row or step is many millions of units. For the problems
+of the library the referee says what is right, and 64 units are its budget.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare import Dataset, Problem, load_problem
+from gdcompare import Dataset, Problem, datasets, load_problem
 from gdcompare.backend import unit_roundoff
+from gdcompare.referee.verify import Referee, drawn_parameters
 from gdcompare.sampling import RowStream, steps_per_epoch
 
 UNITS = 64
@@ -123,6 +125,62 @@ class GradientCase:
 
 
 gradient_case = cache(GradientCase)
+
+
+@dataclass(frozen=True)
+class ProblemCase:
+    """A problem of the library in n rows: those of its own example, over and over, so that the mean does not change.
+
+    The true gradient is then that of the example, which the referee proves; what rounding may do to it grows with n.
+    """
+
+    problem_name: str
+    n: int
+    by_hand: bool
+    """Whether the contender evaluates the derivation, and has its budget, or differentiates the loss."""
+
+    @cached_property
+    def problem(self) -> Problem:
+        return load_problem(self.problem_name)
+
+    @cached_property
+    def data(self) -> Dataset:
+        example = datasets.example(self.problem)
+        assert self.n % len(example) == 0, f"n must be a multiple of {len(example)}"
+        return example.rows(np.arange(self.n) % len(example))
+
+    @property
+    def d(self) -> int:
+        return self.data.features.shape[1]
+
+    @cached_property
+    def params(self) -> dict[str, NDArray[np.float64]]:
+        return drawn_parameters(self.problem, self.data)
+
+    @cached_property
+    def gradient(self) -> dict[str, Right]:
+        """The loss and its gradient in float64, with magnitudes of which 64 units are the budget."""
+        budgets = Referee(self.problem, self.data, self.params).budgets(self.by_hand)
+        u = unit_roundoff("float64")  # the truth is rounded, too
+        return {
+            name: Right(truth, (budgets[name] + u * np.abs(truth)) / (UNITS * u))
+            for name, truth in _proven(self.problem_name).items()
+        }
+
+    def __str__(self) -> str:
+        return f"{self.problem_name}, n={self.n}, d={self.d}"
+
+
+problem_case = cache(ProblemCase)
+
+
+@cache
+def _proven(problem_name: str) -> dict[str, NDArray[np.float64]]:
+    """Return the proven loss and gradient of a problem's example, to the nearest float64."""
+    problem = load_problem(problem_name)
+    example = datasets.example(problem)
+    truths = Referee(problem, example, drawn_parameters(problem, example)).truths
+    return {name: truth.mid for name, truth in truths.items()}
 
 
 # Descents

@@ -17,7 +17,7 @@ from gdcompare.gradients import backend_arguments
 from gdcompare.registry import how_to_install
 
 from . import by_hand
-from .checked import UNITS, DescentCase, GradientCase, checker
+from .checked import UNITS, DescentCase, GradientCase, ProblemCase, checker
 from .timing import Contender
 
 Array = NDArray[Any]
@@ -37,7 +37,7 @@ DESCENTS_BY_HAND = {
 }
 
 
-def gradient(case: GradientCase, backend: Backend[Any]) -> Contender:
+def gradient(case: GradientCase | ProblemCase, backend: Backend[Any]) -> Contender:
     """Loss and gradient through the seam, from the backend's arrays to the backend's arrays."""
     function = backend.value_and_grad(case.problem)
     params, features, targets, _ = backend_arguments(case.problem, case.data, case.params, backend)
@@ -103,7 +103,7 @@ def sklearn_descents(case: DescentCase) -> list[Contender]:
 
 
 def facts(
-    case: GradientCase | DescentCase, backend: Backend[Any] | None = None, dtype: str = "float64"
+    case: GradientCase | ProblemCase | DescentCase, backend: Backend[Any] | None = None, dtype: str = "float64"
 ) -> Mapping[str, object]:
     """Return the sizes, the dtype, and the backend's versions, device and switches, if there is one that tells them."""
     environment = getattr(backend, "environment", dict)

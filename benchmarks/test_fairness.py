@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 
 from . import contenders, timing
-from .checked import DescentCase, check, descent_case, gradient_case
+from .checked import DescentCase, check, descent_case, gradient_case, problem_case
 from .conftest import Measure
 from .timing import Contender, Timed, interleave, wait_for
 
@@ -90,6 +90,18 @@ def test_the_check_refuses(spoil: Callable[[Answer], Answer]) -> None:
 
     with pytest.raises(AssertionError):
         check(spoil(truth), CASE.gradient, "float64")
+
+
+@pytest.mark.parametrize("problem_name", gdc.problem_names())
+def test_the_check_knows_the_gradient_of_every_problem(problem_name: str) -> None:
+    case, backend = problem_case(problem_name, 40, True), gdc.load_backend("numpy")
+    judge = contenders.gradient(case, backend)
+    loss, slopes = judge.run()
+    first = next(iter(slopes))
+
+    assert judge.check((loss, slopes)) <= 64
+    with pytest.raises(AssertionError, match=f"{first} is off by .* units"):
+        judge.check((loss, slopes | {first: slopes[first] * (1 + 1e-9)}))
 
 
 WRONG_DESCENTS = {

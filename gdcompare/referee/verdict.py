@@ -165,9 +165,13 @@ def detectable_fault(truth: Floats, budget: Floats) -> float:
 
     >>> detectable_fault(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
     2e-16
+    >>> detectable_fault(np.array([np.inf]), np.array([np.inf]))  # the truth exceeds the largest float
+    inf
     """
     some = truth != 0
-    return float(np.max(2 * budget[some] / np.abs(truth[some]))) if some.any() else math.nan
+    with np.errstate(all="ignore"):
+        faults = np.where(np.isinf(budget), np.inf, 2 * budget / np.abs(truth))
+    return float(np.max(faults[some])) if some.any() else math.nan
 
 
 def ulp(value: float, dtype: str) -> float:
