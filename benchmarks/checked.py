@@ -155,7 +155,7 @@ class ProblemCase:
 
     @cached_property
     def params(self) -> dict[str, NDArray[np.float64]]:
-        return drawn_parameters(self.problem, self.data)
+        return _of_example(self.problem_name).params
 
     @cached_property
     def gradient(self) -> dict[str, Right]:
@@ -163,8 +163,8 @@ class ProblemCase:
         budgets = Referee(self.problem, self.data, self.params).budgets(self.by_hand)
         u = unit_roundoff("float64")  # the truth is rounded, too
         return {
-            name: Right(truth, (budgets[name] + u * np.abs(truth)) / (UNITS * u))
-            for name, truth in _proven(self.problem_name).items()
+            name: Right(truth.mid, (budgets[name] + u * np.abs(truth.mid)) / (UNITS * u))
+            for name, truth in _of_example(self.problem_name).truths.items()
         }
 
     def __str__(self) -> str:
@@ -175,12 +175,11 @@ problem_case = cache(ProblemCase)
 
 
 @cache
-def _proven(problem_name: str) -> dict[str, NDArray[np.float64]]:
-    """Return the proven loss and gradient of a problem's example, to the nearest float64."""
+def _of_example(problem_name: str) -> Referee:
+    """Return the referee of a problem at its own example, who keeps what he has proven."""
     problem = load_problem(problem_name)
     example = datasets.example(problem)
-    truths = Referee(problem, example, drawn_parameters(problem, example)).truths
-    return {name: truth.mid for name, truth in truths.items()}
+    return Referee(problem, example, drawn_parameters(problem, example))
 
 
 # Descents
