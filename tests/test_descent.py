@@ -803,7 +803,9 @@ def test_targets_of_the_wrong_dimensions_are_refused() -> None:
 
     with refusal(ValueError, "LinearRegression takes targets of shape (n,), not (8, 3)"):
         descend(LINEAR, data, "numpy")
-    with refusal(ValueError, "Planes takes targets of shape (n, k), not (12,)"):
+    with refusal(
+        ValueError, "Planes takes targets of shape (n, k), not (12,); gdcompare.datasets.suited makes such of yours"
+    ):
         descend(Planes(), some_data(LINEAR), "numpy")
 
 
