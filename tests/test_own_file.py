@@ -14,6 +14,7 @@ from gdcompare import formula_check, scaffold
 from gdcompare.cli import main
 from gdcompare.formula_check import FormulaError, check_formula
 from gdcompare.problem import NotDerivedError
+from gdcompare.referee.reverse import Tape
 from gdcompare.registry import FileError, backend_names, backends_for
 
 BY_HAND = "numpy"
@@ -468,14 +469,11 @@ def test_only_the_referee_minds_a_function_that_it_does_not_know(tmp_path: Path)
 def test_a_formula_that_passed_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = problem_of(tmp_path, UNDERIVED)
     check_formula(good, DATA, by_hand=False, refereed=True)
-    looked = []
-    monkeypatch.setattr(formula_check, "_Trial", lambda problem, data: looked.append(data.features.shape[1]) or 1 / 0)
+    monkeypatch.setattr(formula_check, "_Trial", lambda *_: 1 / 0)
 
     check_formula(good, DATA, by_hand=False, refereed=True)
     with pytest.raises(ZeroDivisionError):
         check_formula(good, gdc.datasets.noisy_line(), by_hand=False, refereed=True)
-
-    assert looked == [1]
 
 
 def test_losses_that_differ_by_rounding_alone_are_not_coupled(tmp_path: Path) -> None:
@@ -496,7 +494,7 @@ def test_every_registered_problem_passes(name: str) -> None:
 def test_a_bug_of_the_suite_itself_still_shows_its_traceback(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A formula is right, and what stands behind it is not."""
     run("new", "my_counts.py")
-    monkeypatch.setattr(formula_check.Tape, "multiply", lambda *_: 1 / 0)
+    monkeypatch.setattr(Tape, "multiply", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         run("verify", "my_counts.py", "--backend", BY_HAND)
