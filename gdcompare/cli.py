@@ -537,9 +537,11 @@ def _load_backends(names: Sequence[str], dtype: str, device: str | None) -> list
 
 def _parameters(settings: Sequence[str], subject: _Subject) -> dict[str, NDArray[np.float64]] | None:
     """Read NAME=V or NAME=V,V,... settings, in the shapes of the problem's parameters; None if there are none."""
+    from gdcompare.formula_check import checked_shapes
+
     if not settings:
         return None
-    shapes = subject.problem.parameter_shapes(subject.data)
+    shapes = checked_shapes(subject.problem, subject.data)
     params = {}
     for setting in settings:
         name, equals, values = setting.partition("=")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from gdcompare.problem import Problem
 
 TEMPLATE = '''\
 """Poisson regression, a problem to make your own. Look at it with: gdcompare verify {file}"""
@@ -45,7 +48,8 @@ def class_name(path: str | Path) -> str:
     >>> class_name("models/my_problem.py")
     'MyProblem'
     """
-    return "".join(word[:1].upper() + word[1:] for word in Path(path).stem.split("_"))
+    name = "".join(word[:1].upper() + word[1:] for word in Path(path).stem.split("_"))
+    return "MyProblem" if name == Problem.__name__ else name
 
 
 def write_problem(path: str | Path, force: bool = False) -> str:
@@ -70,7 +74,7 @@ def write_problem(path: str | Path, force: bool = False) -> str:
         raise ValueError(f"{file.name!r} is no name for a Python module; call it {f'{better}.py'!r}")
     if file.exists() and not force:
         raise FileExistsError(f"{str(file)!r} is there already; choose another name, or overwrite it with --force")
-    if not file.exists() and find_spec(stem) is not None:
+    if not file.exists() and (stem in sys.modules or find_spec(stem) is not None):
         raise ValueError(f"{file.name!r} would hide the module {stem!r}; choose another name, such as 'my_{file.name}'")
     name = class_name(file)
     file.write_text(TEMPLATE.format(file=file.name, name=name), encoding="utf-8")

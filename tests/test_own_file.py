@@ -90,6 +90,14 @@ def test_the_starting_point_stands_on_every_backend_without_its_derivation_or_wi
     assert not underived.derived
 
 
+def test_a_file_is_never_given_a_class_that_hides_its_base() -> None:
+    assert [scaffold.class_name(name) for name in ("problem.py", "my_problem.py", "a/gamma_2.py")] == [
+        "MyProblem",
+        "MyProblem",
+        "Gamma2",
+    ]
+
+
 def test_new_overwrites_only_by_force(run: Any) -> None:
     Path("mine.py").write_text("precious\n")
 
@@ -326,6 +334,7 @@ LOSSES = {  # what is wrong, the lines, what is said of the first of them (or of
         "there is no parameter 'slope'; parameter_shapes has: slopes, offset; did you mean 'slopes'?",
         'return z * params["offset"]',
     ),
+    "nothing written yet": ("raise NotImplementedError", "per_sample_losses raises NotImplementedError", "return z"),
     "an error": ('raise ValueError("my own")', "per_sample_losses raises ValueError: my own", "return z"),
     "widths": ("return features @ features", "per_sample_losses raises ValueError: matmul", "return features @ slopes"),
 }  # fmt: skip
