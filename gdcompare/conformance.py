@@ -119,7 +119,7 @@ def check_backend(
 
     chosen = problem_names() if problems is None else problems
     runs = [(check, bench, subject) for check in CHECKS for bench in benches for subject in check.subjects(chosen)]
-    findings: dict[str, dict[str, list[str]]] = {check.name: {} for check in CHECKS}  # what was seen, in which dtypes
+    findings: dict[str, dict[str, set[str]]] = {check.name: {} for check in CHECKS}  # what was seen, in which dtypes
     not_run: dict[str, str] = {}
     for check, bench, subject in watch(runs):
         lacking = [name for name in check.needs if findings[name] or name in not_run]
@@ -129,7 +129,7 @@ def check_backend(
         try:
             check.run(bench, *([] if subject is None else [subject]))
         except Exception as error:
-            findings[check.name].setdefault(_told(error), []).append(bench.dtype)
+            findings[check.name].setdefault(_told(error), set()).add(bench.dtype)
     outcomes = [
         Outcome(check.name, "fails", _joined(findings[check.name], len(benches)), check.mend)
         if findings[check.name]
@@ -149,9 +149,9 @@ def _maker(backend: str | type | Backend[Any]) -> tuple[Callable[..., Any], str]
     return partial(dataclasses.replace, backend) if dataclasses.is_dataclass(backend) else type(backend), title
 
 
-def _joined(findings: Mapping[str, Sequence[str]], dtypes: int) -> str:
+def _joined(findings: Mapping[str, set[str]], dtypes: int) -> str:
     return "; ".join(
-        words if len(seen) == dtypes else f"{words} ({', '.join(seen)})" for words, seen in findings.items()
+        words if len(seen) == dtypes else f"{words} ({', '.join(sorted(seen))})" for words, seen in findings.items()
     )
 
 

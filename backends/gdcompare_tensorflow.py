@@ -1,0 +1,204 @@
+"""TensorFlow: gradients by reverse-mode differentiation on a tape, `tf.GradientTape`.
+
+TensorFlow's own operators are not NumPy's: `@` wants matrices, and `.T` and indexing by arrays are off unless a global
+switch is thrown. The formulas run on `_Array` instead, a tensor with the operators of the array API standard.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import (
+    Backend,
+    Params,
+    PerSampleGrad,
+    Precision,
+    Reduction,
+    Run,
+    Step,
+    ValueAndGrad,
+    checked_dtype,
+    eager_scan,
+    reduced,
+    scaled_rows,
+)
+from gdcompare.problem import Problem
+
+
+class _Array:
+    """A tensor with the operators of the array API standard."""
+
+    def __init__(self, tensor: tf.Tensor) -> None:
+        self.tensor = tensor
+
+    shape = property(lambda self: tuple(self.tensor.shape))
+    ndim = property(lambda self: len(self.tensor.shape))
+    dtype = property(lambda self: self.tensor.dtype)
+    T = property(lambda self: _Array(tf.transpose(self.tensor)))
+
+    def __len__(self) -> int:
+        return int(self.tensor.shape[0])
+
+    def __getitem__(self, key: Any) -> _Array:
+        return _Array(self.tensor[_bare(key)])
+
+
+def _operator(function: Callable[..., Any], swapped: bool = False) -> Any:
+    def applied(self: _Array, other: Any) -> _Array:
+        one, two = self.tensor, _like(self.tensor, _bare(other))
+        return _Array(function(two, one) if swapped else function(one, two))
+
+    return applied
+
+
+for _name, _function in {
+    **{each: getattr(operator, each) for each in ("add", "sub", "mul", "truediv", "pow")},
+    "matmul": tnp.matmul,
+}.items():
+    setattr(_Array, f"__{_name}__", _operator(_function))
+    setattr(_Array, f"__r{_name}__", _operator(_function, swapped=True))
+for _name, _function in {
+    **{each: getattr(operator, each) for each in ("lt", "le", "gt", "ge")},
+    "eq": tf.equal,
+    "ne": tf.not_equal,
+    "and": tf.logical_and,
+    "or": tf.logical_or,
+}.items():
+    setattr(_Array, f"__{_name}__", _operator(_function))
+for _name, _function in {"neg": operator.neg, "pos": operator.pos, "abs": tf.abs, "invert": tf.logical_not}.items():
+    setattr(_Array, f"__{_name}__", lambda self, _function=_function: _Array(_function(self.tensor)))
+
+
+class _Namespace:
+    """`tensorflow.experimental.numpy` by the names of the standard; given an `_Array`, it returns one."""
+
+    def __getattr__(self, name: str) -> Any:
+        function = _OTHERS.get(name) or getattr(tnp, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            tensor = next((each.tensor for each in _leaves(arguments) if isinstance(each, _Array)), None)
+            bare = _bare(arguments) if tensor is None else tuple(_like(tensor, _bare(each)) for each in arguments)
+            result = function(*bare, **{key: _bare(value) for key, value in options.items()})
+            made = tensor is not None or not any(isinstance(each, tf.Tensor) for each in _leaves(arguments))
+            return _Array(result) if made else result
+
+        return call
+
+
+def _logaddexp(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The larger + log(1 + exp(smaller - larger)); TensorFlow's own has slope 0, not 1/2, where both are equal."""
+    larger, smaller = tf.where(x >= y, x, y), tf.where(x >= y, y, x)
+    return larger + tf.nn.softplus(smaller - larger)
+
+
+_OTHERS: dict[str, Callable[..., Any]] = {
+    "concat": tnp.concatenate,
+    "permute_dims": tnp.transpose,
+    "matrix_transpose": tf.linalg.matrix_transpose,
+    "astype": tf.cast,
+    "vecdot": lambda x, y, axis=-1: tf.reduce_sum(x * y, axis=axis),
+    "pow": operator.pow,
+    "logaddexp": _logaddexp,
+}
+"""What has another name there, or none."""
+
+
+def _leaves(values: Any) -> list[Any]:
+    return [leaf for each in values for leaf in (_leaves(each) if isinstance(each, list | tuple) else [each])]
+
+
+def _bare(value: Any) -> Any:
+    """Return the tensors instead of the arrays, in lists and tuples, too."""
+    if isinstance(value, list | tuple):
+        return type(value)(_bare(each) for each in value)
+    return value.tensor if isinstance(value, _Array) else value
+
+
+def _like(tensor: tf.Tensor, value: Any) -> Any:
+    """Return a Python float in the tensor's dtype: `tensorflow.experimental.numpy` would make both float64."""
+    return tf.constant(value, tensor.dtype) if isinstance(value, float) and tensor.dtype.is_floating else value
+
+
+_namespace = _Namespace()
+
+
+@final
+@dataclass(frozen=True)
+class TensorflowBackend(Backend[tf.Tensor]):
+    """The loss formula run eagerly, recorded on a tape and differentiated backwards.
+
+    `device` is a kind, with a number if there are several: `"cpu"`, `"gpu"`, `"gpu:1"`.
+    """
+
+    dtype: Precision = "float64"
+    device: str | None = None
+    name: ClassVar[str] = "tensorflow"
+    xp: ClassVar[Any] = _namespace
+
+    def __post_init__(self) -> None:
+        checked_dtype(self.dtype)
+        known = [each.name.removeprefix("/device:").lower() for each in tf.config.list_logical_devices()]
+        if self.device is not None and self._place not in known:
+            raise ValueError(f"backend 'tensorflow' has no device {self.device!r}; it has: {', '.join(known)}")
+
+    @property
+    def _place(self) -> str | None:
+        return self.device if self.device is None or ":" in self.device else f"{self.device}:0"
+
+    def asarray(self, values: ArrayLike) -> tf.Tensor:
+        """A copy on the device in this dtype; integers stay integers."""
+        array = np.array(values)
+        with tf.device(self._place):
+            return tf.constant(array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False))
+
+    def to_numpy(self, array: tf.Tensor) -> NDArray[Any]:
+        """Bring the tensor to the host, which waits for the device."""
+        return np.asarray(array)
+
+    def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[tf.Tensor]:
+        """One forward pass on the tape, one `tape.gradient`."""
+
+        def whole(
+            params: Params[tf.Tensor], features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor | None = None
+        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(list(params.values()))
+                arrays = {name: _Array(value) for name, value in params.items()}
+                losses = problem.per_sample_losses(_namespace, arrays, _Array(features), _Array(targets))
+                loss = reduced(_namespace, losses, None if weights is None else _Array(weights), reduction).tensor
+            return loss, tape.gradient(loss, dict(params), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return whole
+
+    def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[tf.Tensor]:
+        """One backward pass for each sample."""
+        one = self.value_and_grad(problem)
+
+        def rows(
+            params: Params[tf.Tensor], features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor | None = None
+        ) -> dict[str, tf.Tensor]:
+            each = [one(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(features.shape[0])]
+            gradients = {name: tf.stack([gradient[name] for gradient in each]) for name in params}
+            return scaled_rows(_namespace, gradients, weights, reduction)
+
+        return rows
+
+    def scan(self, step: Step[tf.Tensor]) -> Run[tf.Tensor]:
+        """A Python loop."""
+        return eager_scan(step, self.asarray, tf.stack)
+
+    def environment(self) -> dict[str, str]:
+        """TensorFlow's version, device, and the switches that change its rounding."""
+        return {
+            "tensorflow": tf.__version__,
+            "device": self._place or tf.config.list_logical_devices()[-1].name,
+            "tensor float 32": str(tf.config.experimental.tensor_float_32_execution_enabled()),
+        }
