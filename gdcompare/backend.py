@@ -183,6 +183,15 @@ Foreign: TypeAlias = "Callable[[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
 """Somebody's `f(params, features, targets) -> (loss, {name: gradient})`, NumPy arrays in and out."""
 
 
+class Approximates(Protocol):
+    """An optional fact beside the seam: that the gradients of a backend are approximate."""
+
+    @property
+    @abstractmethod
+    def approximates(self) -> str:
+        """How, in a few words; a verdict of wrong says so."""
+
+
 class NativeCheck(NamedTuple):
     """A gradient checker that a framework brings along."""
 
