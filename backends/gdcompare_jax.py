@@ -6,16 +6,20 @@ operation runs inside the `jax.enable_x64` context manager, which sets the preci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, final
+from functools import partial, wraps
+from typing import Any, ClassVar, TypeVar, final
 
 import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import batching, mlir
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
@@ -37,8 +41,20 @@ from gdcompare.backend import (
     reduced,
     scaled_rows,
 )
-from gdcompare.native import Layout, Native, check_independence, check_outputs, mean_of
+from gdcompare.native import (
+    WHOLE,
+    Layer,
+    Layout,
+    Native,
+    check_independence,
+    check_outputs,
+    layer_names,
+    mean_of,
+    without_row,
+)
 from gdcompare.problem import Problem
+
+T = TypeVar("T")
 
 
 @final
@@ -287,7 +303,9 @@ def from_function(
     def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
         given = iter(arrays)
         filled = [next(given) if is_one else leaf for (_, leaf), is_one in zip(leaves, trained, strict=True)]
-        return mean_of(loss(structure.unflatten(filled), features, targets), features.shape[0])
+        model = structure.unflatten(filled)
+        with _watching(model):
+            return mean_of(loss(model, features, targets), features.shape[0])
 
     own = {_name(path): leaf for (path, leaf), is_one in zip(leaves, trained, strict=True) if is_one}
     return JaxFunction(mean, own, layout, name)
@@ -331,6 +349,8 @@ class JaxFunction(Native):
     ) -> None:
         self.name, self.layout, self._parameters = name, layout, parameters
         self._value_and_grad = jax.jit(jax.value_and_grad(mean))
+        self._mean = mean
+        self._recorded: dict[Any, Callable[..., list[Layer]]] = {}
 
     @property
     def parameters(self) -> dict[str, NDArray[np.float64]]:
@@ -345,6 +365,15 @@ class JaxFunction(Native):
         with jax.enable_x64(features.dtype == np.float64):
             loss, gradient = self._value_and_grad([params[name] for name in names], features, targets)
             return np.asarray(loss), {name: np.asarray(each) for name, each in zip(names, gradient, strict=True)}
+
+    def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
+        """What is tapped, and what the modules of the pytree give out, by their paths."""
+        arrays = [params[name] for name in self._parameters or params]
+        key = features.shape, targets.shape, str(features.dtype)
+        with jax.enable_x64(features.dtype == np.float64):
+            if key not in self._recorded:
+                self._recorded[key] = _recorded(self._mean, arrays, features, targets)
+            return self._recorded[key](*arrays, features, targets)
 
 
 def _is_parameter(leaf: Any) -> bool:
@@ -372,3 +401,156 @@ def _nodes(tree: Any, condition: Callable[[Any], bool]) -> list[str]:
     """Name the parts of a pytree for which the condition holds."""
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=condition)
     return [f"{_name(path)}: {type(node).__name__}" for path, node in nodes if condition(node)]
+
+
+# Layers. JAX has no hooks: what is to be seen goes through an operation of our own, the identity. The gradient is
+# traced with it, once, and what that operation meets becomes the result. Functions that are compiled on their own are
+# traced with the rest, so that JAX neither takes an older program of theirs nor keeps this one.
+
+
+def tap(name: str, value: T) -> T:
+    """Return the value as it is, and let `compare` see it and its cotangent as the layer of that name.
+
+    It costs nothing while nobody looks, and goes anywhere: under `jit`, `vmap`, `grad`, `scan`. A second value of that
+    name is `name#2`. The modules of a model that is a pytree, as in Equinox, are seen without it.
+
+    >>> def attend(scores, values):
+    ...     return tap("softmax", jax.nn.softmax(scores)) @ values
+    >>> attend(jnp.zeros((1, 2)), jnp.eye(2)).tolist()
+    [[0.5, 0.5]]
+    """
+    recording = _RECORDING.get()
+    return value if recording is None else recording.seen(name, value)
+
+
+class _Recording:
+    """What is seen in one forward and backward pass, in order of execution."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._modules: dict[int, tuple[str, Any]] = {}
+        self._calls: Counter[str] = Counter()
+
+    def seen(self, name: str, value: Any) -> Any:
+        self._calls[name] += 1
+        leaves, tree = jax.tree.flatten(value)
+        floats = [i for i, each in enumerate(leaves) if jnp.issubdtype(jnp.result_type(each), jnp.floating)]
+        for label, i in zip(layer_names(name, self._calls[name], len(floats)), floats, strict=True):
+            self.names.append(label)
+            leaves[i] = _seen(len(self.names) - 1, leaves[i])
+        return jax.tree.unflatten(tree, leaves)
+
+    def name_of(self, module: Any) -> str | None:
+        """Return the path of a module, also of a copy that JAX made of one that is alone of its class."""
+        if id(module) not in self._modules:
+            alike = {name for name, each in self._modules.values() if type(each) is type(module)}
+            if len(alike) == 1:
+                self._modules |= _modules(module, alike.pop())
+        return self._modules.get(id(module), (None, None))[0]
+
+    @contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """See what the modules of a model return: the `__call__` of their classes is wrapped meanwhile."""
+        self._modules = _modules(model)
+        wrapped = {type(each): type(each).__call__ for _, each in self._modules.values()}
+        own = {kind: "__call__" in vars(kind) for kind in wrapped}
+        try:
+            for kind, call in wrapped.items():
+                kind.__call__ = self._wrapped(kind, call)
+            yield
+        finally:
+            for kind, call in wrapped.items():
+                if own[kind]:
+                    kind.__call__ = call
+                else:
+                    del kind.__call__
+
+    def _wrapped(self, kind: type, call: Any) -> Any:
+        @wraps(call)
+        def seen(module: Any, *arguments: Any, **options: Any) -> Any:
+            value = call(module, *arguments, **options)
+            watched = _RECORDING.get() is self and type(module) is kind
+            name = self.name_of(module) if watched else None
+            return value if name is None else self.seen(name, value)
+
+        return seen
+
+
+_RECORDING: ContextVar[_Recording | None] = ContextVar("recording", default=None)
+
+
+def _watching(model: Any) -> AbstractContextManager[None]:
+    recording = _RECORDING.get()
+    return nullcontext() if recording is None else recording.watching(model)
+
+
+def _modules(model: Any, path: str = WHOLE) -> dict[int, tuple[str, Any]]:
+    """Return the parts of a model that can be called and hold parts themselves, by identity, and their paths."""
+    found: dict[int, tuple[str, Any]] = {}
+
+    def walk(part: Any, path: str) -> None:
+        if id(part) in found or jax.tree_util.all_leaves([part]):
+            return
+        if callable(part):
+            found[id(part)] = (path, part)
+        children = part if isinstance(part, Mapping) else getattr(part, "__dict__", {})
+        if isinstance(part, list | tuple):
+            children = dict(enumerate(part))
+        for key, child in children.items():
+            walk(child, str(key) if path == WHOLE else f"{path}/{key}")
+
+    walk(model, path)
+    return found
+
+
+_record = Primitive("gdcompare_record")
+"""The identity, batched or not; `place` is the layer's number, `part` 0 for the value and 1 for the cotangent."""
+
+
+_record.def_abstract_eval(lambda array, **_: array)
+mlir.register_lowering(_record, lambda _context, array, **_: [array])
+
+
+def _batched(arrays: Any, axes: Any, **which: int) -> Any:
+    return _record.bind(jnp.moveaxis(arrays[0], axes[0], 0), **which), 0  # the outermost vmap comes first
+
+
+batching.primitive_batchers[_record] = _batched
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _seen(place: int, value: Any) -> Any:
+    return _record.bind(value, place=place, part=0)
+
+
+_seen.defvjp(
+    lambda place, value: (_record.bind(value, place=place, part=0), None),
+    lambda place, _, cotangent: (_record.bind(cotangent, place=place, part=1),),
+)
+
+
+def _recorded(mean: Any, arrays: Any, features: Any, targets: Any) -> Callable[..., list[Layer]]:
+    """Return a function that gives the layers, compiled for these shapes."""
+    recording = _Recording()
+    before = _RECORDING.set(recording)
+    try:
+        with jax.disable_jit():  # by the features, too: a layer without parameters before it has a cotangent as well
+            traced = jax.make_jaxpr(jax.grad(mean, argnums=(0, 1)))(arrays, features, targets)
+    finally:
+        _RECORDING.reset(before)
+    met = {
+        (each.params["place"], each.params["part"]): each.invars[0] for each in traced.eqns if each.primitive is _record
+    }
+    whole = jax.jit(jaxpr_as_fun(traced.replace(jaxpr=traced.jaxpr.replace(outvars=list(met.values())))))
+
+    def run(*inputs: Any) -> list[Layer]:
+        found = dict(zip(met, map(np.asarray, whole(*inputs)), strict=True))
+        layers = []
+        for place, name in enumerate(recording.names):
+            if (place, 0) in found:
+                value = found[place, 0]
+                cotangent = found.get((place, 1), np.zeros_like(value))  # the loss does not depend on it
+                layers.append(Layer(name, without_row(value), without_row(cotangent)))
+        return layers
+
+    return run

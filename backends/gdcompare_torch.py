@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, ClassVar, Literal, final
 
 import array_api_compat.torch as xp
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from gdcompare.backend import (
     Backend,
@@ -32,7 +34,17 @@ from gdcompare.backend import (
     reduced,
     scaled_rows,
 )
-from gdcompare.native import Layout, Native, check_independence, check_outputs, mean_of
+from gdcompare.native import (
+    WHOLE,
+    Layer,
+    Layout,
+    Native,
+    check_independence,
+    check_outputs,
+    layer_names,
+    mean_of,
+    without_row,
+)
 from gdcompare.problem import Problem
 
 
@@ -290,6 +302,31 @@ class TorchModule(Native):
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """One forward pass on the tape, and one backwards."""
+        loss, dtype, device = self._loss_at(features, targets)
+        return _differentiated(loss, params, dtype, device)
+
+    def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
+        """What each submodule gives out, by its dotted name; hooks see it, and are taken away again."""
+        seen: list[tuple[str, torch.Tensor]] = []
+        loss, dtype, device = self._loss_at(features, targets)
+        hooks = [
+            each.register_forward_hook(_keeping(name or WHOLE, seen)) for name, each in self.module.named_modules()
+        ]
+        try:
+            with torch.enable_grad():
+                value = loss(_leaves(params, dtype, device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        arrays = [array for _, array in seen]
+        cotangents = torch.autograd.grad(value, arrays, allow_unused=True, materialize_grads=True)
+        return [
+            Layer(name, without_row(_to_numpy(array)), without_row(_to_numpy(cotangent)))
+            for (name, array), cotangent in zip(seen, cotangents, strict=True)
+        ]
+
+    def _loss_at(self, features: NDArray[Any], targets: NDArray[Any]) -> tuple[Any, torch.dtype, torch.device]:
+        """Return the loss as a function of the parameters, its dtype and its device."""
         self._refuse_unfit()
         device = next(iter(self._trainable().values())).device
         dtype = getattr(torch, str(features.dtype))
@@ -303,7 +340,7 @@ class TorchModule(Native):
                 found = self.loss(outputs, goals)
             return mean_of(found, len(rows))
 
-        return _differentiated(loss, params, dtype, device)
+        return loss, dtype, device
 
     def _trainable(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
@@ -361,14 +398,40 @@ def _differentiated(
     device: Any,
 ) -> tuple[Any, dict[str, NDArray[Any]]]:
     """Return the loss and its gradient at copies of the parameters; 0 for those that it does not use."""
-    leaves = {
-        name: torch.tensor(value, dtype=dtype, device=device, requires_grad=True) for name, value in params.items()
-    }
+    leaves = _leaves(params, dtype, device)
     with torch.enable_grad():
         value = loss(leaves)
         gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
-    found = {name: gradient.detach().cpu().numpy() for name, gradient in zip(leaves, gradients, strict=True)}
-    return value.detach().cpu().numpy(), found
+    found = {name: _to_numpy(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
+    return _to_numpy(value), found
+
+
+def _leaves(params: Mapping[str, NDArray[Any]], dtype: torch.dtype, device: Any) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(value, dtype=dtype, device=device, requires_grad=True) for name, value in params.items()}
+
+
+def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _keeping(name: str, seen: list[tuple[str, torch.Tensor]]) -> Any:
+    """Return a forward hook that keeps what a module gives out."""
+    calls = count(1)
+
+    def keep(_module: Any, _arguments: Any, output: Any) -> Any:
+        leaves, structure = tree_flatten(output)
+        arrays = [i for i, each in enumerate(leaves) if torch.is_tensor(each) and each.is_floating_point()]
+        for label, i in zip(layer_names(name, next(calls), len(arrays)), arrays, strict=True):
+            # A copy to keep, and another to go on with: an identity's output, which is its input, and operations in
+            # place would make it an array that is used elsewhere, too.
+            kept = leaves[i].clone()
+            if not kept.requires_grad:
+                kept.requires_grad_()  # no parameter came before it; it has a cotangent all the same
+            leaves[i] = kept.clone()
+            seen.append((label, kept))
+        return tree_unflatten(leaves, structure)
+
+    return keep
 
 
 def _constants(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "BackendUnavailableError",
+    "Comparison",
     "Dataset",
     "Descent",
     "Entry",
@@ -15,8 +16,11 @@ __all__ = [
     "Operation",
     "Problem",
     "Report",
+    "Training",
     "backend_names",
     "check_batch_laws",
+    "compare",
+    "compare_training",
     "datasets",
     "descend",
     "from_functions",
@@ -35,6 +39,7 @@ __all__ = [
 if TYPE_CHECKING:
     from gdcompare import datasets, rules
     from gdcompare.backend import Backend
+    from gdcompare.comparison import Comparison, Training, compare, compare_training
     from gdcompare.descent import Descent, descend
     from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
     from gdcompare.laws import check_batch_laws
@@ -48,6 +53,7 @@ else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
     _HOMES = {
         "backend": ["Backend"],
+        "comparison": ["Comparison", "Training", "compare", "compare_training"],
         "descent": ["Descent", "descend"],
         "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
         "laws": ["check_batch_laws"],

@@ -142,7 +142,7 @@ def descend(
 
     reason: StopReason = "epochs"
     try:
-        with _progress_bar(total, progress) as advance:
+        with progress_bar(total, progress, "descending") as advance:
             for begin in range(0, total, length):
                 inputs = _inputs(rule, batches, np.arange(begin, min(begin + length, total)), length)
                 state, records = run(state, inputs, constants)
@@ -399,7 +399,7 @@ def _chunk_length(total: int, data: Dataset, batch_size: int | None, params: Par
 
 
 @contextmanager
-def _progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int, show: bool | None, doing: str) -> Iterator[Callable[[int], object]]:
     """Give a function that moves a bar on stderr on by so many steps; it appears when the work takes a while."""
     if not (sys.stderr.isatty() if show is None else show):
         yield lambda _: None
@@ -414,7 +414,7 @@ def _progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], obj
         console=Console(stderr=True, force_terminal=show),
         transient=True,
     )
-    task = bar.add_task("descending", total=total)
+    task = bar.add_task(doing, total=total)
     begun = time.monotonic()
 
     def advance(steps: int) -> None:

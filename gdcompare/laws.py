@@ -35,7 +35,7 @@ from gdcompare.backend import Backend
 from gdcompare.formula_check import check_formula
 from gdcompare.problem import Dataset, Problem, check_targets
 from gdcompare.referee.rounded import RoundedNumbers
-from gdcompare.referee.verdict import Entry, Floats, Report, Truth, compare
+from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
 from gdcompare.referee.verify import Referee, context_of, drawn_parameters
 from gdcompare.registry import as_problem, backends_for
 
@@ -220,7 +220,7 @@ def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
         actual[name], budgets[name] = _variance(gradients, off)
         spread, error = _variance(rows.mid, 2.0**-53 * np.abs(rows.mid).max(axis=0))  # mid is the nearest float64
         factor = (m - b) / (b * (m - 1))
-        truths[name] = _Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
+        truths[name] = Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
     yield _Claim("variance of these batches", actual, truths, budgets, batches)
 
 
@@ -262,22 +262,6 @@ def _claim(
 ) -> _Claim:
     actual = {name: value for name, (value, _) in mixed.items()}
     return _Claim(law, actual, truths, {name: budget for name, (_, budget) in mixed.items()}, parts)
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """A truth known to within an error, in float64."""
-
-    mid: Floats
-    error: Floats
-
-    @property
-    def kinks(self) -> NDArray[np.bool_]:
-        return np.zeros(self.mid.shape, dtype=bool)
-
-    def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
-        off = np.abs(actual - self.mid)
-        return np.maximum(off - self.error, 0.0), off + self.error
 
 
 def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:

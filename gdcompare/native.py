@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,35 @@ Layout: TypeAlias = Mapping[str, str | Move]
 """`{own name: source name}`, or a function of `{source name: array}` that moves elements: transposes, fuses, splits."""
 
 _ELEMENT = np.dtype([("element", np.int64)])  # NumPy moves such elements, and refuses to compute with them
+
+
+WHOLE = "(output)"
+"""The name of a whole model's output among its layers."""
+
+
+class Layer(NamedTuple):
+    """What one layer of a model gives out for one sample, and what comes back to it from the loss."""
+
+    name: str
+    """The second call of a layer is `name#2`; several arrays given out by one call are `name[0]`, `name[1]`."""
+    value: NDArray[Any]
+    cotangent: NDArray[Any]
+    """The gradient of the loss by the value; of its shape."""
+
+
+def layer_names(name: str, call: int, arrays: int) -> list[str]:
+    """Return the names of the arrays that one call of a layer gives out.
+
+    >>> layer_names("relu", 1, 1), layer_names("lstm", 2, 2)
+    (['relu'], ['lstm#2[0]', 'lstm#2[1]'])
+    """
+    called = name if call == 1 else f"{name}#{call}"
+    return [called] if arrays == 1 else [f"{called}[{i}]" for i in range(arrays)]
+
+
+def without_row(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array of a single row without its axis of length 1 in front; as it is if it has none."""
+    return array[0] if array.shape[:1] == (1,) else array
 
 
 @final
@@ -107,7 +136,7 @@ def match(
         if unknown := set(layout) - set(target_shapes):
             own = min(unknown)
             raise ValueError(
-                f"the layout names {own!r}, which is no parameter of {name}{_nearest(own, (), target_shapes)}"
+                f"the layout names {own!r}, which is no parameter of {name}{nearest(own, (), target_shapes)}"
             )
         places = {own: _moved(own, layout.get(own, own), elements) for own in target_shapes if own in elements | layout}
     problems = _Mismatch(source_shapes, target_shapes, places)
@@ -143,6 +172,11 @@ class Native(ABC):
         """Return `{own name: (n, *shape)}`, one gradient per row, computed a row at a time."""
         rows = [self.value_and_grad(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(len(features))]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
+        """Return what its layers compute for a single row, in order of execution, without the axis of the rows."""
+        del params, features, targets
+        return []
 
     def matching(self, source: Mapping[str, ArrayLike]) -> Matching:
         """Return how its parameters are loaded from those of a problem or of another model."""
@@ -292,7 +326,7 @@ class _Source(dict[str, NDArray[Any]]):
     """The source's parameters, as a layout sees them."""
 
     def __missing__(self, name: str) -> NDArray[Any]:
-        raise ValueError(f"the layout asks for {name!r}, which the source does not have{_nearest(name, (), self)}")
+        raise ValueError(f"the layout asks for {name!r}, which the source does not have{nearest(name, (), self)}")
 
 
 def _added_up(parts: Iterable[tuple[NDArray[Any], NDArray[np.int64]]], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -354,13 +388,13 @@ class _Mismatch:
             if own in places:
                 self.lines.append(f"{own!r} {shape} would be loaded from an array of shape {places[own].shape}")
             else:
-                near = _nearest(own, shape, {name: source[name] for name in left} or source, "nearest there")
+                near = nearest(own, shape, {name: source[name] for name in left} or source, "nearest there")
                 self.lines.append(f"{own!r} {shape} has no source{near}")
         for name, count in left.items():
             if name not in unmatched:
                 size = math.prod(source[name])
                 what = "is not used" if count == size else f"has {count} of {size} elements that are not used"
-                near = _nearest(name, source[name], unmatched, "nearest here")
+                near = nearest(name, source[name], unmatched, "nearest here")
                 self.lines.append(f"{name!r} {source[name]} of the source {what}{near}")
         self.advice = _advice(unmatched, {name: source[name] for name in left})
 
@@ -403,7 +437,7 @@ def _ways(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> Iterabl
         yield 2, f'lambda p: p["{name}"].reshape({wanted})'
 
 
-def _nearest(name: str, shape: tuple[int, ...], others: Mapping[str, Any], words: str = "nearest") -> str:
+def nearest(name: str, shape: tuple[int, ...], others: Mapping[str, Any], words: str = "nearest") -> str:
     """Name the two most like it, those of a like shape first."""
     shapes = {other: tuple(getattr(each, "shape", each)) for other, each in others.items()}
     ranks = {other: min((rank for rank, _ in _ways(other, shapes[other], shape)), default=9) for other in others}

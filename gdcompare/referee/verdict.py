@@ -40,6 +40,24 @@ class Truth(Protocol):
         """Return proven bounds (lower, upper) on |actual - truth|."""
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A truth known to within an error, in float64; 0 if none is given."""
+
+    mid: Floats
+    error: Floats | float = 0.0
+
+    @property
+    def kinks(self) -> NDArray[np.bool_]:
+        """None."""
+        return np.zeros(self.mid.shape, dtype=bool)
+
+    def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
+        """The distance from the middle, less and more the error."""
+        off = np.abs(actual - self.mid)
+        return np.maximum(off - self.error, 0.0), off + self.error
+
+
 @dataclass(frozen=True)
 class Entry:
     """The judgement of one array: one parameter's gradient by one implementation."""
@@ -62,7 +80,7 @@ class Entry:
     cause: str = ""
     """What explains the error, with its evidence."""
     law: str = ""
-    """The batch law that was checked, if it was one."""
+    """The batch law that was checked, if it was one; in a comparison of models, what kind of array it is."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,17 @@ def verdicts(report: Report) -> Table:
     return table("", columns, rows, left=4 if lawful else 3)
 
 
+def comparisons(entries: Iterable[Entry]) -> Table:
+    """Return what models say of each array, one a row: values, gradients, layers or steps, with both worst values."""
+    columns = ["model", "of", "array", "verdict", "has", "for", "of budget", "detectable"]
+    rows = []
+    for entry in entries:
+        where = [entry.implementation, entry.law or "all rows", entry.parameter + _index(entry), entry.verdict]
+        values = [number(entry.actual), number(entry.expected)]
+        rows.append([*where, *values, number(entry.budget_fraction, "{:.2g}"), number(entry.detectable, "{:.0e}")])
+    return table("", columns, rows, left=4)
+
+
 def causes(report: Report) -> list[str]:
     """Return a line for each entry that has a cause, or that does not agree."""
     return [
