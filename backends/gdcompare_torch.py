@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -138,7 +139,8 @@ class TorchBackend(Backend[torch.Tensor]):
             weights: torch.Tensor | None = None,
         ) -> tuple[torch.Tensor, torch.Tensor]:
             loss = partial(_loss, problem, reduction, features, targets, weights)
-            value, derivative = torch.func.jvp(loss, (dict(params),), (dict(direction),))
+            with _forward_mode():
+                value, derivative = torch.func.jvp(loss, (dict(params),), (dict(direction),))
             return value, derivative
 
         return along
@@ -154,8 +156,9 @@ class TorchBackend(Backend[torch.Tensor]):
             weights: torch.Tensor | None = None,
         ) -> dict[str, torch.Tensor]:
             gradient = torch.func.grad(partial(_loss, problem, reduction, features, targets, weights))
-            products: dict[str, torch.Tensor] = torch.func.jvp(gradient, (dict(params),), (dict(direction),))[1]
-            return products
+            with _forward_mode():
+                _, products = torch.func.jvp(gradient, (dict(params),), (dict(direction),))
+            return products  # type: ignore[no-any-return]
 
         return product
 
@@ -169,8 +172,8 @@ class TorchBackend(Backend[torch.Tensor]):
             weights: torch.Tensor | None = None,
         ) -> dict[str, dict[str, torch.Tensor]]:
             loss = partial(_loss, problem, reduction, features, targets, weights)
-            found: dict[str, dict[str, torch.Tensor]] = torch.func.hessian(loss)(dict(params))
-            return found
+            with _forward_mode():
+                return torch.func.hessian(loss)(dict(params))  # type: ignore[no-any-return]
 
         return blocks
 
@@ -215,6 +218,14 @@ class TorchBackend(Backend[torch.Tensor]):
 
 def _loss(problem: Problem, reduction: Reduction, features: Any, targets: Any, weights: Any, params: Any) -> Any:
     return reduced(xp, problem.per_sample_losses(xp, params, features, targets), weights, reduction)
+
+
+@contextmanager
+def _forward_mode() -> Iterator[None]:
+    """Keep torch quiet about itself: its first derivative in forward mode loads what it still scripts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+        yield
 
 
 class _Foreign(torch.autograd.Function):  # type: ignore[misc]  # torch comes without types here
