@@ -58,8 +58,6 @@ class RefereeAlong:
                     f"a Hessian of {p} parameters has {p * p} elements, and at most {LARGEST_HESSIAN} parameters are "
                     "judged; judge products with it along directions: derivative='hvp'"
                 )
-            if direction is not None:
-                raise ValueError("a Hessian has no direction; leave it out, or choose derivative='hvp'")
             self.direction = None
             self._directions = unit_directions(self._shapes)
         else:
@@ -155,14 +153,16 @@ class RefereeAlong:
         return self._referee.weights, self.reduction
 
 
-def checked_derivative(derivative: str) -> Derivative:
-    """Return `derivative` if there is such a one; otherwise say which there are.
+def checked_derivative(derivative: str, direction: Mapping[str, Any] | None = None) -> Derivative:
+    """Return `derivative` if there is such a one, and a direction only where it has one; otherwise say what is wrong.
 
     >>> checked_derivative("jacobian")
     Traceback (most recent call last):
     ...
     ValueError: unknown derivative 'jacobian'; known: gradient, jvp, hvp, hessian
     """
+    if direction is not None and derivative not in ("jvp", "hvp"):
+        raise ValueError(f"a {derivative} has no direction: leave it out, or judge derivative='jvp' or 'hvp'")
     for known in get_args(Derivative):
         if derivative == known:
             return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals

@@ -211,7 +211,7 @@ def verify(
     problem = as_problem(problem)
     data = datasets.suited(problem, datasets.load(data)) if isinstance(data, str) else data
     check_targets(problem, data)
-    derivative = checked_derivative(derivative)
+    derivative = checked_derivative(derivative, direction)
     loaded = backends_for(problem, backends, dtype)
     if backends is None:
         loaded = [each for each in loaded if offers(each, problem, derivative)]
@@ -219,17 +219,17 @@ def verify(
     check_formula(problem, data, by_hand=derivation, refereed=True)
     if params is None:
         params = drawn_parameters(problem, data)
-    gradient = Referee(problem, data, params, dtype, reduction)
-    referee = gradient if derivative == "gradient" else RefereeAlong(gradient, derivative, direction)
+    at_point = Referee(problem, data, params, dtype, reduction)
+    referee = at_point if derivative == "gradient" else RefereeAlong(at_point, derivative, direction)
+    functions = [referee.backend_implementation(each) for each in loaded]  # what is not offered is refused here
     allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
-    for backend in loaded:
+    for backend, theirs in zip(loaded, functions, strict=True):
         if backend.dtype != dtype:
             raise ValueError(
                 f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
             )
         budgets = referee.budgets(getattr(backend, "by_hand", False))
-        theirs = referee.backend_implementation(backend)
         found = judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
         entries += _excused(found, getattr(backend, "approximates", ""))
     either = referee.either_budget if implementations else {}
