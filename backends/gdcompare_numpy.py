@@ -100,8 +100,8 @@ class NumpyBackend(Backend[Array]):
             weights: Array | None = None,
         ) -> tuple[Array, Array]:
             loss, gradient = value_and_grad(params, features, targets, weights)
-            products = [np.vdot(gradient[name], direction[name]) for name in params]
-            return loss, np.sum(np.stack(products))
+            products = np.stack([np.vdot(gradient[name], direction[name]) for name in params])
+            return loss, np.asarray(np.sum(products))
 
         return along
 

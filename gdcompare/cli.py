@@ -24,6 +24,7 @@ import numpy as np
 import gdcompare as gdc
 from gdcompare import datasets, rules
 from gdcompare.backend import checked_dtype
+from gdcompare.gradients import offers
 from gdcompare.problem import refuse_weights
 from gdcompare.registry import approximation_names, backends_for, from_file, how_to_install, registered_backends
 from gdcompare.sampling import steps_per_epoch
@@ -229,6 +230,12 @@ _implementation_option = click.option(
 )
 @click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
 @click.option("--fault", metavar="NAME", help="With --all-methods: plant this wrong gradient (see `mutate`).")
+@click.option(
+    "--derivative",
+    default="gradient",
+    show_default=True,
+    help="Or jvp, the derivative along a direction; hvp, the Hessian times it; hessian.",
+)
 def verify(
     subject: _Subject,
     at: tuple[str, ...],
@@ -240,11 +247,17 @@ def verify(
     reduction: str,
     atol: float | None,
     rtol: float | None,
+    derivative: str,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     problem, data, dtype = subject.problem, subject.data, subject.dtype
     params, own = _parameters(at, subject), _functions(implementations)
     functions = {name: function for name, (function, _) in own.items()}
+    if derivative != "gradient" and (certificate or script or every_method or fault):
+        raise click.UsageError(
+            "--certificate, --counterexample, --all-methods and --fault are about gradients: "
+            "they go without --derivative"
+        )
     if every_method or fault is not None:
         from gdcompare.report.side_by_side import side_by_side
 
@@ -262,12 +275,13 @@ def verify(
         problem,
         data,
         params,
-        backends=subject.backends,
+        backends=[each for each in subject.backends if subject.backend_names or offers(each, problem, derivative)],
         implementations=functions,
         dtype=dtype,
         reduction=reduction,
         atol=atol,
         rtol=rtol,
+        derivative=derivative,
     )
     if certificate is not None:
         from gdcompare.referee.certificate import certify, write
@@ -627,7 +641,9 @@ def _finish(report: Report, json_path: str | None) -> None:
     context: Mapping[str, Any] = report.context
     sizes = f"n = {context['n']}, d = {context['d']}{', weighted' if context.get('weighted') else ''}"
     reduction = ", the sum over the samples" if context.get("reduction") == "sum" else ""
-    console.print(f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}{reduction}", highlight=False)
+    what = f", {context['derivative']}" if context.get("derivative", "gradient") != "gradient" else ""
+    head = f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}{reduction}{what}"
+    console.print(head, highlight=False)
     console.print(verdicts(report))
     for line in causes(report):
         console.print(line, highlight=False)

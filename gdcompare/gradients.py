@@ -1,4 +1,4 @@
-"""One call for the gradient of a problem, and for what lies beyond it, whichever backend computes it: NumPy in, NumPy out."""
+"""One call for a derivative of a problem, whichever backend computes it: NumPy in, NumPy out."""
 
 from __future__ import annotations
 

@@ -53,6 +53,23 @@ def test_verify_agrees_on_the_noisy_line(dtype: str) -> None:
     assert "comparisons agree" in done.stdout
 
 
+@pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
+def test_verify_judges_other_derivatives(derivative: str) -> None:
+    done = run("verify", "linear-regression", "--backend", "numpy", "--derivative", derivative)
+
+    assert done.returncode == 0, done.stderr
+    assert f"float64, {derivative}" in done.stdout
+
+
+def test_certificates_are_about_gradients(tmp_path: Path) -> None:
+    certificate = str(tmp_path / "certificate.json")
+
+    done = run("verify", "linear-regression", "--derivative", "hvp", "--certificate", certificate)
+
+    assert done.returncode == 2
+    assert "are about gradients: they go without --derivative" in done.stderr
+
+
 def test_verify_writes_json_to_stdout_and_the_table_beside_it() -> None:
     done = run("verify", "linear-regression", "--backend", "numpy", "--json", "-")
 

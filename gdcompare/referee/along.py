@@ -38,16 +38,10 @@ LARGEST_HESSIAN = 256
 class RefereeAlong:
     """What is true of a jvp, an hvp or a Hessian at a referee's point, and what rounding may do to it there."""
 
-    row_truths: Mapping[str, Enclosed] = {}
-
     def __init__(self, referee: Referee, derivative: Derivative, direction: Mapping[str, Any] | None = None) -> None:
         """Check the direction, or draw it, and round it to the dtype."""
-        self.derivative, self.problem, self.dtype, self.reduction = (
-            derivative,
-            referee.problem,
-            referee.dtype,
-            referee.reduction,
-        )
+        self.derivative = derivative
+        self.problem, self.dtype, self.reduction = referee.problem, referee.dtype, referee.reduction
         self.params, self.features, self.targets = referee.params, referee.features, referee.targets
         self._referee = referee
         self._shapes = {name: value.shape for name, value in self.params.items()}
@@ -74,6 +68,11 @@ class RefereeAlong:
         return (params, features, targets, *along, *weights)
 
     @property
+    def row_truths(self) -> dict[str, Enclosed]:
+        """Not known of single samples."""
+        return {}
+
+    @property
     def kinks(self) -> tuple[str, ...]:
         """Where the loss bends at this point, in words."""
         return self._referee.kinks
@@ -82,9 +81,9 @@ class RefereeAlong:
     def truths(self) -> dict[str, Enclosed]:
         """The proven enclosures, by entry."""
         if self.derivative == "jvp":
-            loss, derivatives = enclose_along(*self._formula, *self._weighted)
+            loss, derivatives = enclose_along(*self._formula, **self._weighted)
             return {"loss": loss, "derivative": Enclosed(derivatives.balls[0], derivatives.kinks[0])}
-        products = enclose_products(*self._formula, *self._weighted)
+        products = enclose_products(*self._formula, **self._weighted)
         balls, kinks = (
             self._entries({name: getattr(each, part) for name, each in products.items()}) for part in ("balls", "kinks")
         )
@@ -104,9 +103,9 @@ class RefereeAlong:
 
     def _budgets(self, along: Callable[..., Any], of_products: Callable[..., Any]) -> dict[str, Floats]:
         if self.derivative == "jvp":
-            loss, derivatives = along(*self._formula, self.dtype, *self._weighted)
+            loss, derivatives = along(*self._formula, self.dtype, **self._weighted)
             return {"loss": loss, "derivative": derivatives[0]}
-        return self._entries(of_products(*self._formula, self.dtype, *self._weighted))
+        return self._entries(of_products(*self._formula, self.dtype, **self._weighted))
 
     @cached_property
     def either_budget(self) -> dict[str, Floats]:
@@ -149,8 +148,8 @@ class RefereeAlong:
         return self.problem, self.params, self.features, self.targets, self._directions
 
     @property
-    def _weighted(self) -> tuple[Any, Any]:
-        return self._referee.weights, self.reduction
+    def _weighted(self) -> dict[str, Any]:
+        return {"weights": self._referee.weights, "reduction": self.reduction}
 
 
 def checked_derivative(derivative: str, direction: Mapping[str, Any] | None = None) -> Derivative:

@@ -170,7 +170,7 @@ def budget_of_product_formula(
     reduction: Reduction = "mean",
 ) -> dict[str, Floats]:
     """Return the same for the hand-derived `hessian_vector_product`; with weights, for that of the rows one by one."""
-    p, n = len(next(iter(directions.values()))), np.shape(features)[0]
+    p, n = np.shape(next(iter(directions.values())))[0], np.shape(features)[0]
     with np.errstate(all="ignore"):
         tape, (arrays, rows, goals), shares = _formula(dtype, params, features, targets, weights)
         if shares is None:
@@ -179,18 +179,14 @@ def budget_of_product_formula(
             scaled = products if reduction == "mean" else {name: n * each for name, each in products.items()}
             return {name: np.broadcast_to(_budget(each.value), (p, *each.shape)) for name, each in scaled.items()}
         shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
-        each_row = (
-            _on(tape, np.asarray(each)[:, None], dtype) for each in (features, targets)
-        )  # along the hidden axis
-        point = (arrays, *each_row)
+        rows, goals = (_on(tape, np.asarray(each)[:, None], dtype) for each in (features, targets))  # each by itself
         budgets = []
         for i in range(p):
             along = {name: _on(tape, np.asarray(each)[i : i + 1], dtype) for name, each in directions.items()}
-            found = problem.hessian_vector_product(tape, *point, along)
-            stacked = {name: Variable(tape, _copies(tape, each, n)[None]) for name, each in found.items()}
-            budgets.append(
-                {name: _budget((tape.tensordot(shares, each, axes=1)).value[0]) for name, each in stacked.items()}
-            )
+            found = problem.hessian_vector_product(tape, arrays, rows, goals, along)
+            copies = {name: Variable(tape, _copies(tape, each, n)[None]) for name, each in found.items()}
+            totals = {name: tape.tensordot(shares, each, axes=1) for name, each in copies.items()}
+            budgets.append({name: _budget(each.value[0]) for name, each in totals.items()})
     return {name: np.stack([budget[name] for budget in budgets]) for name in arrays}
 
 

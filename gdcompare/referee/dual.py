@@ -167,7 +167,8 @@ class Dual:
     __rmul__ = __mul__
 
     def __rsub__(self, other: Any) -> Dual:
-        return -self + other
+        result: Dual = -self + other
+        return result
 
     def __rtruediv__(self, other: Any) -> Dual:
         return Dual.__truediv__(self.numbers.asarray(other), self)
@@ -194,7 +195,7 @@ class DualNumbers(Numbers):
         return None if tangent is None else self.base.chain(tangent, slope())
 
     def log(self, x: Dual) -> Dual:
-        """dx / x."""
+        """d log(x) = dx / x."""
         return self._function("log", x)
 
     # What moves numbers, and does not look at them.
