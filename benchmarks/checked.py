@@ -151,7 +151,7 @@ class ProblemCase:
 
     @property
     def d(self) -> int:
-        return self.data.features.shape[1]
+        return int(self.data.features.shape[1])
 
     @cached_property
     def params(self) -> dict[str, NDArray[np.float64]]:

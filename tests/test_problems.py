@@ -123,9 +123,9 @@ class Rederived(Problem):
 
     whole: Problem
 
-    target_values = property(lambda self: self.whole.target_values)  # type: ignore[assignment]  # here it depends
-    target_dimensions = property(lambda self: self.whole.target_dimensions)  # type: ignore[assignment]
-    least_target = property(lambda self: self.whole.least_target)  # type: ignore[assignment]
+    target_values = property(lambda self: self.whole.target_values)
+    target_dimensions = property(lambda self: self.whole.target_dimensions)
+    least_target = property(lambda self: self.whole.least_target)
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         return self.whole.parameter_shapes(data)

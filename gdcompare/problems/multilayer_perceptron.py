@@ -68,7 +68,7 @@ class MultilayerPerceptron(Problem):
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """One gradient per sample: dl_i/dW_k = h_ik^T e_ik and dl_i/db_k = e_ik, with the errors of `_errors`."""
         layers, errors = self._errors(xp, params, features, targets)
-        gradients = {}
+        gradients: dict[str, Any] = {}
         for k, (layer, error) in enumerate(zip(layers, errors, strict=True)):
             hidden = layer if error.ndim == 1 else layer[:, :, None]  # (n, width before) or (n, width before, 1)
             gradients |= {f"weights_{k}": hidden * error[:, None], f"biases_{k}": error}
@@ -80,7 +80,7 @@ class MultilayerPerceptron(Problem):
         """L = r.r / n, dL/dW_k = 1/n H_k^T E_k, dL/db_k = 1/n sum_i e_ik."""
         n = features.shape[0]
         layers, errors = self._errors(xp, params, features, targets)
-        gradient = {}
+        gradient: dict[str, Any] = {}
         for k, (layer, error) in enumerate(zip(layers, errors, strict=True)):
             gradient |= {f"weights_{k}": layer.T @ error / n, f"biases_{k}": xp.sum(error, axis=0) / n}
         return errors[-1] @ errors[-1] / (4 * n), gradient
