@@ -200,8 +200,8 @@ def _about(problem: gdc.Problem) -> str:
     'Fit a polynomial by least squares. --set degree=3'
     """
     text = sys.modules[type(problem).__module__].__doc__ or type(problem).__doc__ or ""
-    settings = {each.name: getattr(problem, each.name) for each in fields(problem)} if is_dataclass(problem) else {}
-    return " ".join([text.partition("\n")[0], *(f"--set {name}={value}" for name, value in settings.items())])
+    settings = [each.name for each in fields(problem)] if is_dataclass(problem) else []
+    return " ".join([text.partition("\n")[0], *(f"--set {name}={getattr(problem, name)}" for name in settings)])
 
 
 _implementation_option = click.option(
