@@ -200,7 +200,7 @@ def _about(problem: gdc.Problem) -> str:
     'Fit a polynomial by least squares. --set degree=3'
     """
     text = sys.modules[type(problem).__module__].__doc__ or type(problem).__doc__ or ""
-    settings = [each.name for each in fields(problem)] if is_dataclass(problem) else []
+    settings: list[str] = [each.name for each in fields(problem)] if is_dataclass(problem) else []
     return " ".join([text.partition("\n")[0], *(f"--set {name}={getattr(problem, name)}" for name in settings)])
 
 
