@@ -317,6 +317,8 @@ def _explained(formula: str, error: Exception, place: _Place, tape: Tape | None)
     foreign = None if called is None else _foreign(*called, place)
     if tape is None and isinstance(error, AttributeError) and error.obj is np:
         return FormulaError, f"xp.{error.name} is no function of the array API standard{_or(error.name)}"
+    if isinstance(error, NameError) and error.name in ("np", np.__name__, "math"):
+        return FormulaError, f"{formula} raises {raised}; write xp for {error.name}"
     if tape is None:
         return FormulaError, f"{formula} raises {raised}" + (f"; it uses {foreign}" if foreign else "")
     if "in place" in str(error):

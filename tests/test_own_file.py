@@ -334,6 +334,7 @@ LOSSES = {  # what is wrong, the lines, what is said of the first of them (or of
         "there is no parameter 'slope'; parameter_shapes has: slopes, offset; did you mean 'slopes'?",
         'return z * params["offset"]',
     ),
+    "no import": ("return numpy.exp(z)", "name 'numpy' is not defined; write xp for numpy", "return xp.exp(z)"),
     "nothing written yet": ("raise NotImplementedError", "per_sample_losses raises NotImplementedError", "return z"),
     "an error": ('raise ValueError("my own")', "per_sample_losses raises ValueError: my own", "return z"),
     "widths": ("return features @ features", "per_sample_losses raises ValueError: matmul", "return features @ slopes"),
