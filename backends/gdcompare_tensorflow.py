@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -169,25 +170,17 @@ class TensorflowBackend(Backend[tf.Tensor]):
         def whole(
             params: Params[tf.Tensor], features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor | None = None
         ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(list(params.values()))
-                arrays = {name: _Array(value) for name, value in params.items()}
-                losses = problem.per_sample_losses(_namespace, arrays, _Array(features), _Array(targets))
-                loss = reduced(_namespace, losses, None if weights is None else _Array(weights), reduction).tensor
-            return loss, tape.gradient(loss, dict(params), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return _value_and_grad(problem, reduction, dict(params), features, targets, weights)
 
         return whole
 
     def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[tf.Tensor]:
-        """One backward pass for each sample."""
-        one = self.value_and_grad(problem)
+        """The loss of one sample differentiated, vectorised over the samples and compiled."""
 
         def rows(
             params: Params[tf.Tensor], features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor | None = None
         ) -> dict[str, tf.Tensor]:
-            each = [one(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(features.shape[0])]
-            gradients = {name: tf.stack([gradient[name] for gradient in each]) for name in params}
-            return scaled_rows(_namespace, gradients, weights, reduction)
+            return scaled_rows(_namespace, _vectorised(problem)(dict(params), features, targets), weights, reduction)
 
         return rows
 
@@ -202,3 +195,26 @@ class TensorflowBackend(Backend[tf.Tensor]):
             "device": self._place or tf.config.list_logical_devices()[-1].name,
             "tensor float 32": str(tf.config.experimental.tensor_float_32_execution_enabled()),
         }
+
+
+def _value_and_grad(
+    problem: Problem, reduction: Reduction, params: dict[str, tf.Tensor], features: Any, targets: Any, weights: Any
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(list(params.values()))
+        arrays = {name: _Array(value) for name, value in params.items()}
+        losses = problem.per_sample_losses(_namespace, arrays, _Array(features), _Array(targets))
+        loss = reduced(_namespace, losses, None if weights is None else _Array(weights), reduction).tensor
+    return loss, tape.gradient(loss, params, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+@cache  # equal problems share one compiled program
+def _vectorised(problem: Problem) -> Callable[..., dict[str, tf.Tensor]]:
+    def rows(params: dict[str, tf.Tensor], features: tf.Tensor, targets: tf.Tensor) -> Any:
+        def one(sample: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+            row, target = sample
+            return _value_and_grad(problem, "mean", params, row[None], target[None], None)[1]
+
+        return tf.vectorized_map(one, (features, targets))
+
+    return tf.function(rows, reduce_retracing=True)  # type: ignore[no-any-return]
