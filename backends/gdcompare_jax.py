@@ -468,9 +468,9 @@ class _Recording:
     def _wrapped(self, kind: type, call: Any) -> Any:
         @wraps(call)
         def seen(module: Any, *arguments: Any, **options: Any) -> Any:
-            value = call(module, *arguments, **options)
             watched = _RECORDING.get() is self and type(module) is kind
             name = self.name_of(module) if watched else None
+            value = call(module, *arguments, **options)
             return value if name is None else self.seen(name, value)
 
         return seen

@@ -6,10 +6,10 @@ with s the largest change that this makes in an element, in either of two models
 
     budget = 16 max(s, root mean square of s over the array) + 8 u max |array|
 
-where u is the unit roundoff, and an array with a row for each sample is taken a row at a time. The first term follows
-how the models amplify rounding. The mean in it, and the second term, are there so that an element that happened not to
-move is not given 0. Zeros stay where they are, and so do features and targets that are whole numbers: they may be
-labels or tokens.
+where u is the unit roundoff. The first term follows how the models amplify rounding. The mean in it, and the second
+term, are there so that an element that happened not to move is not given 0, nor one that is small because it is
+rounding. Zeros stay where they are, and so do features and targets that are whole numbers: they may be labels or
+tokens.
 
 What no input moves is not estimated: where every row is deep in the flat part of a tanh, 1 - tanh^2 is all rounding,
 and two right programs may be called different.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import Precision, checked_dtype, unit_roundoff
 from gdcompare.descent import progress_bar
-from gdcompare.native import Layer, Matching, Native, match, nearest
+from gdcompare.native import Layer, Matching, Native, match
 from gdcompare.problem import Dataset
 from gdcompare.referee import verdict
 from gdcompare.referee.diagnosis import Evidence, cause_of
@@ -362,21 +363,20 @@ def _measured(run: Callable[[_Point], dict[Key, NDArray[Any]]], point: _Point) -
     return {key: _Measured(value, spreads[key]) for key, value in values.items()}
 
 
-def _budget(one: _Measured, other: _Measured, law: str, dtype: Precision) -> Floats:
+def _budget(one: _Measured, other: _Measured, dtype: Precision) -> Floats:
     """16 max(s, root mean square of s) + 8 u max |array|."""
-    axes = tuple(range(1 if law == ROWS else 0, one.value.ndim))
     spread = np.maximum(one.spread, other.spread)
     spread = np.where(np.isnan(spread), math.inf, spread)
-    mean = np.sqrt(np.mean(spread**2, axis=axes, keepdims=True))
-    largest = np.max(np.maximum(np.abs(one.value), np.abs(other.value)), axis=axes, keepdims=True)
+    mean = np.sqrt(np.mean(spread**2))
+    largest = np.max(np.maximum(np.abs(one.value), np.abs(other.value)))
     budget = SAFETY * np.maximum(spread, mean) + FLOOR * unit_roundoff(dtype) * largest
     return np.asarray(budget)
 
 
-def _agree(one: _Measured, other: _Measured, law: str, dtype: Precision) -> bool:
+def _agree(one: _Measured, other: _Measured, dtype: Precision) -> bool:
     if not (np.isfinite(one.value).all() and np.isfinite(other.value).all()):
         return False
-    return bool((np.abs(one.value - other.value) <= _budget(one, other, law, dtype)).all())
+    return bool((np.abs(one.value - other.value) <= _budget(one, other, dtype)).all())
 
 
 def _judged(found: Found, dtype: Precision, point: _Point | None) -> list[Entry]:
@@ -387,7 +387,7 @@ def _judged(found: Found, dtype: Precision, point: _Point | None) -> list[Entry]
         measured = {name: arrays[key] for name, arrays in found.items()}
         for entry in _judged_array(key, measured, dtype):
             if entry.verdict == "wrong" and point is not None:
-                truth = measured[_reference(key, measured, dtype)[0]]
+                truth = measured[_reference(measured, dtype)[0]]
                 why = _why(key, truth, measured[entry.implementation], found, dtype, point)
                 entry = replace(entry, cause=f"{why}; {entry.cause}" if why else entry.cause)
             entries.append(entry)
@@ -396,13 +396,13 @@ def _judged(found: Found, dtype: Precision, point: _Point | None) -> list[Entry]
 
 def _judged_array(key: Key, measured: Mapping[str, _Measured], dtype: Precision) -> list[Entry]:
     law, name = key
-    reference, blame = _reference(key, measured, dtype)
+    reference, blame = _reference(measured, dtype)
     truth = measured[reference]
     entries = []
     for model, each in measured.items():
         if model == reference:
             continue
-        budget = _budget(truth, each, law, dtype)
+        budget = _budget(truth, each, dtype)
         entry = verdict.compare(model, name, each.value, Known(truth.value), budget, dtype, law)
         if not (np.isfinite(truth.value).all() and np.isfinite(each.value).all()):
             entry = _not_finite(entry, reference, truth.value, each.value)
@@ -412,7 +412,7 @@ def _judged_array(key: Key, measured: Mapping[str, _Measured], dtype: Precision)
     return entries
 
 
-def _reference(key: Key, measured: Mapping[str, _Measured], dtype: Precision) -> tuple[str, str]:
+def _reference(measured: Mapping[str, _Measured], dtype: Precision) -> tuple[str, str]:
     """Return whom the others are measured by, and what it means to differ from it."""
     names = list(measured)
     if len(names) == 2:
@@ -420,7 +420,7 @@ def _reference(key: Key, measured: Mapping[str, _Measured], dtype: Precision) ->
     for size in range(len(names), len(names) // 2, -1):
         for group in combinations(names, size):
             pairs = combinations(group, 2)
-            if all(_agree(measured[one], measured[other], key[0], dtype) for one, other in pairs):
+            if all(_agree(measured[one], measured[other], dtype) for one, other in pairs):
                 return group[0], f"the odd one out: {' and '.join(group)} agree"
     return names[0], "no majority agrees, any may be at fault"
 
@@ -441,7 +441,7 @@ def _why(key: Key, truth: _Measured, actual: _Measured, found: Found, dtype: Pre
     law, name = key
     if name == LOSS or not (np.isfinite(truth.value).all() and np.isfinite(actual.value).all()):
         return ""
-    budget = _budget(truth, actual, law, dtype)
+    budget = _budget(truth, actual, dtype)
     if law == ROWS:
         wrong = (np.abs(actual.value - truth.value) > budget).reshape(len(budget), -1).any(axis=1)
         rows = np.flatnonzero(wrong).tolist()
@@ -512,8 +512,9 @@ def _pairs(side: _Side, row: _Point, shapes: Mapping[str, tuple[int, ...]], plac
         own, move = place if isinstance(place, tuple) else (place, None)
         if name not in shapes or own not in own_shapes:
             where, what, known = ("source", name, shapes) if name not in shapes else (side.name, own, own_shapes)
+            near = ", ".join(map(repr, get_close_matches(what, known, 2, cutoff=0))) or "none"
             raise ValueError(
-                f"there is no layer {what!r} in {where}{nearest(what, (), known)}\n"
+                f"there is no layer {what!r} in {where}; nearest: {near}\n"
                 f"  of the source: {', '.join(shapes) or 'none'}\n  of {side.name}: {', '.join(own_shapes) or 'none'}"
             )
         pairs[name] = _Pair(name, own, _moving(side.name, name, shapes[name], own, own_shapes[own], move))
@@ -615,9 +616,7 @@ class _Together:
         source, *others = found.values()
         self._source.step({name: each.value for (_, name), each in source.items() if name in point.params}, number)
         # Most steps agree to the last bits, and need no estimate.
-        if number == 0 or not all(
-            _agree(source[key], each[key], GRADIENT, self._dtype) for each in others for key in source
-        ):
+        if number == 0 or not all(_agree(source[key], each[key], self._dtype) for each in others for key in source):
             found = {side.name: _measured(side.outputs, point) for side in self._sides}
         return found, point
 

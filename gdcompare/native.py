@@ -136,7 +136,7 @@ def match(
         if unknown := set(layout) - set(target_shapes):
             own = min(unknown)
             raise ValueError(
-                f"the layout names {own!r}, which is no parameter of {name}{nearest(own, (), target_shapes)}"
+                f"the layout names {own!r}, which is no parameter of {name}{_nearest(own, (), target_shapes)}"
             )
         places = {own: _moved(own, layout.get(own, own), elements) for own in target_shapes if own in elements | layout}
     problems = _Mismatch(source_shapes, target_shapes, places)
@@ -326,7 +326,7 @@ class _Source(dict[str, NDArray[Any]]):
     """The source's parameters, as a layout sees them."""
 
     def __missing__(self, name: str) -> NDArray[Any]:
-        raise ValueError(f"the layout asks for {name!r}, which the source does not have{nearest(name, (), self)}")
+        raise ValueError(f"the layout asks for {name!r}, which the source does not have{_nearest(name, (), self)}")
 
 
 def _added_up(parts: Iterable[tuple[NDArray[Any], NDArray[np.int64]]], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -388,13 +388,13 @@ class _Mismatch:
             if own in places:
                 self.lines.append(f"{own!r} {shape} would be loaded from an array of shape {places[own].shape}")
             else:
-                near = nearest(own, shape, {name: source[name] for name in left} or source, "nearest there")
+                near = _nearest(own, shape, {name: source[name] for name in left} or source, "nearest there")
                 self.lines.append(f"{own!r} {shape} has no source{near}")
         for name, count in left.items():
             if name not in unmatched:
                 size = math.prod(source[name])
                 what = "is not used" if count == size else f"has {count} of {size} elements that are not used"
-                near = nearest(name, source[name], unmatched, "nearest here")
+                near = _nearest(name, source[name], unmatched, "nearest here")
                 self.lines.append(f"{name!r} {source[name]} of the source {what}{near}")
         self.advice = _advice(unmatched, {name: source[name] for name in left})
 
@@ -437,7 +437,7 @@ def _ways(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> Iterabl
         yield 2, f'lambda p: p["{name}"].reshape({wanted})'
 
 
-def nearest(name: str, shape: tuple[int, ...], others: Mapping[str, Any], words: str = "nearest") -> str:
+def _nearest(name: str, shape: tuple[int, ...], others: Mapping[str, Any], words: str = "nearest") -> str:
     """Name the two most like it, those of a like shape first."""
     shapes = {other: tuple(getattr(each, "shape", each)) for other, each in others.items()}
     ranks = {other: min((rank for rank, _ in _ways(other, shapes[other], shape)), default=9) for other in others}

@@ -140,15 +140,18 @@ BUGS: dict[str, tuple[dict[str, Any], str]] = {
 """`{bug: (settings of the port, the first layer that differs)}`."""
 
 
-def source(seed: int = 0) -> gdc.Native:
+def drawn(model: Any, seed: int = 0) -> Any:
     """The torch model, with weights from a seed of its own."""
     generator = np.random.default_rng(seed)
-    model = Transformer()
     with torch.no_grad():
         for name, value in model.named_parameters():
-            drawn = generator.normal(size=value.shape) / np.sqrt(value.shape[-1])
-            value.copy_(torch.tensor(drawn + (name.startswith("norm") and name.endswith("weight"))))
-    return from_module(model, torch.nn.functional.mse_loss, name="torch")
+            weights = generator.normal(size=value.shape) / np.sqrt(value.shape[-1])
+            value.copy_(torch.tensor(weights + (name.startswith("norm") and name.endswith("weight"))))
+    return model
+
+
+def source(seed: int = 0) -> gdc.Native:
+    return from_module(drawn(Transformer(), seed), torch.nn.functional.mse_loss, name="torch")
 
 
 def port(bug: str | None = None, name: str = "equinox") -> gdc.Native:
