@@ -17,6 +17,9 @@ from gdcompare.report.tables import table, vector
 if TYPE_CHECKING:
     from rich.console import Console
 
+_MOST_NAMES = 3
+"""A table shows the values of at most this many parameters."""
+
 SEED_POINT: Mapping[str, Any] = {"theta_0": 1.0, "theta_1": [0.0]}
 
 
@@ -77,7 +80,7 @@ def descents(
         shown.append(
             (
                 backend.name,
-                "\n".join(vector(np.ravel(value)) for value in descent.parameters.values()),
+                _where(descent.parameters),
                 f"{loss:.6g}",
                 str(descent.steps),
                 descent.stop_reason,
@@ -86,13 +89,21 @@ def descents(
         )
         if descent.stop_reason == "interrupted":
             break
-    names = "\n".join(problem.parameter_shapes(data))
-    columns = ["backend", names, "loss", "steps", "stopped by", "ms first / again"]
+    names = list(problem.parameter_shapes(data))
+    shown_names = "\n".join(names) if len(names) <= _MOST_NAMES else f"norm of {len(names)} parameters"
+    columns = ["backend", shown_names, "loss", "steps", "stopped by", "ms first / again"]
     console.print(table(title, columns, shown, left=2))
     apart = paths_apart(paths)
     if apart is not None:
         console.print(f"Furthest apart, any two paths, any step: {apart:.2g}\n")
     return {"backends": results, "furthest_apart": apart}
+
+
+def _where(parameters: Mapping[str, Any]) -> str:
+    """Return the first values of each parameter, a line each; of many parameters their Euclidean norm."""
+    if len(parameters) <= _MOST_NAMES:
+        return "\n".join(vector(np.ravel(value)) for value in parameters.values())
+    return f"{np.sqrt(sum(np.sum(np.square(value, dtype=np.float64)) for value in parameters.values())):.10g}"
 
 
 def paths_apart(paths: Mapping[str, Mapping[str, Any]]) -> float | None:
