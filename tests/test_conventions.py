@@ -77,9 +77,8 @@ def test_the_known_conventions(name: str, operation: str, derivative: tuple[floa
 def test_a_nan_in_the_branch_that_is_not_taken_spoils_most_automatic_gradients(backend: gdc.Backend[Any]) -> None:
     found = convention(UNTAKEN, backend)
 
-    assert (found.inside, backend.by_hand) in [(True, True), (False, False), (None, False)]
-    assert found.inside is not False or math.isnan(found.derivative[0])
-    assert found.inside is not None or found.derivative == (1.0,)  # SqrtGrad, at a cotangent of 0, is 0
+    assert found.inside is (True if backend.by_hand else None)  # the budget of a slope at sqrt(-1) is infinite
+    assert backend.by_hand or math.isnan(found.derivative[0]) or found.derivative == (1.0,)
 
 
 def test_of_an_infinite_slope_nothing_is_claimed(backend: gdc.Backend[Any]) -> None:
