@@ -96,8 +96,8 @@ def check_backend(
 
     Raises LookupError for an unknown name, BackendUnavailableError where the framework is missing.
 
-    >>> outcome = check_backend("numpy")
-    >>> bool(outcome), outcome.failing
+    >>> found = check_backend("numpy", problems=["linear-regression"])
+    >>> bool(found), found.failing
     (True, [])
     """
     make, title = _maker(backend)
