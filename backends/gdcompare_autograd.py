@@ -34,6 +34,25 @@ _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """As in the other frameworks, infinity and NaN speak for themselves."""
 
 
+class _Namespace:
+    """autograd's NumPy, and what of the array API standard it does not differentiate."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(anp, name)
+
+    def concat(self, arrays: Any, axis: int = 0) -> Any:
+        return anp.concatenate(arrays, axis)
+
+    def matrix_transpose(self, x: Any) -> Any:
+        return anp.swapaxes(x, -1, -2)
+
+    def vecdot(self, x: Any, y: Any, axis: int = -1) -> Any:
+        return anp.sum(x * y, axis=axis)
+
+
+_namespace = _Namespace()
+
+
 @final
 @dataclass(frozen=True)
 class AutogradBackend(Backend[Array]):
@@ -42,7 +61,7 @@ class AutogradBackend(Backend[Array]):
     dtype: Precision = "float64"
     device: str | None = None
     name: ClassVar[str] = "autograd"
-    xp: ClassVar[Any] = anp
+    xp: ClassVar[Any] = _namespace
 
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
@@ -62,7 +81,7 @@ class AutogradBackend(Backend[Array]):
         """`autograd.value_and_grad` of the loss."""
 
         def loss(params: Params[Array], features: Array, targets: Array, weights: Array | None) -> Any:
-            return reduced(anp, problem.per_sample_losses(anp, params, features, targets), weights, reduction)
+            return reduced(anp, problem.per_sample_losses(_namespace, params, features, targets), weights, reduction)
 
         @_quiet
         def whole(

@@ -74,7 +74,7 @@ for _name, _function in {
     "or": tf.logical_or,
 }.items():
     setattr(_Array, f"__{_name}__", _operator(_function))
-for _name, _function in {"neg": operator.neg, "pos": operator.pos, "abs": tf.abs, "invert": tf.logical_not}.items():
+for _name, _function in {"neg": operator.neg, "pos": tf.identity, "abs": tf.abs, "invert": tf.logical_not}.items():
     setattr(_Array, f"__{_name}__", lambda self, _function=_function: _Array(_function(self.tensor)))
 
 

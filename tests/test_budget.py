@@ -159,10 +159,15 @@ def test_no_backend_exceeds_the_budget_nor_leaves_it_unused(
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("backend_name", [pytest.param("torch"), pytest.param("jax", marks=pytest.mark.soundness)])
+@pytest.mark.parametrize(
+    "backend_name",
+    ["autograd", "torch", *(pytest.param(name, marks=pytest.mark.soundness) for name in ("jax", "tensorflow"))],
+)
 def test_no_differentiator_exceeds_the_budget_of_any_function(name: str, backend_name: str) -> None:
     if backend_name not in backend_names():
         pytest.skip(f"{backend_name} is not installed")
+    if (name, backend_name) == ("positive", "autograd"):
+        pytest.skip("autograd's arrays have no unary +")
     for dtype in DTYPES:
         a, b = np.array([0.7, 1.1, 0.6], dtype), np.array([0.9, 0.8, 1.2], dtype)
         features = np.array([[1.0, 1.5, 0.75], [0.5, 1.25, 1.5]], dtype)
