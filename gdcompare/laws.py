@@ -220,7 +220,8 @@ def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
         actual[name], budgets[name] = _variance(gradients, off)
         spread, error = _variance(rows.mid, 2.0**-53 * np.abs(rows.mid).max(axis=0))  # mid is the nearest float64
         factor = (m - b) / (b * (m - 1))
-        truths[name] = Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
+        known = Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
+        truths[name], budgets[name] = known, budgets[name] + 2 * known.error  # the right side is computed, too
     yield _Claim("variance of these batches", actual, truths, budgets, batches)
 
 

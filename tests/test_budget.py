@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gdcompare import Backend, Dataset, Problem, backend_names, load_backend
+from gdcompare import Backend, Dataset, Problem, backend_names, load_backend, load_problem
 from gdcompare.backend import unit_roundoff
 from gdcompare.problems.linear_regression import LinearRegression
 from gdcompare.problems.logistic_regression import LogisticRegression
@@ -361,6 +361,20 @@ def test_what_a_program_may_flush_to_0_is_allowed_for() -> None:
     for name in ("loss", "theta_0", "theta_1"):
         for by_hand in (True, False):
             assert judge.truth[name].distance(np.zeros(judge.truth[name].mid.shape))[1] <= judge.budgets(by_hand)[name]
+
+
+def test_a_quotient_may_lose_its_derivative_to_underflow_on_the_way() -> None:
+    """dl/dK = -g x / (K + x)^2: JAX computes (g (K + x)^-2) x, whose first product is 5e-39 here, and flushed to 0."""
+    problem = load_problem("michaelis-menten")
+
+    def share(limit: float, x: float) -> float:
+        params = {"limit": np.array(limit), "half": np.array(-2e-11)}
+        arguments = (params, np.array([[x]]), np.array([-189.0]))
+        _, budget = budget_of_loss(problem, *arguments, "float32")
+        return float(budget["half"] / abs(enclose(problem, *arguments).gradient["half"].mid))
+
+    assert share(3e-16, 4.75e12) >= 1
+    assert share(3e-16, 4.75) < 1e-5
 
 
 def test_a_program_may_take_either_branch_where_rounding_hides_which_is_right() -> None:

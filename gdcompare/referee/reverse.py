@@ -312,10 +312,17 @@ class Tape:
     def divide(self, a: Any, b: Any) -> Variable:
         """xp.divide: d(a / b) = da / b - a / b^2 db."""
         a, b = self._aligned(a, b)
-        value, times, slope = a.value / b.value, self.numbers.chain, self.numbers.divide_slope
-        return self._record(
-            value, (a, lambda g: times(g, 1 / b.value)), (b, lambda g: times(g, slope(a.value, b.value, value)))
-        )
+        value, times, numbers = a.value / b.value, self.numbers.chain, self.numbers
+
+        def by_divisor(g: Any) -> Any:
+            """g (-a / b^2); JAX has (g b^-2) a and autograd (g a) / b^2, which may underflow on the way."""
+            return numbers.any_of(
+                lambda: times(g, numbers.divide_slope(a.value, b.value, value)),
+                lambda: -(times(g, 1 / (b.value * b.value)) * a.value),
+                lambda: -(times(g, a.value) / (b.value * b.value)),
+            )
+
+        return self._record(value, (a, lambda g: times(g, 1 / b.value)), (b, by_divisor))
 
     def pow(self, a: Any, b: Any) -> Variable:
         """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db."""
