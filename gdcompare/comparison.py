@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
@@ -53,6 +54,9 @@ LOSS = "loss"
 GRADIENT, ROWS, FORWARD, BACKWARD = "", "per sample", "forward", "backward"
 
 
+_ROWS = 32
+
+
 @dataclass(frozen=True)
 class Comparison(Report):
     """What several models say of the same loss: a report whose budgets are estimated.
@@ -76,11 +80,7 @@ class Comparison(Report):
         """Return the report's lines, the first layer that differs, and what kind of budget it was."""
         lines = [Report.explanation(self)]
         if (first := self.first_difference) is not None:
-            place = f"[{', '.join(map(str, first.worst_index))}]" if first.worst_index else ""
-            lines.append(
-                f"first layer to differ: {first.parameter}{place}, {first.law}: {first.implementation} has "
-                f"{first.actual!r} for {first.expected!r}; {first.cause}"
-            )
+            lines.append(_first_layer(first))
         elif self.layers:
             lines.append(f"no difference in {len({entry.parameter for entry in self.layers})} layers")
         return "\n".join([*lines, f"budgets are {self.context['budget']}"])
@@ -94,6 +94,14 @@ class Comparison(Report):
         }
 
 
+def _first_layer(first: Entry) -> str:
+    place = f"[{', '.join(map(str, first.worst_index))}]" if first.worst_index else ""
+    return (
+        f"first layer to differ: {first.parameter}{place}, {first.law}: {first.implementation} has "
+        f"{first.actual!r} for {first.expected!r}; {first.cause}"
+    )
+
+
 @dataclass(frozen=True)
 class Training(Report):
     """How several models go through the same steps of a training: an entry for the loss and for each parameter.
@@ -104,6 +112,8 @@ class Training(Report):
 
     first_bad_step: int | None = None
     """The first step, counted from 0, at which anything differs beyond rounding."""
+    there: Comparison | None = field(default=None, repr=False)
+    """The comparison of the models at that step, with their layers; None without `resync`."""
     losses: Mapping[str, Floats] = field(default_factory=dict, repr=False)
     """`{model: (steps,)}`: the loss that each step met."""
     apart: Mapping[str, Floats] = field(default_factory=dict, repr=False)
@@ -118,12 +128,15 @@ class Training(Report):
         if self.first_bad_step is not None:
             bad = sorted({entry.parameter for entry in self.entries if entry.law == f"step {self.first_bad_step}"})
             lines.append(f"first bad step: {self.first_bad_step} of {self.context['steps']}, in {', '.join(bad)}")
+        if self.there is not None and self.there.first_difference is not None:
+            lines.append(_first_layer(self.there.first_difference))
         return "\n".join([*lines, f"budgets are {self.context['budget']}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as they go to JSON."""
         return Report.to_dict(self) | {
             "first_bad_step": self.first_bad_step,
+            "there": None if self.there is None else self.there.to_dict(),
             "losses": dict(self.losses),
             "apart": dict(self.apart),
         }
@@ -135,7 +148,7 @@ def compare(
     *,
     dtype: str = "float64",
     layers: Places | Mapping[str, Places] | None = None,
-    rows: int = 32,
+    rows: int = _ROWS,
 ) -> Comparison:
     """Compare models that should compute the same: their losses, gradients, per-sample gradients and layers.
 
@@ -167,12 +180,9 @@ def compare(
     """
     sides, precision = _sides(models), checked_dtype(dtype)
     point = _point(sides[0], data, precision)
-    found = {side.name: _measured(lambda at, side=side: side.outputs(at, rows), point) for side in sides}
-    entries = _judged(found, precision, point)
-    wrong = (entry.worst_index for entry in entries if entry.law == ROWS and entry.verdict == "wrong")
-    row = next((index[0] for index in wrong if index), 0)
-    seen = _layers(sides, point.row(row), _places(sides, layers), precision)
-    return Comparison(tuple(entries), _context(sides, data, point, precision), tuple(seen))
+    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 0:
+        raise ValueError(f"rows must be a whole number, 0 or above, not {rows!r}")
+    return _compared(sides, point, int(rows), _places(sides, layers), _context(sides, data, point, precision))
 
 
 def compare_training(
@@ -183,6 +193,7 @@ def compare_training(
     batch_size: int | None = None,
     resync: bool = True,
     *,
+    layers: Places | Mapping[str, Places] | None = None,
     seed: int = 0,
     dtype: str = "float64",
     progress: bool | None = None,
@@ -191,8 +202,9 @@ def compare_training(
 
     The first model is the source, as in `compare`. With `resync`, each step begins at the source's parameters for all,
     so that errors do not accumulate: the gradients of a step are compared, and the first bad step is where the models
-    part. Without, each model goes its own way by its own gradients, and the parameters are compared: how far apart
-    rounding may take them grows on the way, and is estimated from descents that begin a unit in the last place away.
+    part; there, layers are compared, too. Without, each model goes its own way by its own gradients, and the parameters
+    are compared: how far apart rounding may take them grows on the way, and is estimated from descents that begin a
+    unit in the last place away.
 
     Rows are drawn as in `descend`, from the same `seed`; `progress` shows a bar on stderr, None where it is a terminal.
 
@@ -213,12 +225,14 @@ def compare_training(
     point = _point(sides[0], data, precision)
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a whole number, 1 or above, not {steps!r}")
+    context = _context(sides, data, point, precision) | {"steps": int(steps), "resync": resync}
+    places = _places(sides, layers)
     walk = _Together(sides, point, rule) if resync else _Apart(sides, point, rule)
     batches = _batches(len(point.features), batch_size, seed, int(steps))
     losses: dict[str, list[float]] = {side.name: [] for side in sides}
     apart: dict[str, list[float]] = {side.name: [] for side in sides}
     kept: dict[tuple[str, str], Entry] = {}
-    first_bad = None
+    first_bad, there = None, None
     with progress_bar(int(steps), progress, "training") as advance:
         for step, batch in enumerate(batches):
             found, where = walk.step(step, batch)
@@ -226,13 +240,24 @@ def compare_training(
                 _keep(kept, replace(entry, law=f"step {step}"))
                 if entry.verdict != "agree" and first_bad is None:
                     first_bad = step
+                    there = None if where is None else _compared(sides, where, _ROWS, places, context)
             for name, measured in found.items():
                 losses[name].append(float(measured[GRADIENT, LOSS].value))
                 apart[name].append(_share_apart(measured, found[sides[0].name]))
             advance(1)
-    context = _context(sides, data, point, precision) | {"steps": int(steps), "resync": resync}
     arrays = [{name: np.array(values) for name, values in each.items()} for each in (losses, apart)]
-    return Training(tuple(kept.values()), context, first_bad, *arrays)
+    return Training(tuple(kept.values()), context, first_bad, there, *arrays)
+
+
+def _compared(
+    sides: Sequence[_Side], point: _Point, rows: int, places: Mapping[str, Places], context: Mapping[str, Any]
+) -> Comparison:
+    dtype = checked_dtype(context["dtype"])
+    found = {side.name: _measured(partial(side.outputs, rows=rows), point) for side in sides}
+    entries = _judged(found, dtype, point)
+    wrong = (entry.worst_index for entry in entries if entry.law == ROWS and entry.verdict == "wrong")
+    row = next((index[0] for index in wrong if index), 0)
+    return Comparison(tuple(entries), context, tuple(_layers(sides, point.row(row), places, dtype)))
 
 
 class _Point(NamedTuple):
@@ -443,22 +468,15 @@ def _why(key: Key, truth: _Measured, actual: _Measured, found: Found, dtype: Pre
         return ""
     budget = _budget(truth, actual, dtype)
     if law == ROWS:
-        wrong = (np.abs(actual.value - truth.value) > budget).reshape(len(budget), -1).any(axis=1)
-        rows = np.flatnonzero(wrong).tolist()
-        return f"in {len(rows)} of {len(wrong)} samples: {', '.join(map(str, rows[:3]))}{', ...' * (len(rows) > 3)}"
+        wrong = np.asarray(np.abs(actual.value - truth.value) > budget).reshape(len(truth.value), -1)
+        places = np.flatnonzero(np.any(wrong, axis=1)).tolist()
+        some = ", ".join(map(str, places[:3])) + ", ..." * (len(places) > 3)
+        return f"in {len(places)} of {len(truth.value)} samples: {some}"
     n = len(point.features)
-    rows = next((arrays[ROWS, name].value for arrays in found.values() if (ROWS, name) in arrays), None)
-    return cause_of(
-        Evidence(
-            actual.value,
-            truth.value,
-            budget,
-            dtype,
-            n,
-            parameter=point.params[name].astype(np.float64),
-            per_sample=rows if rows is not None and len(rows) == n else None,
-        )
-    )
+    rows = [arrays[ROWS, name].value for arrays in found.values() if (ROWS, name) in arrays]
+    every_row = rows[0] if rows and len(rows[0]) == n else None
+    value = point.params[name].astype(np.float64)
+    return cause_of(Evidence(actual.value, truth.value, budget, dtype, n, parameter=value, per_sample=every_row))
 
 
 # Layers
@@ -496,8 +514,8 @@ def _layers(sides: Sequence[_Side], row: _Point, places: Mapping[str, Places], d
     pairs = {side.name: _pairs(side, row, first, places[side.name]) for side in others}
     if not any(pairs.values()):
         return []
-    found = {source.name: _measured(lambda at: _seen(source, at, None), row)}
-    found |= {side.name: _measured(lambda at, side=side: _seen(side, at, pairs[side.name]), row) for side in others}
+    found = {source.name: _measured(partial(_seen, source, pairs=None), row)}
+    found |= {side.name: _measured(partial(_seen, side, pairs=pairs[side.name]), row) for side in others}
     order = [(FORWARD, name) for name in first] + [(BACKWARD, name) for name in reversed(first)]
     entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
     return _with_neighbours(entries)

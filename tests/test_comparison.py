@@ -144,7 +144,8 @@ def test_the_odd_one_of_three_is_named_wherever_it_stands(odd: int, factor: floa
 
 
 def test_three_that_all_differ_have_no_majority() -> None:
-    models = [model(), *(model(spoiled(lambda w, f=f: f * w), f"times {f}") for f in (2, 3))]
+    changes: dict[str, Any] = {"times 2": lambda w: 2 * w, "times 3": lambda w: 3 * w}
+    models = [model(), *(model(spoiled(change), name) for name, change in changes.items())]
 
     report = gdc.compare(models, data())
 
@@ -198,8 +199,11 @@ def test_what_cannot_be_compared_is_refused(arguments: Any, message: str) -> Non
 def test_arrays_of_any_shape_are_data() -> None:
     generator = np.random.default_rng(0)
     images, labels = generator.normal(size=(4, 2, 3)), np.arange(4)
-    flat = [lambda p, x, y, f=f: f(p, x.reshape(len(x), -1)[:, :3], y) for f in (tanh_loss, tanh_slopes)]
-    models = [gdc.from_functions(*flat, START, name=name) for name in ("one", "other")]
+
+    def flat(f: Any) -> Any:
+        return lambda p, x, y: f(p, x.reshape(len(x), -1)[:, :3], y)
+
+    models = [model(flat(tanh_slopes), name, flat(tanh_loss)) for name in ("one", "other")]
 
     assert gdc.compare(models, (images, labels))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 
 import gdcompare as gdc
 
-torch = pytest.importorskip("torch", reason="a port is from torch")
-jax = pytest.importorskip("jax", reason="a port is to JAX")
+torch: Any = pytest.importorskip("torch", reason="a port is from torch")
+jax: Any = pytest.importorskip("jax", reason="a port is to JAX")
 eqx = pytest.importorskip("equinox", reason="a port is to Equinox")
 
 from gdcompare_jax import from_function, tap  # noqa: E402 - needs JAX
@@ -55,7 +56,7 @@ def test_a_planted_bug_is_found_and_its_layer_is_named(bug: str, dtype: str) -> 
 
 
 def test_a_wrong_backward_pass_is_named_by_the_layer_behind_it() -> None:
-    @jax.custom_vjp
+    @jax.custom_vjp  # type: ignore[untyped-decorator]  # JAX comes without types here
     def square(x: Any) -> Any:
         return x * x
 
@@ -81,11 +82,24 @@ def test_a_wrong_backward_pass_is_named_by_the_layer_behind_it() -> None:
     assert "'1', the one after it, agrees" in first.cause
 
 
+def test_the_chapter_shows_the_models_as_they_are() -> None:
+    root = Path(__file__).parents[1]
+    chapter = (root / "docs" / "port-a-network.md").read_text(encoding="utf-8")
+    code = Path(ports.__file__).read_text(encoding="utf-8")
+
+    shown = [
+        block for block in re.findall(r"```python\n(.*?)```", chapter, flags=re.DOTALL) if block[:3] in ("cla", "LAY")
+    ]
+
+    assert len(shown) == 3
+    assert all(block.strip() in code for block in shown)
+
+
 # What is seen
 
 
 def test_a_tap_sees_through_jit_vmap_scan_and_checkpoint_and_costs_nothing_outside() -> None:
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def double(x: Any) -> Any:
         return tap("double", 2 * x)
 
@@ -180,7 +194,7 @@ def convolved(padding: str = "VALID") -> Any:
         out = jax.lax.conv_general_dilated(images, p["kernel"], (1, 1), padding, dimension_numbers=axes) + p["bias"]
         return (jnp.tanh(tap("convolution", out)).mean(axis=(1, 2, 3)) - targets) ** 2
 
-    layout = {"kernel": lambda p: channels_last(p["conv.weight"]), "bias": "conv.bias"}
+    layout: dict[str, Any] = {"kernel": lambda p: channels_last(p["conv.weight"]), "bias": "conv.bias"}
     return from_function(loss, {"kernel": np.zeros((3, 3, 2, 3)), "bias": np.zeros(3)}, layout=layout, name="jax")
 
 
