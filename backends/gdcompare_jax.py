@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
@@ -434,10 +434,10 @@ class _Recording:
     def seen(self, name: str, value: Any) -> Any:
         self._calls[name] += 1
         leaves, tree = jax.tree.flatten(value)
-        floats = [i for i, each in enumerate(leaves) if jnp.issubdtype(jnp.result_type(each), jnp.floating)]
+        floats = [i for i, each in enumerate(leaves) if _is_parameter(each)]
         for label, i in zip(layer_names(name, self._calls[name], len(floats)), floats, strict=True):
             self.names.append(label)
-            leaves[i] = _seen(len(self.names) - 1, leaves[i])
+            leaves[i] = _record.bind(leaves[i], place=len(self.names) - 1, part=0)
         return jax.tree.unflatten(tree, leaves)
 
     def name_of(self, module: Any) -> str | None:
@@ -504,29 +504,31 @@ def _modules(model: Any, path: str = WHOLE) -> dict[int, tuple[str, Any]]:
 
 
 _record = Primitive("gdcompare_record")
-"""The identity, batched or not; `place` is the layer's number, `part` 0 for the value and 1 for the cotangent."""
+"""The identity; `place` is the layer's number, `part` 0 for a value and 1 for a cotangent."""
+
+_tangent = Primitive("gdcompare_tangent")
+"""The identity of a layer's tangents, whose transpose records the cotangent."""
 
 
-_record.def_abstract_eval(lambda array, **_: array)
-mlir.register_lowering(_record, lambda _context, array, **_: [array])
+def _batched(primitive: Primitive, arrays: Any, axes: Any, **which: int) -> Any:
+    return primitive.bind(jnp.moveaxis(arrays[0], axes[0], 0), **which), 0  # the outermost vmap comes first
 
 
-def _batched(arrays: Any, axes: Any, **which: int) -> Any:
-    return _record.bind(jnp.moveaxis(arrays[0], axes[0], 0), **which), 0  # the outermost vmap comes first
+def _differentiated(primals: Any, tangents: Any, *, place: int, part: int) -> Any:
+    value, (tangent,) = _record.bind(primals[0], place=place, part=part), tangents
+    return value, tangent if isinstance(tangent, ad.Zero) else _tangent.bind(tangent, place=place)
 
 
-batching.primitive_batchers[_record] = _batched
+def _transposed(cotangent: Any, _: Any, *, place: int) -> Any:
+    return [cotangent if isinstance(cotangent, ad.Zero) else _record.bind(cotangent, place=place, part=1)]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _seen(place: int, value: Any) -> Any:
-    return _record.bind(value, place=place, part=0)
-
-
-_seen.defvjp(
-    lambda place, value: (_record.bind(value, place=place, part=0), None),
-    lambda place, _, cotangent: (_record.bind(cotangent, place=place, part=1),),
-)
+for _primitive in (_record, _tangent):
+    _primitive.def_abstract_eval(lambda array, **_: array)
+    mlir.register_lowering(_primitive, lambda _context, array, **_: [array])
+    batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
+ad.primitive_jvps[_record] = _differentiated
+ad.deflinear2(_tangent, _transposed)
 
 
 def _recorded(mean: Any, arrays: Any, features: Any, targets: Any) -> Callable[..., list[Layer]]:

@@ -128,6 +128,24 @@ def test_a_tap_sees_through_jit_vmap_scan_and_checkpoint_and_costs_nothing_outsi
     assert "gdcompare_record" not in str(jax.make_jaxpr(double)(1.0))
 
 
+def test_a_tap_goes_with_derivatives_inside_the_loss() -> None:
+    def loss(p: Any, features: Any, targets: Any) -> Any:
+        def potential(x: Any) -> Any:
+            return jnp.sum(tap("tanh", jnp.tanh(p["w"] * x)))
+
+        force = jax.vmap(jax.grad(potential))(features)
+        bend = jax.vmap(lambda x: jax.jvp(potential, (x,), (jnp.ones_like(x),))[1])(features)
+        return (jnp.sum(force, axis=1) + bend - targets) ** 2
+
+    model = from_function(loss, {"w": np.array([0.5, 1.0])})
+
+    layers = model.layers(model.parameters, np.array([[1.0, 2.0]]), np.ones(1))
+
+    assert [layer.name for layer in layers] == ["tanh", "tanh#2"]
+    for layer in layers:
+        np.testing.assert_allclose(layer.value, np.tanh([0.5, 2.0]), rtol=1e-14)
+
+
 def test_hooks_and_wrappers_are_taken_away_again() -> None:
     source, port = ports.source(), ports.port()
     call = vars(ports.Dense)["__call__"]
