@@ -527,6 +527,7 @@ def compare(
     one. Without --data they run on the noisy line.
     """
     from gdcompare.report.tables import comparisons
+    from gdcompare.report.tables import layers as layer_table
 
     found = [_called(name) for name in models]
     if data_name is not None and ".py:" in data_name:
@@ -536,7 +537,9 @@ def compare(
     report = gdc.compare(found, data, layers=None if layers is None else from_file(layers), dtype=dtype)
     console = _console(json_path)
     console.print(f"{report.context['problem']} on {report.context['data']}: n = {report.context['n']}, {dtype}")
-    console.print(comparisons([*report.entries, *report.layers]))
+    console.print(comparisons(report.entries))
+    if report.layers:
+        console.print(layer_table(report.layers))
     console.print(report.explanation(), markup=False, soft_wrap=True)
     reports: list[gdc.Report] = [report]
     results = report.to_dict()

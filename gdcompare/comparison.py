@@ -77,8 +77,13 @@ class Comparison(Report):
         return next((entry for entry in self.layers if entry.verdict == "wrong"), None)
 
     def explanation(self) -> str:
-        """Return the report's lines, the first layer that differs, and what kind of budget it was."""
-        lines = [Report.explanation(self)]
+        """Return the report's lines, the first layer that differs, and what kind of budget it was.
+
+        Per-sample gradients are told of where the others agree: otherwise they only repeat it.
+        """
+        lines = Report.explanation(self).splitlines()
+        if any(entry.verdict != "agree" for entry in self.entries if entry.law == GRADIENT):
+            lines = [line for line in lines if f": {ROWS}: " not in line]
         if (first := self.first_difference) is not None:
             lines.append(_first_layer(first))
         elif self.layers:

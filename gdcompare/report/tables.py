@@ -37,14 +37,24 @@ def verdicts(report: Report) -> Table:
 
 
 def comparisons(entries: Iterable[Entry]) -> Table:
-    """Return what models say of each array, one a row: values, gradients, layers or steps, with both worst values."""
-    columns = ["model", "of", "array", "verdict", "has", "for", "of budget", "detectable"]
+    """Return what models say of each array, one a row: the loss and gradients, of all rows or of each, or of steps."""
     rows = []
     for entry in entries:
-        where = [entry.implementation, entry.law or "all rows", entry.parameter + _index(entry), entry.verdict]
-        values = [number(entry.actual), number(entry.expected)]
-        rows.append([*where, *values, number(entry.budget_fraction, "{:.2g}"), number(entry.detectable, "{:.0e}")])
-    return table("", columns, rows, left=4)
+        where = [entry.implementation, f"{entry.law}: " * bool(entry.law) + entry.parameter, entry.verdict]
+        rows.append([*where, number(entry.budget_fraction, "{:.2g}"), number(entry.detectable, "{:.0e}")])
+    return table("", ["model", "array", "verdict", "of budget", "detectable"], rows, left=3)
+
+
+def layers(entries: Iterable[Entry]) -> Table:
+    """Return the layers, one a row: whether their values and their cotangents agree, and their share of the budget."""
+    found: dict[tuple[str, str], dict[str, Entry]] = {}
+    for entry in entries:
+        found.setdefault((entry.implementation, entry.parameter), {})[entry.law] = entry
+    rows = []
+    for where, laws in found.items():
+        both = [laws[law] for law in ("forward", "backward") if law in laws]
+        rows.append([*where, *(f"{each.verdict} {number(each.budget_fraction, '{:.2g}')}" for each in both)])
+    return table("", ["model", "layer", "forward", "backward"], rows, left=4)
 
 
 def causes(report: Report) -> list[str]:
