@@ -17,7 +17,8 @@ from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import enclose, enclose_products
 from gdcompare.referee.verdict import Report
 from gdcompare.referee.verify import Referee, drawn_parameters
-from tests.formulas import PROBLEMS, Formula, Network, drawn, some_weights
+from tests.formulas import FUNCTIONS, PROBLEMS, Formula, Network, drawn, some_weights
+from tests.test_reverse import GOALS, POINT, ROWS
 
 DERIVATIVES = ["jvp", "hvp", "hessian"]
 LATTICE = gdc.datasets.integer_lattice()
@@ -125,6 +126,20 @@ def test_no_differentiator_exceeds_its_budget(problem: gdc.Problem, derivative: 
 
     for decades in (0.5, 1, 3):
         assert fraction(problem, backend, derivative, decades, generator) <= 1
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("backend_name", [pytest.param("torch"), pytest.param("jax", marks=pytest.mark.soundness)])
+def test_no_differentiator_exceeds_the_budget_of_any_function(name: str, backend_name: str) -> None:
+    if backend_name not in gdc.backend_names():
+        pytest.skip(f"{backend_name} is not installed")
+    problem, data = Formula(FUNCTIONS[name]), gdc.Dataset(ROWS, GOALS)
+    for dtype in ("float32", "float64"):
+        backend = gdc.load_backend(backend_name, dtype)
+
+        report = gdc.verify(problem, data, POINT, backends=[backend], dtype=dtype, derivative="hvp")
+
+        assert report.verdict != "wrong", report.explanation()
 
 
 @pytest.mark.soundness
