@@ -338,6 +338,22 @@ def test_rounding_that_hides_a_kink_is_allowed_for() -> None:
     assert far["offsets, offsets"][0, 0] < 1e-14
 
 
+# The report.
+
+
+def test_a_report_says_which_derivative_it_is_about_and_along_which_direction() -> None:
+    along = gdc.verify(LINEAR, LATTICE, WHOLE, backends=["numpy"], derivative="hvp")
+    again = gdc.verify(
+        LINEAR, LATTICE, WHOLE, backends=["numpy"], derivative="hvp", direction=along.context["direction"]
+    )
+    plain = gdc.verify(LINEAR, LATTICE, WHOLE, backends=["numpy"])
+
+    assert along.context["derivative"] == "hvp"
+    assert along.context["direction"].keys() == WHOLE.keys()
+    assert along.entries == again.entries
+    assert (plain.context["derivative"], plain.context["direction"]) == ("gradient", {})
+
+
 # What cannot be, is said.
 
 

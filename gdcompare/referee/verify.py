@@ -243,6 +243,7 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
     environment = {"python": platform.python_version(), "machine": platform.machine(), np.__name__: np.__version__}
     for backend in backends:
         environment |= getattr(backend, "environment", dict)()
+    along = getattr(referee, "direction", None) or {}
     return {
         "problem": type(referee.problem).__name__,
         "data": data.name,
@@ -251,6 +252,7 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
         "weighted": data.weights is not None,
         "reduction": getattr(referee, "reduction", "mean"),
         "derivative": getattr(referee, "derivative", "gradient"),
+        "direction": {name: value.tolist() for name, value in along.items()},
         "dtype": referee.dtype,
         "kinks": list(referee.kinks),
         "environment": environment,
