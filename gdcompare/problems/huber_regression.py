@@ -51,6 +51,11 @@ class HuberRegression(LinearPredictor):
         """dl_i/dz_i = c_i."""
         return xp.clip(predictors - targets, -self.delta, self.delta)
 
+    def curvatures(self, xp: Any, predictors: Any, targets: Any) -> Any:
+        """d2l_i/dz_i2 = 1 where |r_i| < delta, else 0."""
+        residuals = predictors - targets
+        return xp.where(xp.abs(residuals) < self.delta, xp.ones_like(residuals), xp.zeros_like(residuals))
+
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
         """Points about a line; one in eight is far off."""
         generator = np.random.default_rng(seed)

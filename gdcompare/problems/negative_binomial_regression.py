@@ -57,6 +57,13 @@ class NegativeBinomialRegression(LinearPredictor):
         shares = xp.exp(-xp.logaddexp(xp.zeros_like(shifted), -shifted))  # s
         return (targets + 1 / self.dispersion) * shares - targets
 
+    def curvatures(self, xp: Any, predictors: Any, targets: Any) -> Any:
+        """d2l_i/dz_i2 = (y_i + 1/a) s_i (1 - s_i), with s (1 - s) = exp(-log(1 + exp(-w)) - log(1 + exp(w)))."""
+        shifted = predictors + math.log(self.dispersion)  # w
+        zeros = xp.zeros_like(shifted)
+        bends = xp.exp(-xp.logaddexp(zeros, shifted) - xp.logaddexp(zeros, -shifted))  # s (1 - s)
+        return (targets + 1 / self.dispersion) * bends
+
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
         """Counts with means between 1 and 6, from Poisson's law with means that vary: Gamma's 1/a."""
         generator = np.random.default_rng(seed)
