@@ -95,6 +95,22 @@ def test_nothing_depends_twice_on_the_branch_that_was_not_taken(numbers: Any) ->
     assert products["b"].astype(float).tolist() == [[0.0, 4.0, 0.0]]
 
 
+@pytest.mark.parametrize("numbers", [Floats(), BallNumbers()], ids=["floats", "balls"])
+def test_a_power_is_differentiated_by_base_and_exponent_where_the_exponent_is_0(numbers: Any) -> None:
+    """d2 x^y / dx dy = x^(y - 1) (1 + y log x) is 1 / x there, on either side of the diagonal."""
+    problem = Formula(lambda xp, x, y: x**y)
+    point = {"a": np.full(3, 2.0), "b": np.zeros(3)}
+    by_a, by_b = ({key: np.full((1, 3), float(key == name)) for key in point} for name in point)
+
+    mixed = [
+        hessian_vector_products(problem, numbers, point, np.ones((1, 3)), GOALS, along)[other]
+        for along, other in ((by_a, "b"), (by_b, "a"))
+    ]
+
+    for found in mixed:
+        np.testing.assert_allclose(found.astype(float), [[0.5, 1.0, 1.5]], rtol=1e-15)  # 1, 2 and 3 times 1 / x
+
+
 def test_what_depends_on_no_parameter_has_the_derivative_zero() -> None:
     problem = Formula(lambda xp, x, y: x)
 
