@@ -321,7 +321,7 @@ def check_certificate(
     """Judge every backend by the truth that FILE holds, written by `verify --certificate`; nothing is computed anew."""
     from gdcompare.referee.certificate import check_certificate as check
 
-    loaded = _load_backends(backends, dtype, device) if backends or not implementations else []
+    loaded = _load_backends(backends, dtype, device) if backends or device else [] if implementations else None
     functions = {name: function for name, (function, _) in _functions(implementations).items()}
     _finish(check(file, loaded, functions, dtype, problem=problem, recompute=recompute), json_path)
 

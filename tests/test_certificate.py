@@ -290,3 +290,21 @@ def test_a_certificate_of_weighted_data_judges_weighted_means(tmp_path: Path) ->
 
     right.assert_agree()
     assert wrong.verdict == "wrong"
+
+
+def test_a_certificate_of_what_nobody_derived_is_checked_by_those_that_differentiate() -> None:
+    class Underived(gdc.Problem):
+        def parameter_shapes(self, data: gdc.Dataset) -> dict[str, tuple[int, ...]]:
+            return {"x": (1,)}
+
+        def per_sample_losses(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+            return (params["x"][0] * features[:, 0] - targets) ** 2
+
+    one = Underived()
+    certificate = certify(one, gdc.Dataset([[1.0], [3.0]], [2.0, 4.0]))
+
+    report = check_certificate(certificate, problem=one)
+
+    report.assert_agree()
+    able = {name for name in gdc.backend_names() if not getattr(gdc.load_backend(name), "by_hand", False)}
+    assert {entry.implementation for entry in report.entries} == able

@@ -43,7 +43,7 @@ from gdcompare.referee.verify import (
     drawn_parameters,
     judged,
 )
-from gdcompare.registry import PROBLEMS, as_backend, as_problem, backend_names, load_problem, problem_names
+from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names
 
 FORMAT, VERSION = "gdcompare certificate", 1
 WAY_OUT = "get the original again, or write a new one: gdcompare verify PROBLEM --certificate FILE"
@@ -171,15 +171,15 @@ def check_certificate(
     stated = certificate["problem"]
     found = _problem(stated, problem)
     point = _point(certificate, checked_dtype(dtype), found)
-    if backends is None:
-        backends = [] if found is None and implementations else backend_names()
-    if found is None and (backends or recompute):
+    loaded: list[Backend[Any]] = []
+    if found is not None:
+        loaded = backends_for(found, backends, dtype)
+    elif backends or recompute or not (implementations or backends is not None):
         registered = ", ".join(problem_names())
         raise ValueError(
             f"the certificate is about {stated['is']}, {stated['name']!r}, which is not registered here: give it as "
             f"problem, or judge implementations alone; registered: {registered}"
         )
-    loaded = [as_backend(backend, dtype) for backend in backends]
     entries = list(_recomputed(point)) if recompute else []
     for backend in loaded:
         if backend.dtype != dtype:

@@ -20,7 +20,7 @@ from gdcompare.problem import Dataset, Problem, refuse_weights
 from gdcompare.referee.classical import METHODS, Answer, Subject, Vector
 from gdcompare.referee.verdict import Report, Verdict
 from gdcompare.referee.verify import LOSS, Implementation, Referee, verify
-from gdcompare.registry import as_backend, as_problem, backend_names, load_backend
+from gdcompare.registry import as_backend, as_problem, backends_for
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _outcomes(
     problem: Problem, referee: Referee, compute: Implementation, backend: Backend[Any] | None
 ) -> Iterator[MethodOutcome]:
     """Yield what each check says; an error about the gradient itself is a refusal."""
-    contenders = {name: load_backend(name, referee.dtype) for name in backend_names()}
+    contenders = {each.name: each for each in backends_for(problem, None, referee.dtype)}
     if backend is not None:
         contenders[backend.name] = backend
     others = {name: each for name, each in contenders.items() if each is not backend}
