@@ -300,11 +300,13 @@ def test_a_certificate_of_what_nobody_derived_is_checked_by_those_that_different
         def per_sample_losses(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
             return (params["x"][0] * features[:, 0] - targets) ** 2
 
+    able = {name for name in gdc.backend_names() if not getattr(gdc.load_backend(name), "by_hand", False)}
+    if not able:
+        pytest.skip("no backend that is installed differentiates")
     one = Underived()
     certificate = certify(one, gdc.Dataset([[1.0], [3.0]], [2.0, 4.0]))
 
     report = check_certificate(certificate, problem=one)
 
     report.assert_agree()
-    able = {name for name in gdc.backend_names() if not getattr(gdc.load_backend(name), "by_hand", False)}
     assert {entry.implementation for entry in report.entries} == able
