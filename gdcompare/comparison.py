@@ -56,13 +56,16 @@ GRADIENT, ROWS, FORWARD, BACKWARD = "", "per sample", "forward", "backward"
 
 _ROWS = 32
 
+_SHARE = 1e-3
+"""What is detectable is stated for elements of at least this share of the largest; smaller ones are mostly rounding."""
+
 
 @dataclass(frozen=True)
 class Comparison(Report):
     """What several models say of the same loss: a report whose budgets are estimated.
 
     `expected` in an entry is what the source says, or the majority where there is one. `detectable` is the smallest
-    relative fault that would have been noticed in any element that is not 0 to the rounding.
+    relative fault that would have been noticed in any element of at least a thousandth of its array's largest.
     """
 
     layers: tuple[Entry, ...] = ()
@@ -436,7 +439,8 @@ def _judged_array(key: Key, measured: Mapping[str, _Measured], dtype: Precision)
         entry = verdict.compare(model, name, each.value, Known(truth.value), budget, dtype, law)
         if not (np.isfinite(truth.value).all() and np.isfinite(each.value).all()):
             entry = _not_finite(entry, reference, truth.value, each.value)
-        known = np.where(np.abs(truth.value) > budget, truth.value, 0.0)
+        size = np.abs(truth.value)
+        known = np.where((size > budget) & (size >= _SHARE * np.max(size)), truth.value, 0.0)
         entry = replace(entry, detectable=detectable_fault(known, budget))
         entries.append(entry if entry.verdict != "wrong" or entry.cause else replace(entry, cause=blame))
     return entries
