@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from copy import copy
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -154,13 +155,18 @@ def source(seed: int = 0) -> gdc.Native:
     return from_module(drawn(Transformer(), seed), torch.nn.functional.mse_loss, name="torch")
 
 
-def port(bug: str | None = None, name: str = "equinox") -> gdc.Native:
-    """The Equinox model."""
+@cache
+def program(**settings: Any) -> gdc.Native:
+    """The Equinox model; one of the same settings is compiled once."""
+    return from_function(squared_errors, EquinoxTransformer(**settings), layout=LAYOUT, name="equinox")
+
+
+def port(bug: str | None = None) -> gdc.Native:
     settings, _ = BUGS[bug] if bug else ({}, "")
-    layout = LAYOUT
+    model = copy(program(**settings))
     if bug == "a kernel that is not transposed":
-        layout = LAYOUT | {"attention/out/kernel": "attention.out.weight"}  # square, so that its shape does not tell
-    return from_function(squared_errors, EquinoxTransformer(**settings), layout=layout, name=name)
+        model.layout = LAYOUT | {"attention/out/kernel": "attention.out.weight"}  # square: its shape does not tell
+    return model
 
 
 def sequences(samples: int = 6, seed: int = 1) -> gdc.Dataset:
