@@ -308,7 +308,13 @@ class _Side:
     def outputs(self, point: _Point, rows: int = 0) -> dict[Key, NDArray[Any]]:
         """Return loss and gradients in the source's names, and the per-sample gradients of the first few rows."""
         own = self.matching.load(point.params)
-        loss, gradient = self.model.value_and_grad(own, point.features, point.targets)
+        try:
+            loss, gradient = self.model.value_and_grad(own, point.features, point.targets)
+        except Exception as error:
+            given = f"features {point.features.shape}, targets {point.targets.shape}"
+            raise ValueError(
+                f"{self.name!r} does not run on these data, {given}: {type(error).__name__}: {error}"
+            ) from error
         found = {(GRADIENT, LOSS): _scalar(loss, self.name)}
         found |= {(GRADIENT, name): value for name, value in self.matching.in_source(gradient).items()}
         if rows:

@@ -187,6 +187,10 @@ def test_per_sample_gradients_name_the_samples() -> None:
             lambda: ([model(), model(name="two", loss=lambda p, x, y: x[:, 0])], data()),
             "the loss of 'two' has shape (9,); it must be one number",
         ),
+        (
+            lambda: ([model(), model(name="two")], (np.ones((2, 4)), np.ones(2))),
+            "'one' does not run on these data, features (2, 4), targets (2,): ValueError: matmul",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(arguments: Any, message: str) -> None:
