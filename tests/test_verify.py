@@ -372,18 +372,21 @@ def test_every_backend_agrees_on_weighted_means_and_sums(
     assert (report.context["weighted"], report.context["reduction"]) == (data.weights is not None, reduction)
 
 
+DIVIDED_BY_N = "a factor sum w / n = 8.5/7: divided by n where the sum of the weights belongs"
+
+
 @pytest.mark.parametrize(
-    ("reduced", "wanted"),
+    ("reduced", "causes"),
     [
-        (lambda w, rows: (w @ rows) / w.sum(), "mean"),
-        (lambda w, rows: w @ rows, "sum"),
-        (lambda w, rows: (w @ rows) / len(w), None),  # divided by the number of rows
-        (lambda w, rows: rows.mean(axis=0), None),  # weights forgotten
-        (lambda w, rows: rows.sum(axis=0), None),
-        (lambda w, rows: (w @ rows) / np.count_nonzero(w), None),  # by the number of rows that count
+        (lambda w, rows: (w @ rows) / w.sum(), ("", "a factor 1/sum w = 1/8.5: a mean where a sum belongs")),
+        (lambda w, rows: w @ rows, ("a factor sum w = 8.5: a sum where a mean belongs", "")),
+        (lambda w, rows: (w @ rows) / len(w), (DIVIDED_BY_N, "a constant factor 0.142857 in all 2 elements")),
+        (lambda w, rows: rows.mean(axis=0), ("the weights are ignored", None)),
+        (lambda w, rows: rows.sum(axis=0), (None, "the weights are ignored")),
+        (lambda w, rows: (w @ rows) / np.count_nonzero(w), ("a constant factor 1.41667 in all 2 elements", None)),
     ],
 )
-def test_only_the_right_weighted_reduction_agrees(reduced: Any, wanted: str | None) -> None:
+def test_only_the_right_weighted_reduction_agrees(reduced: Any, causes: tuple[str | None, str | None]) -> None:
     problem = gdc.load_problem("linear-regression")
 
     def mine(params: Any, features: Any, targets: Any, weights: Any) -> Any:
@@ -391,10 +394,11 @@ def test_only_the_right_weighted_reduction_agrees(reduced: Any, wanted: str | No
         losses = problem.per_sample_losses(np, params, features, targets)
         return reduced(weights, losses), {name: reduced(weights, each) for name, each in rows.items()}
 
-    for reduction in ("mean", "sum"):
+    for reduction, cause in zip(("mean", "sum"), causes, strict=True):
         report = gdc.verify(problem, WEIGHTED, backends=[], implementations={"mine": mine}, reduction=reduction)
 
-        assert report.verdict == ("agree" if reduction == wanted else "wrong")
+        assert report.verdict == ("agree" if cause == "" else "wrong")
+        assert cause in (None, next(entry.cause for entry in report.entries if entry.parameter == "theta_1"))
 
 
 def test_whole_weights_count_as_copies_for_every_backend(backend: Backend[Any]) -> None:

@@ -42,6 +42,7 @@ class RefereeAlong:
         """Check the direction, or draw it, and round it to the dtype."""
         self.derivative = derivative
         self.problem, self.dtype, self.reduction = referee.problem, referee.dtype, referee.reduction
+        self.weights = referee.weights
         self.params, self.features, self.targets = referee.params, referee.features, referee.targets
         self._referee = referee
         self._shapes = {name: value.shape for name, value in self.params.items()}

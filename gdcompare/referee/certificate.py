@@ -30,7 +30,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
-from gdcompare.backend import Backend, Precision, checked_dtype
+from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
@@ -253,6 +253,7 @@ class CertifiedPoint:
     truths: dict[str, Enclosed]
     kinks: tuple[str, ...]
     allowed: dict[bool, dict[str, Floats]]
+    reduction: Reduction = "mean"
 
     @property
     def data(self) -> Dataset:

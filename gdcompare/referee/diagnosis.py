@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.backend import unit_roundoff
+from gdcompare.backend import Reduction, unit_roundoff
 from gdcompare.referee.verdict import Entry
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,13 @@ class Evidence:
     parameter: Floats | None = None
     """The parameter's value, of the shape of its gradient."""
     per_sample: Floats | None = None
-    """The true per-sample gradients, (n, *shape)."""
+    """The true per-sample gradients, (n, *shape); their mean is the truth."""
+    reduction: Reduction = "mean"
+    """What the truth is of."""
+    weight: float | None = None
+    """The sum of the weights, if there are any."""
+    unweighted: Floats | None = None
+    """What the truth would be without them."""
 
 
 def cause_of(evidence: Evidence) -> str:
@@ -74,7 +80,9 @@ def _hypotheses(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
             yield evidence.actual, words
     yield np.zeros_like(truth), "zero in every element"
     yield -truth, "the sign is flipped"
-    for factor, words in _factors(evidence.n).items():
+    if evidence.unweighted is not None:
+        yield evidence.unweighted, "the weights are ignored"
+    for factor, words in _factors(evidence).items():
         yield factor * truth, words.format(elements=_all(truth))
     for axes, words in _rearranged(truth):
         yield axes, words
@@ -83,11 +91,18 @@ def _hypotheses(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
     yield from _fitted(evidence)
 
 
-def _factors(n: int) -> dict[float, str]:
+def _factors(evidence: Evidence) -> dict[float, str]:
     """Return the factors that mistakes make, with their words."""
+    n, mean = evidence.n, evidence.reduction == "mean"
+    total, name = (float(n), "n") if evidence.weight is None else (evidence.weight, "sum w")
     factors = {
-        float(n): f"a factor n = {n}: a sum where a mean belongs",
-        1 / n: f"a factor 1/n = 1/{n}: divided by n twice",
+        total: f"a factor {name} = {total:g}: a sum where a mean belongs" if mean else f"a factor {name} = {total:g}",
+        1 / total: f"a factor 1/{name} = 1/{total:g}: "
+        + (f"divided by {name} twice" if mean else "a mean where a sum belongs"),
+    }
+    if evidence.weight is not None and mean:
+        factors[total / n] = f"a factor sum w / n = {total:g}/{n}: divided by n where the sum of the weights belongs"
+    factors |= {
         2.0: "a constant factor 2 in {elements}",
         0.5: "a constant factor 1/2 in {elements}",
         -2.0: "a constant factor -2 in {elements}",

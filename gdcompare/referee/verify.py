@@ -47,6 +47,10 @@ class Reference(Protocol):
     @property
     def targets(self) -> NDArray[Any]: ...  # noqa: D102
     @property
+    def weights(self) -> NDArray[Any] | None: ...  # noqa: D102
+    @property
+    def reduction(self) -> Reduction: ...  # noqa: D102
+    @property
     def point(self) -> tuple[Any, ...]: ...  # noqa: D102
     @property
     def truths(self) -> dict[str, Enclosed]: ...  # noqa: D102
@@ -102,6 +106,11 @@ class Referee:
     def data(self) -> Dataset:
         """The data in the dtype."""
         return Dataset(self.features, self.targets, weights=self.weights)
+
+    @cached_property
+    def unweighted(self) -> Referee:
+        """The referee of the same point if no sample had a weight."""
+        return self.on(Dataset(self.features, self.targets), self.reduction)
 
     def on(self, data: Dataset, reduction: str = "mean") -> Referee:
         """Return the referee of the same point on other data: some of the rows, or weighted ones."""
@@ -329,14 +338,19 @@ def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], bu
         return replace(two, cause=stale if twice.all() else "not deterministic: a second call differs")
     if one.verdict != "wrong":
         return one
+    n, weights, reduction = len(referee.features), referee.weights, referee.reduction
+    rows = referee.row_truths[name].mid if name in referee.row_truths else None
     evidence = Evidence(
         actual=values[0].astype(np.float64),
         truth=referee.truths[name].mid,
         budget=budget,
         dtype=referee.dtype,
-        n=len(referee.features),
+        n=n,
         parameter=None if name == LOSS or name not in referee.params else referee.params[name].astype(np.float64),
-        per_sample=referee.row_truths[name].mid if name in referee.row_truths else None,
+        per_sample=rows if rows is None or reduction == "mean" else n * rows,
+        reduction=reduction,
+        weight=None if weights is None else float(np.sum(weights, dtype=np.float64)),
+        unweighted=None if weights is None or not isinstance(referee, Referee) else referee.unweighted.truths[name].mid,
     )
     return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
 
