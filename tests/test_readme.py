@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,11 @@ def test_there_is_one_command_that_sets_up_and_ends_with(ending: str) -> None:
     commands = re.findall(rf"^python3 -m venv .*&& \.venv/bin/{ending}$", README, flags=re.MULTILINE)
 
     assert len(commands) == 1
+
+
+def test_every_problem_of_the_library_is_named() -> None:
+    own = {each.name for each in entry_points(group="gdcompare.problems") if each.module.startswith("gdcompare.")}
+    named = set(re.findall(r"`([a-z-]+)`", README[README.index("## Problems") : README.index("### Add a problem")]))
+
+    assert len(own) > 20
+    assert own == named
