@@ -41,6 +41,7 @@ class Gradients:
         params: Mapping[str, ArrayLike] | None = None,
         dtype: str | None = None,
         *,
+        reduction: str = "mean",
         atol: float | None = None,
         rtol: float | None = None,
     ) -> Report:
@@ -49,7 +50,8 @@ class Gradients:
         from gdcompare.testing import GradientError, assert_gradients_agree
 
         try:
-            report = assert_gradients_agree(implementation, problem, data, params, dtype, atol=atol, rtol=rtol)
+            how: dict[str, Any] = {"reduction": reduction, "atol": atol, "rtol": rtol}
+            report = assert_gradients_agree(implementation, problem, data, params, dtype, **how)
         except GradientError as error:
             self._note(error.report)
             raise

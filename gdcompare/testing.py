@@ -40,6 +40,7 @@ def assert_gradients_agree(
     params: Mapping[str, ArrayLike] | None = None,
     dtype: str | None = None,
     *,
+    reduction: str = "mean",
     atol: float | None = None,
     rtol: float | None = None,
 ) -> Report:
@@ -48,12 +49,13 @@ def assert_gradients_agree(
     `implementation` is one of:
 
     * a function `f(params, features, targets) -> (loss, {name: gradient})`, means over the rows, given NumPy arrays of
-      the dtype; a loss of None is not judged;
+      the dtype, and the weights as a fourth argument if the data have any; a loss of None is not judged;
     * its gradients, `{name: array}`, already computed at `params`;
     * a backend, or a backend's name.
 
-    `params=None` draws them as `verify` does. `dtype=None` is the backend's own, or float64. With `atol` or `rtol`,
-    what is allowed is instead `atol + rtol |truth|`.
+    `params=None` draws them as `verify` does. `dtype=None` is the backend's own, or float64. With `reduction="sum"`,
+    sums over the rows are due instead of means. With `atol` or `rtol`, what is allowed is instead
+    `atol + rtol |truth|`.
 
     Raises GradientError, an AssertionError, for what is wrong or inconclusive: it names the element, both values and
     the cause; if the function raised, its error is the `__cause__`. Arguments that make no sense are a ValueError, a
@@ -85,7 +87,8 @@ def assert_gradients_agree(
     else:
         judged = {"backends": [implementation]}
         dtype = dtype or getattr(implementation, "dtype", None)
-    report = verify(problem, data, params, dtype=dtype or "float64", atol=atol, rtol=rtol, **judged)
+    how: dict[str, Any] = {"dtype": dtype or "float64", "reduction": reduction, "atol": atol, "rtol": rtol}
+    report = verify(problem, data, params, **how, **judged)
     if not report:
         raise GradientError(report) from (raised[0] if raised else None)
     return report

@@ -219,3 +219,15 @@ def test_the_door_opens_without_a_test_runner() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
 
     assert done.stdout.strip() == "[]"
+
+
+def test_sums_over_the_rows_agree_where_sums_are_due_and_nowhere_else() -> None:
+    data = Dataset([[1.0], [3.0]], [2.0, 4.0], weights=[1.0, 3.0])
+
+    def summed(params: Any, features: Any, targets: Any, weights: Any) -> Any:
+        residuals = weights * (params["theta_0"] + features @ params["theta_1"] - targets)
+        return None, {"theta_0": 2 * residuals.sum(), "theta_1": 2 * residuals @ features}
+
+    assert assert_gradients_agree(summed, "linear-regression", data, reduction="sum")
+    with pytest.raises(GradientError, match="a factor sum w = 4: a sum where a mean belongs"):
+        assert_gradients_agree(summed, "linear-regression", data)
