@@ -339,3 +339,20 @@ def test_a_backend_may_write_its_part_of_the_script_itself(tmp_path: Path) -> No
 def test_a_function_made_inside_another_needs_a_place_where_it_is_found() -> None:
     with pytest.raises(ValueError, match=r"a script cannot reach '.*faulty': define it at the top level of a file"):
         found(FAULTS["flipped sign"](by_hand(LINEAR)), seconds=0).script()
+
+
+def test_weights_that_are_ignored_shrink_to_two_rows_that_differ_in_weight() -> None:
+    data = gdc.Dataset(np.linspace(-1, 2, 24).reshape(12, 2), np.arange(12.0), weights=np.arange(12.0))
+
+    found = counterexample("linear-regression", ignores_weights, data)
+
+    assert found is not None
+    assert found.features.shape == (2, 1)
+    assert found.weights is not None
+    assert found.weights[0] != found.weights[1]
+    assert str(outcome(found.script())).startswith("ignores_weights is wrong: theta_")
+
+
+def ignores_weights(params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    residuals = params["theta_0"] + features @ params["theta_1"] - targets
+    return None, {"theta_0": 2 * residuals.mean(), "theta_1": 2 * residuals @ features / len(targets)}

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, checked_dtype
-from gdcompare.problem import Dataset, Problem, check_parameters, refuse_weights
+from gdcompare.problem import Dataset, Problem, check_parameters
 from gdcompare.referee.diagnosis import kind_of_failure
 from gdcompare.referee.reproduction import Counterexample
 from gdcompare.referee.verdict import Report
@@ -63,13 +63,12 @@ def counterexample(
     """
     if find_spec("hypothesis") is None:
         raise ImportError("a counterexample needs 'hypothesis': pip install 'gdcompare[test]'", name="hypothesis")
-    refuse_weights(data, "a counterexample")
     problem = as_problem(problem)
     params = check_parameters(problem, data, drawn_parameters(problem, data) if params is None else params)
     if not callable(implementation):
         implementation = as_backend(implementation, checked_dtype(dtype))
     judge = _Judge(problem, implementation, name or str(getattr(implementation, "__name__", "mine")), dtype)
-    start = _Point(params, data.features, data.targets)
+    start = _Point(params, data.features, data.targets, data.weights)
     report = judge(start)
     if not _failures(report):
         return None
@@ -80,7 +79,7 @@ def counterexample(
             look()
     at = Referee(problem, search.best.data, search.best.params, dtype)
     point = (at.params, at.features, at.targets)
-    return Counterexample(*point, dtype, implementation, search.report, problem, origin)
+    return Counterexample(*point, dtype, implementation, search.report, problem, origin, at.weights)
 
 
 class _TimeIsUp(BaseException):
@@ -92,15 +91,18 @@ class _Point:
     params: Mapping[str, Floats]
     features: Floats
     targets: Floats
+    weights: Floats | None = None
 
     @property
     def data(self) -> Dataset:
-        return Dataset(self.features, self.targets)
+        return Dataset(self.features, self.targets, weights=self.weights)
 
     @cached_property
     def complexity(self) -> tuple[float, ...]:
         """Rows, how many numbers, digits, how many are not 0, their size."""
-        numbers = np.concatenate([np.ravel(each) for each in (*self.params.values(), self.features, self.targets)])
+        weights = [] if self.weights is None else [self.weights]
+        arrays = (*self.params.values(), self.features, self.targets, *weights)
+        numbers = np.concatenate([np.ravel(each) for each in arrays])
         digits = sum(len(repr(number).removesuffix(".0")) for number in numbers.tolist())
         return len(self.features), numbers.size, digits, int(np.count_nonzero(numbers)), float(np.abs(numbers).sum())
 
@@ -173,21 +175,26 @@ def _failures(report: Report) -> set[str]:
 
 def _neighbours(problem: Problem, point: _Point) -> Iterator[_Point]:
     """Yield points with some of the rows or columns, the fewest first, then those with simpler values."""
-    params, features, targets = dict(point.params), point.features, point.targets
+    features, targets, weights = point.features, point.targets, point.weights
     for rows in _kept(len(features)):
-        yield _Point(params, features[rows], targets[rows])
+        fewer = None if weights is None else weights[rows]
+        yield replace(point, features=features[rows], targets=targets[rows], weights=fewer)
     for columns in _kept(features.shape[1]):
-        yield from _narrower(problem, params, features[:, columns], targets, columns, features.shape[1])
+        narrower = replace(point, features=features[:, columns])
+        yield from _narrower(problem, narrower, columns, features.shape[1])
     if targets.ndim == 2:
         for columns in _kept(targets.shape[1]):
-            yield from _narrower(problem, params, features, targets[:, columns], columns, targets.shape[1])
-    for name, value in params.items():
+            narrower = replace(point, targets=targets[:, columns])
+            yield from _narrower(problem, narrower, columns, targets.shape[1])
+    for name, value in point.params.items():
         for simpler in _simpler(value):
-            yield _Point(params | {name: simpler}, features, targets)
+            yield replace(point, params={**point.params, name: simpler})
     for simpler in _simpler(targets, problem.target_values):
-        yield _Point(params, features, simpler)
+        yield replace(point, targets=simpler)
     for simpler in _simpler(features):
-        yield _Point(params, simpler, targets)
+        yield replace(point, features=simpler)
+    for simpler in () if weights is None else _simpler(weights):
+        yield replace(point, weights=simpler)
 
 
 def _kept(length: int) -> Iterator[NDArray[np.intp]]:
@@ -204,24 +211,17 @@ def _kept(length: int) -> Iterator[NDArray[np.intp]]:
         chunk //= 2
 
 
-def _narrower(
-    problem: Problem,
-    params: Mapping[str, Floats],
-    features: Floats,
-    targets: Floats,
-    kept: NDArray[np.intp],
-    width: int,
-) -> Iterator[_Point]:
+def _narrower(problem: Problem, point: _Point, kept: NDArray[np.intp], width: int) -> Iterator[_Point]:
     """Yield the point with as much of each parameter as the problem has for these data, if it has any."""
-    cut = dict(params)
+    cut = dict(point.params)
     with suppress(ValueError, IndexError):  # a problem may need a certain width
-        for name, shape in problem.parameter_shapes(Dataset(features, targets)).items():
+        for name, shape in problem.parameter_shapes(point.data).items():
             for axis, length in enumerate(shape):
                 whole = cut[name].shape[axis]
                 if length != whole:
                     along = kept if (whole, length) == (width, len(kept)) else np.arange(length)
                     cut[name] = np.take(cut[name], along, axis)
-        yield _Point(cut, features, targets)
+        yield replace(point, params=cut)
 
 
 def _simpler(values: Floats, allowed: tuple[float, ...] | None = None) -> Iterator[Floats]:
@@ -244,7 +244,9 @@ def _points(problem: Problem, largest: _Point) -> Any:
     numbers = (
         st.integers(-4, 4).map(float) | st.integers(-40, 40).map(lambda n: n / 10) | st.integers(-999, 999).map(float)
     )
-    labels = numbers if problem.target_values is None else st.sampled_from(problem.target_values)
+    values = numbers.map(lambda value: max(value, problem.least_target))
+    labels = values if problem.target_values is None else st.sampled_from(problem.target_values)
+    shares = st.integers(0, 3).map(float)
 
     @st.composite
     def points(draw: st.DrawFn) -> _Point:
@@ -259,6 +261,7 @@ def _points(problem: Problem, largest: _Point) -> Any:
             shapes = problem.parameter_shapes(Dataset(features, targets))
         except ValueError:
             reject()
-        return _Point({name: array(shape, numbers) for name, shape in shapes.items()}, features, targets)
+        weights = None if largest.weights is None else array((n,), shares)
+        return _Point({name: array(shape, numbers) for name, shape in shapes.items()}, features, targets, weights)
 
     return points()

@@ -39,6 +39,13 @@ class Counterexample:
     report: Report = field(repr=False)
     problem: Problem
     origin: str | None = None
+    weights: NDArray[Any] | None = None
+
+    @property
+    def data(self) -> dict[str, NDArray[Any]]:
+        """What an implementation is given after the parameters, by name."""
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {"features": self.features, "targets": self.targets} | weights
 
     def script(self) -> str:
         """Return a short program that shows the failure, without the referee, and exits with 1 while it lasts.
@@ -57,7 +64,10 @@ class WritesScript(Protocol):
 
     @abstractmethod
     def script(self, problem: Problem) -> str:
-        """Return source that defines `implementation(params, features, targets)`, NumPy arrays in and out."""
+        """Return source that defines `implementation(params, features, targets)`, NumPy arrays in and out.
+
+        If the data have weights, they are its fourth argument.
+        """
 
 
 def _script(found: Counterexample) -> str:
@@ -68,7 +78,7 @@ def _script(found: Counterexample) -> str:
     cause = CALLS_DIFFER if kind_of_failure(entry) == CALLS_DIFFER else " ".join(entry.cause.split())
     before, after, wrong_if = _checks(found, entry, place)
     inputs = {f"params[{key!r}]": value for key, value in found.params.items()}
-    inputs |= {"features": found.features, "targets": found.targets}
+    inputs |= found.data
     body = [
         f"import {np.__name__} as np",
         "",
@@ -76,7 +86,7 @@ def _script(found: Counterexample) -> str:
         *(f'{key} = np.array({_numbers(value)}, "{found.dtype}")' for key, value in inputs.items()),
         *before,
         "for _ in range(2):  # some are right only once",
-        f"    loss, gradient = {name}(params, features, targets)",
+        f"    loss, gradient = {name}(params, {', '.join(found.data)})",
         *(f"    {line}" for line in after),
         *(
             [f"    if {wrong_if}:", f"        sys.exit({f'{entry.implementation} is wrong: {place}'!r})"]
@@ -118,7 +128,8 @@ def _checks(found: Counterexample, entry: Entry, place: str) -> tuple[list[str],
     if entry.cause.startswith("it raised"):
         return [], [], ""
     if entry.cause.startswith("it changed"):
-        before = ["given = [*params.values(), features, targets]", "before = [each.copy() for each in given]"]
+        given = f"given = [*params.values(), {', '.join(found.data)}]"
+        before = [given, "before = [each.copy() for each in given]"]
         return before, [], "not all(map(np.array_equal, given, before))"
     if entry.parameter == LOSS:
         return [], ['print(f"the loss has the shape {np.shape(loss)}")'], "np.shape(loss) != ()"
@@ -130,7 +141,8 @@ def _checks(found: Counterexample, entry: Entry, place: str) -> tuple[list[str],
 
 def _allowance(found: Counterexample, parameter: str, index: tuple[int, ...]) -> tuple[float, float, float]:
     """Return the true value as a sum of two floats, and how far from it the referee calls nothing wrong."""
-    referee = Referee(found.problem, Dataset(found.features, found.targets), found.params, found.dtype)
+    data = Dataset(found.features, found.targets, weights=found.weights)
+    referee = Referee(found.problem, data, found.params, found.dtype)
     truth, one = referee.truths[parameter], found.implementation
     kinds = (False, True) if callable(one) else (getattr(one, "by_hand", False),)
     budget = max(float(referee.budgets(by_hand)[parameter][index]) for by_hand in kinds)
@@ -161,8 +173,8 @@ def _code(found: Counterexample) -> tuple[list[str], list[str], str]:
         return [], writes(problem).splitlines(), "implementation"
     of_problem, of_backend = _imported(type(problem)), _imported(type(one))
     call = [
-        "def implementation(params, features, targets):",
-        "    data = gdcompare.Dataset(features, targets)",
+        "def implementation(params, features, targets, weights=None):",
+        "    data = gdcompare.Dataset(features, targets, weights=weights)",
         f"    return gdcompare.value_and_grad({problem!r}, data, params, {one!r})",
     ]
     imports = ["import gdcompare", *of_problem[0], *of_backend[0]]
