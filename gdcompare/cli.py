@@ -26,7 +26,14 @@ from gdcompare import datasets, rules
 from gdcompare.backend import checked_dtype
 from gdcompare.gradients import offers
 from gdcompare.problem import refuse_weights
-from gdcompare.registry import approximation_names, backends_for, from_file, how_to_install, registered_backends
+from gdcompare.registry import (
+    approximation_names,
+    backends_for,
+    from_file,
+    how_to_install,
+    refuse_nobody,
+    registered_backends,
+)
 from gdcompare.sampling import steps_per_epoch
 
 if TYPE_CHECKING:
@@ -408,6 +415,7 @@ def laws(
     at: tuple[str, ...],
 ) -> None:
     """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
+    refuse_nobody(subject.problem, subject.backends)
     params = _parameters(at, subject)
     reports = [gdc.check_batch_laws(subject.problem, subject.data, params, each) for each in subject.backends]
     _finish(gdc.Report.merged(reports), subject.json_path)
@@ -443,6 +451,7 @@ def descend(
     """Minimise PROBLEM by gradient descent on every backend, and show how far apart their paths ever are."""
     from gdcompare.report.demonstration import descents
 
+    refuse_nobody(subject.problem, subject.backends)
     name, data = type(subject.problem).__name__, subject.data
     steps = settings["epochs"] * steps_per_epoch(len(data), settings["batch_size"])
     chosen = rules.load(rule, rules.load_schedule(schedule, learning_rate, steps))

@@ -177,13 +177,23 @@ def backends_for(
             f"backend {name!r} evaluates gradients derived by hand, and {type(problem).__name__} has none: write its "
             f"per_sample_gradients, or choose a backend that differentiates the loss: {others}"
         )
-    if not able and backends is None:
-        lines = "; ".join(filter(None, map(how_to_install, registered_backends())))
-        raise NotDerivedError(
-            f"{type(problem).__name__} has no gradient derived by hand, and no backend that differentiates the loss is "
-            f"installed: write its per_sample_gradients, or install one: {lines}"
-        )
     return able
+
+
+def refuse_nobody(problem: Problem, judged: Sequence[object], what: str = "gradient") -> None:
+    """Raise NotDerivedError or ValueError if there is nobody whose gradient of the problem could be looked at."""
+    if judged:
+        return
+    name = type(problem).__name__
+    lines = "; ".join(filter(None, map(how_to_install, registered_backends()))) or "all that are registered are"
+    if not problem.derived:
+        raise NotDerivedError(
+            f"{name} has no gradient derived by hand, and no backend that differentiates the loss is installed: write "
+            f"its per_sample_gradients, or install one: {lines}"
+        )
+    raise ValueError(
+        f"there is no {what} of {name} to judge: give implementations, name a backend, or install one: {lines}"
+    )
 
 
 def as_problem(problem: str | Problem) -> Problem:

@@ -456,7 +456,7 @@ def test_every_entrance_refuses_a_bad_formula(tmp_path: Path) -> None:
     point = {"slopes": np.zeros(2), "offset": 0.0}
 
     for enter in (
-        lambda: gdc.verify(problem, DATA, backends=[]),
+        lambda: gdc.verify(problem, DATA, backends=[BY_HAND]),
         lambda: gdc.check_batch_laws(problem, DATA, point, BY_HAND),
         lambda: gdc.value_and_grad(problem, DATA, point, BY_HAND),
         lambda: gdc.per_sample_grad(problem, DATA, point, BY_HAND),

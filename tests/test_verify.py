@@ -453,6 +453,16 @@ def test_without_a_derivation_the_frameworks_and_functions_are_judged() -> None:
     assert {entry.implementation for entry in report.entries} == {"mine", *gdc.backend_names()} - by_hand_backends
 
 
+@pytest.mark.parametrize("derivative", ["gradient", "hessian"])
+def test_where_nobody_is_judged_nobody_agrees(derivative: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"there is no {derivative} of LinearRegression to judge: give implementations"
+    ):
+        gdc.verify("linear-regression", UNWEIGHTED, backends=[], derivative=derivative)
+    with pytest.raises(NotDerivedError, match="Underived has no gradient derived by hand, and no backend"):
+        gdc.verify(Underived(), UNWEIGHTED, backends=[])
+
+
 @pytest.mark.parametrize(
     "ask",
     [

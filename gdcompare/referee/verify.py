@@ -23,7 +23,7 @@ from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budg
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
-from gdcompare.registry import as_problem, backends_for
+from gdcompare.registry import as_problem, backends_for, refuse_nobody
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
@@ -224,6 +224,7 @@ def verify(
     loaded = backends_for(problem, backends, dtype)
     if backends is None:
         loaded = [each for each in loaded if offers(each, problem, derivative)]
+    refuse_nobody(problem, [*loaded, *(implementations or ())], derivative)
     derivation = problem.derived and (bool(implementations) or any(getattr(each, "by_hand", False) for each in loaded))
     check_formula(problem, data, by_hand=derivation, refereed=True)
     if params is None:
