@@ -377,7 +377,7 @@ def test_a_backend_without_the_derivative_is_refused_by_name_and_not_asked_by_de
     with pytest.raises(NotDerivedError, match="backend 'plain' has no jvp of LinearRegression; those that have: "):
         derivative_function(Plain(), LINEAR, "jvp")  # type: ignore[arg-type]
 
-    somebody = {"somebody": lambda *_: {}}
+    somebody: dict[str, Any] = {"somebody": lambda *_: {}}
     report = gdc.verify(underived, gdc.datasets.example(underived), implementations=somebody, derivative="hvp")
     assert "numpy" not in {entry.implementation for entry in report.entries}
 
