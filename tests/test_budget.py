@@ -42,7 +42,7 @@ def problem(linear_model: Problem) -> Problem:
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
     """Write a figure into the test's report."""
-    return lambda name, value: request.node.user_properties.append((name, value))
+    return lambda name, value: request.node.user_properties.append((name, float(value)))
 
 
 @dataclass(frozen=True)

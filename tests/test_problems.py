@@ -94,7 +94,7 @@ def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Prob
 
 
 def test_every_batch_law_holds(backend: Backend[Any], problem: Problem) -> None:
-    take_turns(backend, problem, turn=0 if backend.dtype == "float32" else 2, of=4)
+    take_turns(backend, problem, turn=0 if backend.dtype == "float32" else 3, of=6)
 
     gdc.check_batch_laws(problem, few_rows(problem).rows(slice(4)), None, backend).assert_agree()
 
