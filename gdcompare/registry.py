@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from gdcompare.backend import Backend, checked_dtype
@@ -273,9 +273,16 @@ def from_file(name: str) -> Any:
         return None
     module = _load_module(path)
     if not hasattr(module, class_name):
-        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        own = [key for key, value in vars(module).items() if not key.startswith("_") and _is_own(value, module)]
         raise LookupError(f"{path!r} has no {class_name!r}; it has: {', '.join(sorted(own)) or 'nothing of its own'}")
     return getattr(module, class_name)
+
+
+def _is_own(value: object, module: ModuleType) -> bool:
+    """Whether it was made in that file: a class or function of its own, or an instance."""
+    if isinstance(value, type | FunctionType):
+        return value.__module__ == module.__name__
+    return not isinstance(value, ModuleType | BuiltinFunctionType | type(annotations))
 
 
 def _only_problem(path: str) -> Any:
