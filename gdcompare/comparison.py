@@ -136,6 +136,8 @@ class Training(Report):
         if self.first_bad_step is not None:
             bad = sorted({entry.parameter for entry in self.entries if entry.law == f"step {self.first_bad_step}"})
             lines.append(f"first bad step: {self.first_bad_step} of {self.context['steps']}, in {', '.join(bad)}")
+        if self.context["steps_done"] < self.context["steps"]:
+            lines.append(f"interrupted after {self.context['steps_done']} of {self.context['steps']} steps")
         if self.there is not None and self.there.first_difference is not None:
             lines.append(_first_layer(self.there.first_difference))
         return "\n".join([*lines, f"budgets are {self.context['budget']}"])
@@ -214,6 +216,8 @@ def compare_training(
     are compared: how far apart rounding may take them grows on the way, and is estimated from descents that begin a
     unit in the last place away.
 
+    Interrupted by Ctrl-C, it returns the steps so far, `context["steps_done"]` of them.
+
     Rows are drawn as in `descend`, from the same `seed`; `progress` shows a bar on stderr, None where it is a terminal.
 
     >>> import gdcompare as gdc
@@ -241,20 +245,26 @@ def compare_training(
     apart: dict[str, list[float]] = {side.name: [] for side in sides}
     kept: dict[tuple[str, str], Entry] = {}
     first_bad, there = None, None
-    with progress_bar(int(steps), progress, "training") as advance:
-        for step, batch in enumerate(batches):
-            found, where = walk.step(step, batch)
-            for entry in _judged(found, precision, where):
-                _keep(kept, replace(entry, law=f"step {step}"))
-                if entry.verdict != "agree" and first_bad is None:
-                    first_bad = step
-                    there = None if where is None else _compared(sides, where, _ROWS, places, context)
-            for name, measured in found.items():
-                losses[name].append(float(measured[GRADIENT, LOSS].value))
-                apart[name].append(_share_apart(measured, found[sides[0].name]))
-            advance(1)
-    arrays = [{name: np.array(values) for name, values in each.items()} for each in (losses, apart)]
-    return Training(tuple(kept.values()), context, first_bad, there, *arrays)
+    done = 0
+    try:
+        with progress_bar(int(steps), progress, "training") as advance:
+            for step, batch in enumerate(batches):
+                found, where = walk.step(step, batch)
+                for entry in _judged(found, precision, where):
+                    _keep(kept, replace(entry, law=f"step {step}"))
+                    if entry.verdict != "agree" and first_bad is None:
+                        first_bad = step
+                        there = None if where is None else _compared(sides, where, _ROWS, places, context)
+                for name, measured in found.items():
+                    losses[name].append(float(measured[GRADIENT, LOSS].value))
+                    apart[name].append(_share_apart(measured, found[sides[0].name]))
+                done = step + 1
+                advance(1)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+    arrays = [{name: np.array(values[:done]) for name, values in each.items()} for each in (losses, apart)]
+    return Training(tuple(kept.values()), context | {"steps_done": done}, first_bad, there, *arrays)
 
 
 def _compared(
@@ -358,7 +368,7 @@ def _sides(models: Sequence[Native]) -> list[_Side]:
 
 
 def _point(source: _Side, data: Data, dtype: Precision) -> _Point:
-    if isinstance(data, Dataset) and getattr(data, "weights", None) is not None:
+    if isinstance(data, Dataset) and data.weights is not None:
         raise ValueError(f"native models take no sample weights, and {data.name!r} has some")
     features, targets = (data.features, data.targets) if isinstance(data, Dataset) else map(np.asarray, data)
     if features.ndim == 0 or targets.ndim == 0 or len(features) != len(targets) or len(features) == 0:

@@ -307,3 +307,30 @@ def test_the_command_compares_models_with_the_verdicts_exit_codes(
 
     assert done.returncode == code, done.stderr
     assert words in done.stdout + done.stderr
+
+
+def test_an_interrupted_training_keeps_the_steps_so_far() -> None:
+    calls = 0
+
+    def interrupted(*point: Any) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            raise KeyboardInterrupt
+        return tanh_slopes(*point)
+
+    training = gdc.compare_training([model(), model(interrupted, "other")], data(), steps=1000, progress=False)
+
+    done = training.context["steps_done"]
+    assert 0 < done < 20
+    assert {name: len(losses) for name, losses in training.losses.items()} == {"one": done, "other": done}
+    assert training.verdict == "agree"
+    assert f"interrupted after {done} of 1000 steps" in training.explanation()
+
+
+def test_a_training_interrupted_before_its_first_step_has_nothing_to_keep() -> None:
+    def interrupted(*_: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gdc.compare_training([model(), model(interrupted, "other")], data(), steps=3, progress=False)
