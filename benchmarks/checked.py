@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from gdcompare import Dataset, Problem, datasets, load_problem
 from gdcompare.backend import unit_roundoff
-from gdcompare.referee.verify import Referee, drawn_parameters
+from gdcompare.problem import drawn_parameters
+from gdcompare.referee.verify import Referee
 from gdcompare.sampling import RowStream, steps_per_epoch
 
 UNITS = 64

@@ -25,7 +25,7 @@ import gdcompare as gdc
 from gdcompare import datasets, rules
 from gdcompare.backend import checked_dtype
 from gdcompare.gradients import offers
-from gdcompare.problem import refuse_weights
+from gdcompare.problem import drawn_parameters, refuse_weights
 from gdcompare.registry import (
     approximation_names,
     backends_for,
@@ -478,7 +478,7 @@ def mutate(
     """
     from gdcompare.faults import by_hand
     from gdcompare.faults import mutate as plant
-    from gdcompare.referee.verify import Referee, drawn_parameters
+    from gdcompare.referee.verify import Referee
     from gdcompare.report.tables import table
 
     if subject.backend_names or subject.device:

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from gdcompare import datasets
 from gdcompare.backend import Backend, Precision, eager_scan
 from gdcompare.laws import check_batch_laws
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, Problem, drawn_parameters
 from gdcompare.referee.verdict import Entry, judge_all
-from gdcompare.referee.verify import LOSS, Referee, drawn_parameters, verify
+from gdcompare.referee.verify import LOSS, Referee, verify
 from gdcompare.registry import approximation_names, backend_class, load_problem, problem_names, registered_backends
 
 Says: TypeAlias = Literal["holds", "fails", "not run"]

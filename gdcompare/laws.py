@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
 from gdcompare.formula_check import check_formula
-from gdcompare.problem import Dataset, Problem, check_targets
+from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
 from gdcompare.referee.rounded import RoundedNumbers
 from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
-from gdcompare.referee.verify import Referee, context_of, drawn_parameters
+from gdcompare.referee.verify import Referee, context_of
 from gdcompare.registry import as_problem, backends_for
 
 _FIRST_ROWS = 6

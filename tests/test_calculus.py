@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.gradients import derivative_function, offers
-from gdcompare.problem import NotDerivedError
+from gdcompare.problem import NotDerivedError, drawn_parameters
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import enclose, enclose_products
 from gdcompare.referee.verdict import Report
-from gdcompare.referee.verify import Referee, drawn_parameters
+from gdcompare.referee.verify import Referee
 from tests.formulas import FUNCTIONS, PROBLEMS, Formula, Network, drawn, some_weights
 from tests.test_reverse import GOALS, POINT, ROWS
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.analytic import AnalyticNumpy
 from gdcompare.faults import FAULTS, Implementation, by_hand
+from gdcompare.problem import drawn_parameters
 from gdcompare.referee import classical
 from gdcompare.referee.classical import METHODS, extrapolated
 from gdcompare.referee.methods import MethodOutcome, all_methods, what_each_says
-from gdcompare.referee.verify import Referee, drawn_parameters
+from gdcompare.referee.verify import Referee
 
 LINEAR = gdc.load_problem("linear-regression")
 LOGISTIC = gdc.load_problem("logistic-regression")

@@ -24,9 +24,9 @@ from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.cli import commands
 from gdcompare.faults import Implementation, by_hand, mutate
 from gdcompare.gradients import backend_arguments
-from gdcompare.problem import check_targets
+from gdcompare.problem import check_targets, drawn_parameters
 from gdcompare.referee.verdict import Entry, compare
-from gdcompare.referee.verify import Referee, as_implementation, drawn_parameters, judged
+from gdcompare.referee.verify import Referee, as_implementation, judged
 
 pytest.importorskip("hypothesis", reason="hypothesis draws the data")
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.backend import Backend
 from gdcompare.faults import FAULTS, Implementation, by_hand, mutate
-from gdcompare.problem import NotDerivedError
+from gdcompare.problem import NotDerivedError, drawn_parameters
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.verdict import Entry, Report, compare, judge_all
-from gdcompare.referee.verify import Referee, drawn_parameters
+from gdcompare.referee.verify import Referee
 
 LINE = gdc.datasets.noisy_line()
 LINEAR = gdc.load_problem("linear-regression")

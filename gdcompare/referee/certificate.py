@@ -31,7 +31,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, Problem, drawn_parameters
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
 from gdcompare.referee.verify import (
@@ -40,7 +40,6 @@ from gdcompare.referee.verify import (
     Referee,
     as_implementation,
     context_of,
-    drawn_parameters,
     judged,
 )
 from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names

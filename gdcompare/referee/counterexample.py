@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, checked_dtype
-from gdcompare.problem import Dataset, Problem, check_parameters
+from gdcompare.problem import Dataset, Problem, check_parameters, drawn_parameters
 from gdcompare.referee.diagnosis import kind_of_failure
 from gdcompare.referee.reproduction import Counterexample
 from gdcompare.referee.verdict import Report
-from gdcompare.referee.verify import LOSS, Implementation, Referee, drawn_parameters, verify
+from gdcompare.referee.verify import LOSS, Implementation, Referee, verify
 from gdcompare.registry import as_backend, as_problem
 
 Floats: TypeAlias = NDArray[np.float64]

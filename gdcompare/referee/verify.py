@@ -16,8 +16,7 @@ from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, chec
 from gdcompare.formula_check import check_formula
 from gdcompare.gradients import offers
 from gdcompare.native import Native
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
-from gdcompare.problem import drawn_parameters as drawn_parameters
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.diagnosis import Evidence, cause_of
@@ -260,7 +259,7 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
         "n": len(data),
         "d": data.features.shape[1],
         "weighted": data.weights is not None,
-        "reduction": getattr(referee, "reduction", "mean"),
+        "reduction": referee.reduction,
         "derivative": getattr(referee, "derivative", "gradient"),
         "direction": {name: value.tolist() for name, value in along.items()},
         "dtype": referee.dtype,

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, Problem, drawn_parameters
 from gdcompare.referee.methods import all_methods, what_each_says
 from gdcompare.referee.verdict import Verdict
-from gdcompare.referee.verify import drawn_parameters
 from gdcompare.report.tables import table
 
 if TYPE_CHECKING:
