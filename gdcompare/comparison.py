@@ -319,14 +319,13 @@ class _Side:
         """Return loss and gradients in the source's names, and the per-sample gradients of the first few rows."""
         own = self.matching.load(point.params)
         try:
-            loss, gradient = self.model.value_and_grad(own, point.features, point.targets)
+            loss, own_gradient = self.model.value_and_grad(own, point.features, point.targets)
+            gradient = self.matching.in_source(own_gradient)
         except Exception as error:
             given = f"features {point.features.shape}, targets {point.targets.shape}"
-            raise ValueError(
-                f"{self.name!r} does not run on these data, {given}: {type(error).__name__}: {error}"
-            ) from error
+            raise ValueError(f"{self.name!r} fails on these data, {given}: {type(error).__name__}: {error}") from error
         found = {(GRADIENT, LOSS): _scalar(loss, self.name)}
-        found |= {(GRADIENT, name): value for name, value in self.matching.in_source(gradient).items()}
+        found |= {(GRADIENT, name): value for name, value in gradient.items()}
         if rows:
             each = self.model.per_sample_grad(own, point.features[:rows], point.targets[:rows])
             found |= {(ROWS, name): value for name, value in self.matching.in_source(each).items()}

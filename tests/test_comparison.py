@@ -189,7 +189,11 @@ def test_per_sample_gradients_name_the_samples() -> None:
         ),
         (
             lambda: ([model(), model(name="two")], (np.ones((2, 4)), np.ones(2))),
-            "'one' does not run on these data, features (2, 4), targets (2,): ValueError: matmul",
+            "'one' fails on these data, features (2, 4), targets (2,): ValueError: matmul",
+        ),
+        (
+            lambda: ([model(), model(spoiled(lambda w: w[:2]), "two")], data()),
+            "'two' fails on these data, features (9, 3), targets (9,): ValueError: the gradient of 'w' has shape (2,)",
         ),
     ],
 )
