@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.analytic import AnalyticNumpy
+from gdcompare.arithmetic.analytic import AnalyticNumpy
 from gdcompare.backend import (
     Backend,
     Params,

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from gdcompare import Dataset, Problem, datasets, load_problem
 from gdcompare.backend import unit_roundoff
+from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.problem import drawn_parameters
-from gdcompare.referee.verify import Referee
-from gdcompare.sampling import RowStream, steps_per_epoch
+from gdcompare.referee.point import Referee
 
 UNITS = 64
 

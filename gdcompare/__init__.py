@@ -1,6 +1,8 @@
 """One gradient-descent algorithm, three ways to differentiate it, and the proof that they agree."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -18,6 +20,7 @@ __all__ = [
     "Report",
     "Training",
     "backend_names",
+    "check_backend",
     "check_batch_laws",
     "compare",
     "compare_training",
@@ -37,29 +40,39 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gdcompare import datasets, rules
+    from gdcompare import data as datasets
+    from gdcompare.authoring.conformance import check_backend
     from gdcompare.backend import Backend
-    from gdcompare.comparison import Comparison, Training, compare, compare_training
-    from gdcompare.descent import Descent, descend
+    from gdcompare.descent import rules
+    from gdcompare.descent.loop import descend
+    from gdcompare.descent.record import Descent
     from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
-    from gdcompare.laws import check_batch_laws
-    from gdcompare.native import Native, from_functions
-    from gdcompare.operation import Operation
+    from gdcompare.models.compare import compare
+    from gdcompare.models.comparison import Comparison, Training
+    from gdcompare.models.native import Native, from_functions
+    from gdcompare.models.training import compare_training
     from gdcompare.problem import Dataset, Problem
+    from gdcompare.problems.operation import Operation
+    from gdcompare.referee.laws import check_batch_laws
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
     from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
+    _MODULES = {"datasets": "data", "rules": "descent.rules"}
     _HOMES = {
+        "authoring.conformance": ["check_backend"],
         "backend": ["Backend"],
-        "comparison": ["Comparison", "Training", "compare", "compare_training"],
-        "descent": ["Descent", "descend"],
+        "descent.loop": ["descend"],
+        "descent.record": ["Descent"],
         "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
-        "laws": ["check_batch_laws"],
-        "native": ["Native", "from_functions"],
-        "operation": ["Operation"],
+        "models.compare": ["compare"],
+        "models.comparison": ["Comparison", "Training"],
+        "models.native": ["Native", "from_functions"],
+        "models.training": ["compare_training"],
         "problem": ["Dataset", "Problem"],
+        "problems.operation": ["Operation"],
+        "referee.laws": ["check_batch_laws"],
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],
         "registry": ["BackendUnavailableError", "backend_names", "load_backend", "load_problem", "problem_names"],
@@ -69,10 +82,21 @@ else:
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name not in _HOME:
-            return import_module(f"{__name__}.{name}")
-        globals()[name] = found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        if name in _MODULES:
+            found = import_module(f"{__name__}.{_MODULES[name]}")
+        else:
+            found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = found
         return found
 
     def __dir__():
         return sorted({*globals(), *__all__})
+
+    class _Moved(ModuleType):
+        """What programs import by the path that it had in 0.1: its names are those of the module's new home."""
+
+        def __getattr__(self, name):
+            return getattr(import_module(f"{__package__}.{_MOVED[self.__name__.rpartition('.')[2]]}"), name)
+
+    _MOVED = _MODULES | {"conformance": "authoring.conformance", "formula_check": "arithmetic.formula_check"}
+    sys.modules.update({f"{__name__}.{old}": _Moved(f"{__name__}.{old}") for old in _MOVED})

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import Backend, Reduction, checked_reduction
-from gdcompare.formula_check import check_formula
 from gdcompare.problem import Dataset, NotDerivedError, Problem, check_parameters, check_targets, checked_weights
 from gdcompare.registry import as_backend, as_problem, backend_names
 

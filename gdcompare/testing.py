@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from numpy.typing import ArrayLike
 
+from gdcompare.authoring.faults import FAULTS, MutationScore, by_hand, mutate
 from gdcompare.backend import Backend
-from gdcompare.faults import FAULTS, MutationScore, by_hand, mutate
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.verdict import Report
 from gdcompare.referee.verify import verify

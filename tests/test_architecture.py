@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from gdcompare.registry import approximation_names, registered_backends
 
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "gdcompare").rglob("*.py"))
-BACKENDS = sorted((ROOT / "backends").glob("*.py"))
+BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
 
 # What a backend may import besides its framework: the suite, and what the suite itself depends on.
 COMMON = {"gdcompare", "numpy", "array_api_compat", *sys.stdlib_module_names}
@@ -43,14 +44,22 @@ def strings(source: str) -> Iterator[str]:
             yield node.value
 
 
-FRAMEWORKS = set().union(*(roots(path.read_text()) for path in BACKENDS)) - COMMON
-FOREIGN = FRAMEWORKS | {path.stem for path in BACKENDS}
+def module_of(path: Path) -> str:
+    """Return the dotted name of a file in gdcompare/ or backends/."""
+    root = ROOT / "backends" if path.is_relative_to(ROOT / "backends") else ROOT
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+OURS = {module_of(path).partition(".")[0] for path in BACKENDS}
+FRAMEWORKS = set().union(*(roots(path.read_text()) for path in BACKENDS)) - COMMON - OURS
+FOREIGN = FRAMEWORKS | {module_of(path).partition(".")[0] for path in BACKENDS}
 NAMES = {*registered_backends(), *approximation_names()}
 
 
 def name_of(path: Path) -> str:
-    """Return the name under which a file in backends/ is registered."""
-    return path.stem.removeprefix("gdcompare_").replace("_", "-")
+    """Return the name under which a file or package in backends/ is registered."""
+    return module_of(path).partition(".")[0].removeprefix("gdcompare_").replace("_", "-")
 
 
 def foreign_names(source: str) -> list[str]:
@@ -88,24 +97,27 @@ def test_a_foreign_name_would_be_found(source: str, found: list[str]) -> None:
     assert foreign_names(source) == found
 
 
-@pytest.mark.parametrize("path", [*CORE, *BACKENDS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*CORE, *BACKENDS], ids=module_of)
 def test_nobody_looks_back_at_tests_and_benchmarks(path: Path) -> None:
     assert roots(path.read_text()).isdisjoint({"tests", "benchmarks"})
 
 
-@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", BACKENDS, ids=module_of)
 def test_a_backend_imports_its_own_framework_and_an_approximation_none(path: Path) -> None:
-    framework = set() if name_of(path) in approximation_names() else {name_of(path)} - COMMON
+    approximates, package = name_of(path) in approximation_names(), module_of(path).partition(".")[0]
+    framework = set() if approximates else {name_of(path)} - COMMON
+    found = roots(path.read_text()) - COMMON - {package}
 
-    assert roots(path.read_text()) - COMMON == framework
+    assert found == framework if path.name != "__init__.py" else found <= framework
 
 
-@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", BACKENDS, ids=module_of)
 def test_a_backend_knows_the_seam_and_the_problem_and_nothing_else_of_the_suite(path: Path) -> None:
     known = {name for name in imports(path.read_text()) if name.partition(".")[0] == "gdcompare"}
 
-    analytic = {"gdcompare.analytic"} if name_of(path) in approximation_names() else set()
-    assert known <= {"gdcompare.backend", "gdcompare.native", "gdcompare.problem"} | analytic
+    analytic = {"gdcompare.arithmetic.analytic"} if name_of(path) in approximation_names() else set()
+    models = {"gdcompare.models.matching", "gdcompare.models.native"}
+    assert known <= {"gdcompare.backend", "gdcompare.problem"} | models | analytic
 
 
 def test_every_file_in_backends_has_an_entry_point_and_every_entry_point_a_file() -> None:
@@ -116,12 +128,139 @@ def test_every_file_in_backends_has_an_entry_point_and_every_entry_point_a_file(
         if each.dist is not None and each.dist.name == "gdcompare"
     }
 
-    assert registered == {path.stem: name_of(path) for path in BACKENDS}
+    assert registered == {module_of(path).partition(".")[0]: name_of(path) for path in BACKENDS}
     assert set(registered_backends()).isdisjoint(approximation_names())
 
 
 def test_backends_is_a_source_root_and_no_package() -> None:
     assert not (ROOT / "backends" / "__init__.py").exists()
+
+
+# The wings, from the bottom up. A file imports from its own storey and from those below.
+
+STOREYS = [
+    {"problem"},
+    {"backend", "problems", "data"},
+    {"registry"},
+    {"arithmetic"},
+    {"case"},
+    {"gradients", "descent"},
+    {"referee"},
+    {"models", "authoring", "timing", "explain"},
+    {"report", "testing"},
+    {"cli", "pytest_plugin"},
+]
+LEVELS = {wing: level for level, wings in enumerate(STOREYS) for wing in wings}
+DOORS = {"gdcompare", "gdcompare.__main__"}
+"""What anybody may import from, and what imports from everywhere: names only, each fetched when it is asked for."""
+
+
+def wing_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return which of these modules each of them imports, by their sources; the doors left out."""
+    found = {}
+    for module, source in sources.items():
+        names = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        found[module] = {name for name in names if name in sources and name != module} - DOORS
+    return {module: names for module, names in found.items() if module not in DOORS}
+
+
+def upward(found: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Return the arrows that point up."""
+    return [
+        (module, name)
+        for module, names in found.items()
+        for name in sorted(names)
+        if LEVELS[wing_of(name)] > LEVELS[wing_of(module)]
+    ]
+
+
+def circle(found: dict[str, set[str]]) -> list[str]:
+    """Return modules each of which imports the next, and the last the first; none if there is no such circle."""
+    done: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for name in sorted(found.get(module, ())):
+            if loop := walk(name, [*path, module]):
+                return loop
+        done.add(module)
+        return []
+
+    return next(filter(None, (walk(module, []) for module in sorted(found))), [])
+
+
+ARROWS = arrows({module_of(path): path.read_text() for path in CORE})
+
+
+def test_every_room_has_its_storey() -> None:
+    assert {wing_of(module) for module in ARROWS} <= set(LEVELS)
+
+
+def test_no_arrow_points_up() -> None:
+    assert upward(ARROWS) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circle(ARROWS) == []
+
+
+def test_an_arrow_up_would_be_found() -> None:
+    sources = {
+        "gdcompare.problem": "def f():\n    from gdcompare.referee import verify",
+        "gdcompare.referee": "",
+        "gdcompare.referee.verify": "from gdcompare.problem import Problem",
+    }
+
+    assert upward(arrows(sources)) == [
+        ("gdcompare.problem", "gdcompare.referee"),
+        ("gdcompare.problem", "gdcompare.referee.verify"),
+    ]
+
+
+def test_a_circle_would_be_found() -> None:
+    sources = {
+        "gdcompare.referee.a": "import gdcompare.referee.b",
+        "gdcompare.referee.b": "def f():\n    from gdcompare.referee import c",
+        "gdcompare.referee.c": "if TYPE_CHECKING:\n    from gdcompare.referee.a import X",
+        "gdcompare.referee.d": "from gdcompare.referee.a import X",
+    }
+
+    assert circle(arrows(sources)) == ["gdcompare.referee.a", "gdcompare.referee.b", "gdcompare.referee.c"]
+
+
+def test_no_file_is_longer_than_one_idea() -> None:
+    long = {module_of(path): len(path.read_text().splitlines()) for path in [*CORE, *BACKENDS]}
+
+    assert {module: lines for module, lines in long.items() if lines > 500} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("conformance", "check_backend"),
+        ("datasets", "noisy_line"),
+        ("formula_check", "FormulaError"),
+        ("rules", "sgd"),
+    ],
+)
+def test_a_documented_path_of_version_0_1_still_leads_to_its_name(path: str, name: str) -> None:
+    found = getattr(import_module(f"gdcompare.{path}"), name)
+
+    assert found.__name__ == name
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec(f"from gdcompare.{path} import nothing")  # noqa: S102 - the statement itself is tried
 
 
 # In a fresh interpreter

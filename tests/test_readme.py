@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gdcompare as gdc
-from gdcompare.conformance import check_backend
+from gdcompare.authoring.conformance import check_backend
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_product
 from gdcompare.referee.verdict import Floats
 
 if TYPE_CHECKING:
-    from gdcompare.referee.verify import Referee
+    from gdcompare.referee.point import Referee
 
 LARGEST_HESSIAN = 256
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
+from gdcompare.arithmetic.rounded import Rounded, RoundedNumbers
+from gdcompare.arithmetic.tape import Tape, Variable, per_sample_gradients, value_and_gradient
 from gdcompare.backend import Reduction, scaled_rows
 from gdcompare.problem import Problem
-from gdcompare.referee.dual import directional_derivatives, hessian_vector_products
-from gdcompare.referee.reverse import Tape, Variable, per_sample_gradients, value_and_gradient
-from gdcompare.referee.rounded import Rounded, RoundedNumbers
 
 Floats = NDArray[np.float64]
 

@@ -33,15 +33,9 @@ from numpy.typing import NDArray
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
 from gdcompare.problem import Dataset, Problem, drawn_parameters
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
+from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
-from gdcompare.referee.verify import (
-    LOSS,
-    Implementation,
-    Referee,
-    as_implementation,
-    context_of,
-    judged,
-)
+from gdcompare.referee.verify import context_of, judged
 from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names
 
 FORMAT, VERSION = "gdcompare certificate", 1

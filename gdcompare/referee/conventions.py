@@ -19,8 +19,8 @@ import numpy as np
 from gdcompare.backend import Backend
 from gdcompare.gradients import value_and_grad
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import judge
-from gdcompare.referee.verify import Referee
 from gdcompare.registry import as_backend, backend_names
 
 ONE_ROW = Dataset([[1.0]], [0.0], name="one row")

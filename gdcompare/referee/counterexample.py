@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from gdcompare.backend import Backend, checked_dtype
 from gdcompare.problem import Dataset, Problem, check_parameters, drawn_parameters
 from gdcompare.referee.diagnosis import kind_of_failure
+from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.reproduction import Counterexample
 from gdcompare.referee.verdict import Report
-from gdcompare.referee.verify import LOSS, Implementation, Referee, verify
+from gdcompare.referee.verify import verify
 from gdcompare.registry import as_backend, as_problem
 
 Floats: TypeAlias = NDArray[np.float64]

@@ -20,11 +20,11 @@ import numpy as np
 from flint import arb, ctx
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.balls import BallNumbers, Balls, Kink, boxed, elementwise
+from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
+from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
-from gdcompare.referee.balls import BallNumbers, Balls, Kink, boxed, elementwise
-from gdcompare.referee.dual import directional_derivatives, hessian_vector_products
-from gdcompare.referee.reverse import per_sample_gradients, value_and_gradient
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ RELATIVE, ABSOLUTE = arb((1, -80)), arb((1, -1100))
 class Enclosed:
     """An array of true numbers, each known to lie in its ball.
 
-    >>> from gdcompare.referee.balls import as_balls
+    >>> from gdcompare.arithmetic.balls import as_balls
     >>> third = Enclosed(as_balls([2.0, 1.0]) / as_balls([1.0, 3.0]), np.zeros(2, dtype=bool))
     >>> third.mid.tolist(), third.rad.tolist()
     ([2.0, 0.3333333333333333], [0.0, 5.551115123125783e-17])
@@ -66,7 +66,7 @@ class Enclosed:
 
         At a kink it is the distance to the hull, 0 inside. What is not finite is infinitely far from what is.
 
-        >>> from gdcompare.referee.balls import as_balls
+        >>> from gdcompare.arithmetic.balls import as_balls
         >>> third = Enclosed(as_balls([1.0]) / as_balls([3.0]), np.zeros(1, dtype=bool))
         >>> lower, upper = third.distance([0.5])
         >>> bool(lower[0] <= 1 / 6 <= upper[0]), float(upper[0] - lower[0]) < 1e-15
@@ -79,7 +79,7 @@ class Enclosed:
     def to_text(self) -> list[Any]:
         """Return nested lists of the balls as exact text, `mid +/- rad`, each an integer times a power of 2.
 
-        >>> from gdcompare.referee.balls import as_balls
+        >>> from gdcompare.arithmetic.balls import as_balls
         >>> Enclosed(as_balls([0.75]), np.zeros(1, dtype=bool)).to_text()
         ['0x3p-2 +/- 0x0p0']
         """

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gdcompare.analytic import AnalyticNumpy
+from gdcompare.arithmetic.analytic import AnalyticNumpy
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.gradients import value_and_grad
 from gdcompare.problem import Dataset, Problem, refuse_weights
 from gdcompare.referee.classical import METHODS, Answer, Subject, Vector
+from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Report, Verdict
-from gdcompare.referee.verify import LOSS, Implementation, Referee, verify
+from gdcompare.referee.verify import verify
 from gdcompare.registry import as_backend, as_problem, backends_for
 
 

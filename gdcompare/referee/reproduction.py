@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from gdcompare.backend import Backend
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import CALLS_DIFFER, kind_of_failure
+from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Entry, Report
-from gdcompare.referee.verify import LOSS, Implementation, Referee
 
 
 @final

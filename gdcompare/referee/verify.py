@@ -3,178 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gdcompare import datasets
-from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
-from gdcompare.formula_check import check_formula
+from gdcompare import data as datasets
+from gdcompare.arithmetic.formula_check import check_formula
+from gdcompare.backend import Backend
 from gdcompare.gradients import offers
-from gdcompare.native import Native
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
+from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
 from gdcompare.referee.along import RefereeAlong, checked_derivative
-from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.diagnosis import Evidence, cause_of
-from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
+from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
 from gdcompare.registry import as_problem, backends_for, refuse_nobody
-
-Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
-"""`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
-
-Weights are a fourth argument, where the data have any."""
-
-LOSS = "loss"
-
-
-class Reference(Protocol):
-    """What it takes to judge a gradient at one point: a `Referee` works it out, a certificate has it in store."""
-
-    @property
-    def problem(self) -> Problem | None: ...  # noqa: D102 - see Referee
-    @property
-    def dtype(self) -> Precision: ...  # noqa: D102
-    @property
-    def params(self) -> dict[str, NDArray[Any]]: ...  # noqa: D102
-    @property
-    def features(self) -> NDArray[Any]: ...  # noqa: D102
-    @property
-    def targets(self) -> NDArray[Any]: ...  # noqa: D102
-    @property
-    def weights(self) -> NDArray[Any] | None: ...  # noqa: D102
-    @property
-    def reduction(self) -> Reduction: ...  # noqa: D102
-    @property
-    def point(self) -> tuple[Any, ...]: ...  # noqa: D102
-    @property
-    def truths(self) -> dict[str, Enclosed]: ...  # noqa: D102
-    @property
-    def kinks(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    @property
-    def row_truths(self) -> dict[str, Enclosed]:
-        """The per-sample gradients; empty where they are not known."""
-
-
-class Referee:
-    """What is true of a problem at one point, and what rounding may do to it there.
-
-    The inputs are first rounded to the dtype under test: they are exact from then on.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        data: Dataset,
-        params: Mapping[str, Any],
-        dtype: str = "float64",
-        reduction: str = "mean",
-    ) -> None:
-        self.dtype: Precision = checked_dtype(dtype)
-        self.reduction = checked_reduction(reduction)
-        check_targets(problem, data)
-        self.problem = problem
-        self.params = {
-            name: self.rounded(f"parameter {name!r}", value)
-            for name, value in check_parameters(problem, data, params).items()
-        }
-        self.features = self.rounded("features", data.features)
-        self.targets = self.rounded("targets", data.targets)
-        self.weights = None if data.weights is None else self.rounded("weights", data.weights)
-
-    def rounded(self, what: str, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the values in the dtype, if it holds them."""
-        with np.errstate(over="ignore"):
-            rounded = values.astype(self.dtype)
-        if not np.isfinite(rounded).all():
-            raise ValueError(f"{what} hold {values[~np.isfinite(rounded)][0]:g}, which is too large for {self.dtype}")
-        return rounded
-
-    @property
-    def point(self) -> tuple[Any, ...]:
-        """(params, features, targets), and weights if any, in the dtype: copies, that an implementation cannot harm."""
-        data = (self.features, self.targets, *([] if self.weights is None else [self.weights]))
-        return {name: value.copy() for name, value in self.params.items()}, *(each.copy() for each in data)
-
-    @property
-    def data(self) -> Dataset:
-        """The data in the dtype."""
-        return Dataset(self.features, self.targets, weights=self.weights)
-
-    @cached_property
-    def unweighted(self) -> Referee:
-        """The referee of the same point if no sample had a weight."""
-        return self.on(Dataset(self.features, self.targets), self.reduction)
-
-    def on(self, data: Dataset, reduction: str = "mean") -> Referee:
-        """Return the referee of the same point on other data: some of the rows, or weighted ones."""
-        return Referee(self.problem, data, self.params, self.dtype, reduction)
-
-    @cached_property
-    def _enclosure(self) -> Enclosure:
-        budgets = {name: budget for name, budget in self.budgets(by_hand=False).items() if name != LOSS}
-        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets)
-
-    @cached_property
-    def truths(self) -> dict[str, Enclosed]:
-        """The proven enclosures of the loss, as `"loss"`, and of the gradient, by parameter."""
-        assert self._enclosure.loss is not None
-        return {LOSS: self._enclosure.loss, **self._enclosure.gradient}
-
-    @cached_property
-    def row_truths(self) -> dict[str, Enclosed]:
-        """The proven enclosures of the per-sample gradients, (n, *shape)."""
-        return enclose_rows(*self._formula, self.weights, self.reduction)
-
-    @cached_property
-    def kinks(self) -> tuple[str, ...]:
-        """Where the loss bends at this point, in words."""
-        return tuple(f"{kink.operation} at {len(kink.indices)} places" for kink in self._enclosure.kinks)
-
-    def budgets(self, by_hand: bool) -> dict[str, Floats]:
-        """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss.
-
-        Where nothing is derived by hand, the differentiated loss is all there is.
-        """
-        return self._budgets_by_hand if by_hand and self.problem.derived else self._budgets_differentiated
-
-    @cached_property
-    def _budgets_by_hand(self) -> dict[str, Floats]:
-        loss, gradient = budget_of_formula(*self._formula, self.dtype, self.weights, self.reduction)
-        return {LOSS: loss, **gradient}
-
-    @cached_property
-    def _budgets_differentiated(self) -> dict[str, Floats]:
-        loss, gradient = budget_of_loss(*self._formula, self.dtype, self.weights, self.reduction)
-        return {LOSS: loss, **gradient}
-
-    @cached_property
-    def either_budget(self) -> dict[str, Floats]:
-        """The larger of the two: nobody knows how somebody's own function computes."""
-        by_hand = self.budgets(by_hand=True)
-        return {name: np.maximum(budget, by_hand[name]) for name, budget in self.budgets(by_hand=False).items()}
-
-    def backend_implementation(self, backend: Backend[Any]) -> Implementation:
-        """Return the backend's gradient as a function of NumPy arrays."""
-        return as_implementation(backend, self.problem, self.reduction)
-
-    def implementation(self, function: Implementation) -> Implementation:
-        """Return somebody's function, in the form in which it is judged: as it is."""
-        return function
-
-    def row_budgets(self, by_hand: bool) -> dict[str, Floats]:
-        """Return the same for the per-sample gradients, (n, *shape)."""
-        budgets = row_budgets_of_formula if by_hand and self.problem.derived else row_budgets_of_loss
-        return budgets(*self._formula, self.dtype, self.weights, self.reduction)
-
-    @property
-    def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
-        return self.problem, self.params, self.features, self.targets
 
 
 def verify(
@@ -268,18 +112,6 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
     }
 
 
-def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduction = "mean") -> Implementation:
-    """Return the backend's `value_and_grad` of the problem as a function of NumPy arrays."""
-
-    def implementation(params: Any, features: Any, targets: Any, weights: Any = None) -> tuple[Any, Any]:
-        arrays = {name: backend.asarray(value) for name, value in params.items()}
-        data = (backend.asarray(each) for each in (features, targets, *([] if weights is None else [weights])))
-        loss, gradient = backend.value_and_grad(problem, reduction)(arrays, *data)
-        return backend.to_numpy(loss), {name: backend.to_numpy(value) for name, value in gradient.items()}
-
-    return implementation
-
-
 def _excused(entries: list[Entry], how: str) -> list[Entry]:
     """Say of an approximation's wrong values that they are approximate."""
     return [
@@ -301,8 +133,8 @@ def judged(
     referee: Reference, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
-    if isinstance(implementation, Native):
-        implementation.matching(referee.params)  # raises where that is not possible: nobody's gradient is at fault
+    if (fits := getattr(implementation, "matching", None)) is not None:  # a native model's
+        fits(referee.params)  # raises where that is not possible: nobody's gradient is at fault
     calls: list[dict[str, Any]] = []
     for _ in range(2):
         point = referee.point

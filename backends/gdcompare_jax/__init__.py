@@ -1,0 +1,7 @@
+"""JAX: the backend, and functions of yours, over any pytree, as native models."""
+
+from gdcompare_jax.backend import JaxBackend
+from gdcompare_jax.layers import tap
+from gdcompare_jax.models import JaxFunction, from_autograd_function, from_function
+
+__all__ = ["JaxBackend", "JaxFunction", "from_autograd_function", "from_function", "tap"]

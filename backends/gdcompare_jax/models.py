@@ -1,0 +1,146 @@
+"""JAX functions over any pytree, and functions with a backward pass of their own, as native models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.models.matching import Layout
+from gdcompare.models.native import Layer, Native, check_independence, check_outputs, mean_of
+from gdcompare_jax.layers import is_parameter, recorded, watching
+
+# Native models.
+
+
+def from_function(
+    loss: Callable[..., Any], parameters: Any, *, layout: Layout | None = None, name: str | None = None
+) -> Native:
+    """Return a loss of a pytree as a native model: `gdcompare.verify(..., implementations={"mine": it})`.
+
+    `loss(pytree, features, targets)` gives one number, the mean over the rows, or one number for each row. The pytree
+    is a dict, an Equinox or NNX module, Linen's variables, or any other. Its floating-point arrays are the parameters,
+    named by their paths, "layers/0/weight"; all else in it, Python floats too, is constant. Targets are floats, in the
+    dtype under test: a loss that wants labels takes `targets.astype(int)`.
+
+    Raises ValueError if there is no floating-point array, or for an NNX module that is in training mode with dropout
+    or batch norm.
+
+    >>> import gdcompare as gdc
+    >>> def loss(line, features, targets):
+    ...     return (features @ line["w"] + line["b"] - targets) ** 2
+    >>> start = {"w": np.zeros(1), "b": np.zeros(())}
+    >>> mine = from_function(loss, start, layout={"w": "theta_1", "b": "theta_0"})
+    >>> gdc.verify("linear-regression", gdc.datasets.noisy_line(), backends=[], implementations={"mine": mine}).verdict
+    'agree'
+    """
+    name = name or str(getattr(loss, "__name__", "mine"))
+    random, coupling = (_nodes(parameters, mode) for mode in (_draws, _couples))
+    check_independence(name, random, coupling)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
+    trained = [is_parameter(leaf) for _, leaf in leaves]
+    if not any(trained):
+        raise ValueError(f"{name!r} has no floating-point array among its parameters: there is nothing to compare")
+
+    def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
+        given = iter(arrays)
+        filled = [next(given) if is_one else leaf for (_, leaf), is_one in zip(leaves, trained, strict=True)]
+        model = structure.unflatten(filled)
+        with watching(model):
+            return mean_of(loss(model, features, targets), features.shape[0])
+
+    own = {_name(path): leaf for (path, leaf), is_one in zip(leaves, trained, strict=True) if is_one}
+    return JaxFunction(mean, own, layout, name)
+
+
+def from_autograd_function(
+    function: Callable[..., Any], *, layout: Layout | None = None, name: str | None = None
+) -> Native:
+    """Return a `jax.custom_vjp` function, or any other of arrays, as an implementation of a `gdc.Operation`.
+
+    It is called with one array for each parameter of the operation, in that order, and returns one array.
+
+    >>> import gdcompare as gdc
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defvjp(lambda x: (x * x, x), lambda x, cotangent: (cotangent * x,))  # half of it
+    >>> operation = gdc.Operation(lambda xp, x: x * x, x=(3,))
+    >>> mine = from_autograd_function(square)
+    >>> report = gdc.verify(operation, operation.example(), backends=[], implementations={"mine": mine})
+    >>> report.verdict, report.entries[1].cause
+    ('wrong', 'a constant factor 1/2 in all 3 elements')
+    """
+    name = name or str(getattr(function, "__name__", "mine"))
+
+    def mean(arrays: list[jax.Array], cotangents: jax.Array, targets: jax.Array) -> Any:
+        del targets
+        output = function(*arrays)
+        check_outputs(name, output.shape, cotangents.shape[1])
+        return jnp.mean(cotangents @ output.reshape(-1))  # l_i = x_i . vec(f(params))
+
+    return JaxFunction(mean, {}, layout, name)
+
+
+@final
+class JaxFunction(Native):
+    """A mean loss of a list of arrays, compiled: see `from_function`."""
+
+    def __init__(
+        self, mean: Callable[..., Any], parameters: Mapping[str, Any], layout: Layout | None, name: str
+    ) -> None:
+        self.name, self.layout, self._parameters = name, layout, parameters
+        self._value_and_grad = jax.jit(jax.value_and_grad(mean))
+        self._mean = mean
+        self._recorded: dict[Any, Callable[..., list[Layer]]] = {}
+
+    @property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """The floating-point arrays, by their paths; none if it is a function of arrays."""
+        return {name: np.array(value, dtype=np.float64) for name, value in self._parameters.items()}
+
+    def value_and_grad(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """`jit(value_and_grad)` in the precision of the features."""
+        names = list(self._parameters or params)
+        with jax.enable_x64(features.dtype == np.float64):
+            loss, gradient = self._value_and_grad([params[name] for name in names], features, targets)
+            return np.asarray(loss), {name: np.asarray(each) for name, each in zip(names, gradient, strict=True)}
+
+    def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
+        """What is tapped, and what the modules of the pytree give out, by their paths."""
+        arrays = [params[name] for name in self._parameters or params]
+        key = features.shape, targets.shape, str(features.dtype)
+        with jax.enable_x64(features.dtype == np.float64):
+            if key not in self._recorded:
+                self._recorded[key] = recorded(self._mean, arrays, features, targets)
+            return self._recorded[key](*arrays, features, targets)
+
+
+def _name(path: Any) -> str:
+    """Return "layers/0/kernel"; NNX has one more step in its paths, from a variable to its value."""
+    steps = path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
+    return jax.tree_util.keystr(steps, simple=True, separator="/") or "parameters"
+
+
+# NNX modules say in which mode they are; those of the other libraries are told in the call.
+
+
+def _draws(node: Any) -> bool:
+    return getattr(node, "deterministic", None) is False and bool(getattr(node, "rate", 0.0))
+
+
+def _couples(node: Any) -> bool:
+    return getattr(node, "use_running_average", None) is False
+
+
+def _nodes(tree: Any, condition: Callable[[Any], bool]) -> list[str]:
+    """Name the parts of a pytree for which the condition holds."""
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=condition)
+    return [f"{_name(path)}: {type(node).__name__}" for path, node in nodes if condition(node)]

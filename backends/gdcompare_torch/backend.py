@@ -1,0 +1,230 @@
+"""PyTorch: gradients by reverse-mode differentiation on a tape, `torch.autograd`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal, final
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from gdcompare.backend import (
+    Backend,
+    Foreign,
+    Hessian,
+    Hvp,
+    Jvp,
+    NativeCheck,
+    Params,
+    PerSampleGrad,
+    Precision,
+    Reduction,
+    Run,
+    Step,
+    ValueAndGrad,
+    checked_dtype,
+    eager_scan,
+    reduced,
+    scaled_rows,
+)
+from gdcompare.problem import Problem
+
+
+@final
+@dataclass(frozen=True)
+class TorchBackend(Backend[torch.Tensor]):
+    """The loss formula recorded on a tape and differentiated backwards.
+
+    `per_sample` chooses how per-sample gradients are made: `"vmap"`, one vectorised pass of
+    `torch.func.vmap(torch.func.grad(...))`, or `"loop"`, one backward pass for each sample.
+    """
+
+    dtype: Precision = "float64"
+    device: str | None = None
+    per_sample: Literal["vmap", "loop"] = "vmap"
+    name: ClassVar[str] = "torch"
+    xp: ClassVar[Any] = xp
+
+    def __post_init__(self) -> None:
+        checked_dtype(self.dtype)
+        if self.per_sample not in ("vmap", "loop"):
+            raise ValueError(f"unknown per_sample {self.per_sample!r}; known: vmap, loop")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA raises AssertionError
+            raise ValueError(f"backend 'torch' has no device {self.device!r}: {error}") from None
+
+    def asarray(self, values: ArrayLike) -> torch.Tensor:
+        """A copy on the device in this dtype; integers stay integers."""
+        array = np.asarray(values)
+        dtype = None if array.dtype.kind in "iu" else getattr(torch, self.dtype)
+        return torch.tensor(array, dtype=dtype, device=self.device)
+
+    def to_numpy(self, array: torch.Tensor) -> NDArray[Any]:
+        """Bring the tensor to the host; copying waits for the device."""
+        return array.detach().cpu().numpy()  # type: ignore[no-any-return]
+
+    def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[torch.Tensor]:
+        """One forward pass on the tape, one `torch.autograd.grad`."""
+
+        def value(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            weights: torch.Tensor | None = None,
+        ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            if not torch.is_grad_enabled():  # entering the context costs more than asking
+                with torch.enable_grad():
+                    return value(params, features, targets, weights)
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            loss = reduced(torch, problem.per_sample_losses(xp, leaves, features, targets), weights, reduction)
+            gradients = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True)
+            pairs = zip(leaves.items(), gradients, strict=True)
+            return loss.detach(), {name: torch.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
+
+        return value
+
+    def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[torch.Tensor]:
+        """By `vmap` or by the plain loop, scaled by the weights."""
+
+        def loss_of_one(params: Params[torch.Tensor], row: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            loss: torch.Tensor = problem.per_sample_losses(xp, params, row[None], target[None])[0]
+            return loss
+
+        vectorised = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+        one = self.value_and_grad(problem)
+
+        def rows(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            weights: torch.Tensor | None = None,
+        ) -> dict[str, torch.Tensor]:
+            if self.per_sample == "loop":
+                each = [one(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(len(features))]
+                gradients = {name: torch.stack([gradient[name] for gradient in each]) for name in params}
+            else:
+                gradients = vectorised(dict(params), features, targets)
+            return scaled_rows(torch, gradients, weights, reduction)
+
+        return rows
+
+    def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[torch.Tensor]:
+        """Forward mode: `torch.func.jvp`."""
+
+        def along(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            direction: Params[torch.Tensor],
+            weights: torch.Tensor | None = None,
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            loss = partial(_loss, problem, reduction, features, targets, weights)
+            with _forward_mode():
+                value, derivative = torch.func.jvp(loss, (dict(params),), (dict(direction),))
+            return value, derivative
+
+        return along
+
+    def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[torch.Tensor]:
+        """Forward over reverse: `torch.func.jvp(torch.func.grad(...))`."""
+
+        def product(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            direction: Params[torch.Tensor],
+            weights: torch.Tensor | None = None,
+        ) -> dict[str, torch.Tensor]:
+            gradient = torch.func.grad(partial(_loss, problem, reduction, features, targets, weights))
+            with _forward_mode():
+                _, products = torch.func.jvp(gradient, (dict(params),), (dict(direction),))
+            return products  # type: ignore[no-any-return]
+
+        return product
+
+    def hessian(self, problem: Problem, reduction: Reduction = "mean") -> Hessian[torch.Tensor]:
+        """`torch.func.hessian`: forward over reverse along all unit vectors at once."""
+
+        def blocks(
+            params: Params[torch.Tensor],
+            features: torch.Tensor,
+            targets: torch.Tensor,
+            weights: torch.Tensor | None = None,
+        ) -> dict[str, dict[str, torch.Tensor]]:
+            loss = partial(_loss, problem, reduction, features, targets, weights)
+            with _forward_mode():
+                return torch.func.hessian(loss)(dict(params))  # type: ignore[no-any-return]
+
+        return blocks
+
+    def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
+        """A Python loop."""
+        return eager_scan(step, self.asarray, torch.stack)
+
+    def environment(self) -> dict[str, str]:
+        """Torch's version, device, threads, and the switches that change its rounding."""
+        device = torch.empty(0, device=self.device).device
+        return {
+            "torch": str(torch.__version__),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            "torch threads": str(torch.get_num_threads()),
+            "float32 matmul precision": torch.get_float32_matmul_precision(),
+            "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        }
+
+    def native_checks(
+        self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None
+    ) -> list[NativeCheck]:
+        """`torch.autograd.gradcheck`, every entry and along one random direction (`fast_mode`)."""
+        rows, goals = self.asarray(features), self.asarray(targets)
+        leaves = tuple(self.asarray(value).requires_grad_() for value in params.values())
+
+        def loss(*values: torch.Tensor) -> torch.Tensor:
+            if implementation is None:
+                return problem.per_sample_losses(xp, dict(zip(params, values, strict=True)), rows, goals).mean()
+            return _Foreign.apply(lambda given: implementation(given, features, targets), params, *values)
+
+        def run(fast: bool) -> None:
+            with warnings.catch_warnings(), torch.enable_grad():
+                warnings.filterwarnings("ignore", "Input #")  # is not double precision: see what it says all the same
+                torch.autograd.gradcheck(loss, leaves, fast_mode=fast)
+
+        rule = "step 1e-6, atol 1e-5, rtol 1e-3"
+        return [
+            NativeCheck("torch gradcheck", rule, partial(run, False)),
+            NativeCheck("torch gradcheck, fast", f"{rule}; one direction", partial(run, True)),
+        ]
+
+
+def _loss(problem: Problem, reduction: Reduction, features: Any, targets: Any, weights: Any, params: Any) -> Any:
+    return reduced(xp, problem.per_sample_losses(xp, params, features, targets), weights, reduction)
+
+
+@contextmanager
+def _forward_mode() -> Iterator[None]:
+    """Keep torch quiet about itself: its first derivative in forward mode loads what it still scripts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+        yield
+
+
+class _Foreign(torch.autograd.Function):  # type: ignore[misc]  # torch comes without types here
+    """Somebody's loss and gradient as one operation on the tape, whose derivative is that gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, implementation: Any, names: Any, *values: torch.Tensor) -> torch.Tensor:
+        given = {name: value.detach().cpu().numpy().copy() for name, value in zip(names, values, strict=True)}
+        loss, gradients = implementation(given)
+        ctx.gradients = [torch.as_tensor(np.array(gradients[name]), device=values[0].device) for name in names]
+        return torch.as_tensor(np.array(loss), dtype=values[0].dtype, device=values[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (None, None, *(cotangent * gradient for gradient in ctx.gradients))

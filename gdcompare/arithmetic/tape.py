@@ -1,0 +1,461 @@
+"""A reverse pass over any number system: every operation stands beside its derivative.
+
+The referee never reads the derivations that it judges. It runs a problem's loss formula alone, on a `Tape` that
+records each operation, and walks the tape backwards with the chain rule. The numbers on the tape may be floats, Arb
+balls (`balls`), or floats that carry a bound of their rounding errors (`rounded`): the same walk then gives a gradient,
+a proven enclosure of it, or the rounding budget of every program that differentiates the formula.
+
+Every array on the tape has a hidden first axis, over which nothing is ever summed. It has length 1 for the gradient
+of the mean; for per-sample gradients it is the row axis, each row a computation of its own. Formulas do not see it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from gdcompare.arithmetic import derived
+from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.backend import Reduction, reduced, scaled_rows
+from gdcompare.problem import Problem
+
+Pullback: TypeAlias = Callable[[Any], Any]
+
+# f: f'(x), given the number system, x and y = f(x).
+SLOPES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "exp": lambda _numbers, _x, y: y,
+    "expm1": lambda numbers, x, y: numbers.expm1_slope(x, y),
+    "log": lambda _numbers, x, _y: 1 / x,
+    "log1p": lambda _numbers, x, _y: 1 / (1 + x),
+    "sqrt": lambda _numbers, _x, y: 0.5 / y,
+    "sin": lambda numbers, x, _y: numbers.cos(x),
+    "cos": lambda numbers, x, _y: -numbers.sin(x),
+    "sinh": lambda numbers, x, _y: numbers.cosh(x),
+    "cosh": lambda numbers, x, _y: numbers.sinh(x),
+    "tanh": lambda numbers, x, y: numbers.tanh_slope(x, y),
+    "sign": lambda _numbers, _x, y: 0 * y,
+}
+RELATIONS = {
+    each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
+}
+DERIVED = {
+    name: function
+    for name, function in vars(derived).items()
+    if inspect.isfunction(function) and function.__module__ == derived.__name__
+}
+CONSTANTS = {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf} | dict.fromkeys(
+    ("bool", "float32", "float64", "int32", "int64"), "real"
+)
+
+
+def value_and_gradient(
+    problem: Problem,
+    numbers: Numbers,
+    params: Mapping[str, Any],
+    features: Any,
+    targets: Any,
+    weights: Any = None,
+    reduction: Reduction = "mean",
+) -> tuple[Any, dict[str, Any]]:
+    """Return the loss and its gradient, `{name: array of the parameter's shape}`, in that number system.
+
+    The loss is the mean or sum over the rows, weighted if weights (n,) are given, as `backend.reduced` has it.
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> from gdcompare.arithmetic.numbers import Floats
+    >>> params, features, targets = {"theta_0": 1.0, "theta_1": [0.0]}, [[1.0], [3.0]], [2.0, 4.0]
+    >>> loss, gradient = value_and_gradient(LinearRegression(), Floats(), params, features, targets)
+    >>> float(loss), float(gradient["theta_0"]), gradient["theta_1"].tolist()
+    (5.0, -4.0, [-10.0])
+    """
+    tape = Tape(numbers)
+    leaves = {name: tape.leaf(value) for name, value in params.items()}
+    loss = recorded_loss(problem, tape, leaves, features, targets, weights, reduction)
+    tape.walk_back(loss)
+    return loss.value[0], {name: tape.gradient(leaf)[0] for name, leaf in leaves.items()}
+
+
+def recorded_loss(
+    problem: Problem,
+    tape: Tape,
+    leaves: Mapping[str, Variable],
+    features: Any,
+    targets: Any,
+    weights: Any = None,
+    reduction: Reduction = "mean",
+) -> Variable:
+    """Return the mean loss, or the sum, on the tape; with weights (n,), the weighted one."""
+    losses = problem.per_sample_losses(tape, leaves, tape.asarray(features), tape.asarray(targets))
+    loss: Variable = reduced(tape, losses, None if weights is None else tape.asarray(weights), reduction)
+    return loss
+
+
+def per_sample_gradients(
+    problem: Problem,
+    numbers: Numbers,
+    params: Mapping[str, Any],
+    features: Any,
+    targets: Any,
+    weights: Any = None,
+    reduction: Reduction = "mean",
+) -> dict[str, Any]:
+    """Return dl_i/dparameter, `{name: (n, *shape)}`, in that number system, scaled as `backend.scaled_rows` has it.
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> from gdcompare.arithmetic.numbers import Floats
+    >>> params, features, targets = {"theta_0": 1.0, "theta_1": [0.0]}, [[1.0], [3.0]], [2.0, 4.0]
+    >>> per_sample_gradients(LinearRegression(), Floats(), params, features, targets)["theta_1"].tolist()
+    [[-2.0], [-18.0]]
+    """
+    tape = Tape(numbers)
+    leaves = {name: tape.leaf(value) for name, value in params.items()}
+    rows, goals = (Variable(tape, numbers.asarray(each)[:, None]) for each in (features, targets))
+    losses = problem.per_sample_losses(tape, leaves, rows, goals)  # (1,) in each of the n hidden computations
+    tape.walk_back(losses)
+    n = rows.value.shape[0]
+    gradients = {name: tape.gradient(leaf, n) for name, leaf in leaves.items()}
+    if weights is None:
+        return gradients
+    on_tape = {name: Variable(tape, each[None]) for name, each in gradients.items()}
+    scaled = scaled_rows(tape, on_tape, tape.asarray(weights), reduction)
+    return {name: each.value[0] for name, each in scaled.items()}
+
+
+def _operator(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return what stands behind `a + b`, behind `1 + b` and behind `a += b`, for the function of the tape."""
+
+    def forward(a: Variable, b: Any) -> Any:
+        return getattr(a.tape, name)(a, b)
+
+    def reflected(b: Variable, a: Any) -> Any:
+        return getattr(b.tape, name)(a, b)
+
+    def in_place(_a: Variable, _b: Any) -> Any:
+        raise TypeError("a formula may not change an array in place")
+
+    return forward, reflected, in_place
+
+
+def _comparison(name: str) -> Callable[..., Any]:
+    return _operator(name)[0]
+
+
+def _unary(name: str) -> Callable[..., Any]:
+    return lambda x: getattr(x.tape, name)(x)
+
+
+@final
+class Variable:
+    """An array on the tape: its value, and how a cotangent travels from it to each of its parents.
+
+    Its operators are the functions of the tape. NumPy's functions refuse it, as they refuse what a compiler traces.
+    """
+
+    __array_ufunc__ = None  # NumPy's arrays and scalars leave their operators to us, and np.exp(x) is a TypeError
+
+    def __init__(self, tape: Tape, value: Any, parents: Sequence[tuple[Variable, Pullback]] = ()) -> None:
+        self.tape, self.value, self.parents = tape, value, parents
+        self.tracked = bool(parents)  # does it depend on a parameter?
+        self.cotangents: list[Any] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the formula sees."""
+        return tuple(self.value.shape[1:])
+
+    dtype = "real"  # a name to hand back to `astype` or `zeros`, which do not need it
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: math.prod(self.shape))
+    T = property(lambda self: self.tape.permute_dims(self, range(self.ndim)[::-1]))
+    mT = property(lambda self: self.tape.matrix_transpose(self))  # noqa: N815 - the standard's name
+
+    __add__, __radd__, __iadd__ = _operator("add")
+    __sub__, __rsub__, __isub__ = _operator("subtract")
+    __mul__, __rmul__, __imul__ = _operator("multiply")
+    __truediv__, __rtruediv__, __itruediv__ = _operator("divide")
+    __floordiv__, __rfloordiv__, __ifloordiv__ = _operator("floor_divide")
+    __mod__, __rmod__, __imod__ = _operator("remainder")
+    __pow__, __rpow__, __ipow__ = _operator("pow")
+    __matmul__, __rmatmul__, __imatmul__ = _operator("matmul")
+    __and__, __rand__, __iand__ = _operator("logical_and")
+    __or__, __ror__, __ior__ = _operator("logical_or")
+    __lt__, __le__, __eq__, __ne__, __gt__, __ge__ = map(
+        _comparison, ("less", "less_equal", "equal", "not_equal", "greater", "greater_equal")
+    )
+    __neg__, __pos__, __abs__, __invert__ = map(_unary, ("negative", "positive", "abs", "logical_not"))
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a formula may not make a NumPy array of an array of xp")
+
+    def __getitem__(self, key: Any) -> Variable:
+        return self.tape.index(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("a formula may not change an array in place")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        raise TypeError("a formula may not branch on the value of an array; use xp.where")
+
+
+@final
+class Tape:
+    """The namespace `xp` over a number system, which records what is done to Variables that depend on a parameter."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.numbers = numbers
+        self.nodes: list[Variable] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SLOPES:
+            return partial(self._function, name)
+        if name in RELATIONS:
+            return partial(self._compare, RELATIONS[name])
+        if name in DERIVED:
+            return partial(DERIVED[name], self)
+        if name in CONSTANTS:
+            return CONSTANTS[name]
+        raise AttributeError(f"the referee has no xp.{name}; it knows: {', '.join(known_functions())}")
+
+    def asarray(self, x: Any, dtype: Any = None) -> Variable:
+        """xp.asarray: take numbers in; a Variable passes as it is."""
+        del dtype
+        return x if isinstance(x, Variable) else Variable(self, self.numbers.asarray(x)[None])
+
+    def leaf(self, value: Any) -> Variable:
+        """Return a parameter, which is differentiated by."""
+        variable = Variable(self, self.numbers.asarray(value)[None])
+        variable.tracked = True
+        return variable
+
+    # The walk.
+
+    def walk_back(self, output: Variable) -> None:
+        """Send 1 from the output down to the leaves: the chain rule, once for each recorded operation."""
+        output.cotangents = [self.numbers.asarray(np.ones(output.value.shape))]
+        for node in reversed(self.nodes):
+            if node.cotangents:
+                cotangent, node.cotangents = self._total(node), []
+                for parent, pullback in node.parents:
+                    parent.cotangents.append(self._summed_to(parent.shape, pullback(cotangent)))
+
+    def gradient(self, leaf: Variable, rows: int = 1) -> Any:
+        """Return what has arrived at a leaf, (rows, *shape)."""
+        arrived = self._total(leaf) if leaf.cotangents else self.numbers.asarray(np.zeros((1, *leaf.shape)))
+        return self._broadcast(arrived, (rows, *leaf.shape))
+
+    def _record(self, value: Any, *parents: tuple[Variable, Pullback]) -> Variable:
+        node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
+        if node.tracked:
+            self.nodes.append(node)
+        return node
+
+    def _total(self, node: Variable) -> Any:
+        """Add up all that arrived: as one sum, because a program may add in any order."""
+        if len(node.cotangents) == 1:
+            return node.cotangents[0]
+        shape = (max(each.shape[0] for each in node.cotangents), *node.shape)
+        each = [self._broadcast(cotangent, shape) for cotangent in node.cotangents]
+        stacked = self.numbers.rearrange(lambda *parts: np.stack(parts, axis=-1), *each)
+        return self.numbers.sum(stacked, (-1,))[..., 0]
+
+    def _summed_to(self, shape: tuple[int, ...], cotangent: Any) -> Any:
+        """Sum over the axes along which a parent was broadcast."""
+        axes = tuple(i for i in range(-len(shape), 0) if shape[i] == 1 != cotangent.shape[i])
+        return self.numbers.sum(cotangent, axes) if axes else cotangent
+
+    def _broadcast(self, value: Any, shape: tuple[int, ...]) -> Any:
+        """Copy along the axes that the formula sees, and at least to the hidden length of the shape."""
+        hidden, *visible = shape
+        copies = self.numbers.rearrange
+        return copies(lambda part: np.broadcast_to(part, (max(part.shape[0], hidden), *visible)), value)
+
+    def _reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
+        return self.numbers.rearrange(lambda part: np.reshape(part, (part.shape[0], *shape)), value)
+
+    def _aligned(self, *arrays: Any) -> list[Variable]:
+        """Return Variables with equally many axes, new ones of length 1 in front."""
+        variables = [self.asarray(array) for array in arrays]
+        ndim = max(each.ndim for each in variables)
+        return [self.reshape(each, (1,) * (ndim - each.ndim) + each.shape) for each in variables]
+
+    # Arithmetic.
+
+    def add(self, a: Any, b: Any) -> Variable:
+        """xp.add: d(a + b) = da + db."""
+        a, b = self._aligned(a, b)
+        return self._record(a.value + b.value, (a, lambda g: g), (b, lambda g: g))
+
+    def subtract(self, a: Any, b: Any) -> Variable:
+        """xp.subtract: d(a - b) = da - db."""
+        a, b = self._aligned(a, b)
+        return self._record(a.value - b.value, (a, lambda g: g), (b, lambda g: -g))
+
+    def negative(self, x: Any) -> Variable:
+        """xp.negative: d(-x) = -dx."""
+        x = self.asarray(x)
+        return self._record(-x.value, (x, lambda g: -g))
+
+    def multiply(self, a: Any, b: Any) -> Variable:
+        """xp.multiply: d(a b) = b da + a db."""
+        a, b = self._aligned(a, b)
+        times = self.numbers.chain
+        return self._record(a.value * b.value, (a, lambda g: times(g, b.value)), (b, lambda g: times(g, a.value)))
+
+    def divide(self, a: Any, b: Any) -> Variable:
+        """xp.divide: d(a / b) = da / b - a / b^2 db."""
+        a, b = self._aligned(a, b)
+        value, times, numbers = a.value / b.value, self.numbers.chain, self.numbers
+
+        def by_divisor(g: Any) -> Any:
+            """g (-a / b^2); JAX has (g b^-2) a and autograd (g a) / b^2, which may underflow on the way."""
+            return numbers.any_of(
+                lambda: times(g, numbers.divide_slope(a.value, b.value, value)),
+                lambda: -(times(g, 1 / (b.value * b.value)) * a.value),
+                lambda: -(times(g, a.value) / (b.value * b.value)),
+            )
+
+        return self._record(value, (a, lambda g: times(g, 1 / b.value)), (b, by_divisor))
+
+    def pow(self, a: Any, b: Any) -> Variable:
+        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db."""
+        a, b = self._aligned(a, b)
+        power, times, log = self.numbers.pow, self.numbers.chain, self.numbers.log
+        value = power(a.value, b.value)
+        return self._record(
+            value,
+            (a, lambda g: times(g, b.value * power(a.value, b.value - 1))),
+            (b, lambda g: times(g, value * log(a.value))),
+        )
+
+    def logaddexp(self, a: Any, b: Any) -> Variable:
+        """xp.logaddexp: d log(exp(a) + exp(b)) = (exp(a) da + exp(b) db) / (exp(a) + exp(b))."""
+        a, b = self._aligned(a, b)
+        times, slope, value = self.numbers.chain, self.numbers.logaddexp_slope, self.numbers.logaddexp(a.value, b.value)
+        return self._record(
+            value,
+            (a, lambda g: times(g, slope(a.value, b.value, value))),
+            (b, lambda g: times(g, slope(b.value, a.value, value))),
+        )
+
+    def matmul(self, a: Any, b: Any) -> Variable:
+        """xp.matmul: d(A B) = dA B + A dB; a vector is a row on the left, a column on the right."""
+        a, b = self.asarray(a), self.asarray(b)
+        if a.ndim == 1:
+            return self.squeeze(self.matmul(self.expand_dims(a), b), -1 if b.ndim == 1 else -2)  # type: ignore[no-any-return]
+        if b.ndim == 1:
+            return self.squeeze(self.matmul(a, self.expand_dims(b, axis=1)), -1)  # type: ignore[no-any-return]
+        a, b = self._aligned(a, b)
+        turned = partial(self.numbers.rearrange, lambda part: np.swapaxes(part, -1, -2))
+        return self._record(a.value @ b.value, (a, lambda g: g @ turned(b.value)), (b, lambda g: turned(a.value) @ g))
+
+    def _function(self, name: str, x: Any) -> Variable:
+        """d f(x) = f'(x) dx."""
+        x = self.asarray(x)
+        value = getattr(self.numbers, name)(x.value)
+        return self._record(value, (x, lambda g: self.numbers.chain(g, SLOPES[name](self.numbers, x.value, value))))
+
+    # Kinks: each is a tie for the largest, or a condition on its edge.
+
+    def max(self, x: Any, *, axis: int | None = None, keepdims: bool = False, kind: str = "max") -> Variable:
+        """xp.max: d max_i x_i = sum_i s_i dx_i, where s_i = 1 for the largest, else 0; in a tie each is in [0, 1]."""
+        x = self.asarray(x)
+        if axis is None:
+            top = self.max(self.reshape(x, (x.size,)), axis=0, kind=kind)
+            return self.reshape(top, (1,) * x.ndim) if keepdims else top
+        x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
+        times, share = self.numbers.chain, self.numbers.share_of_max
+        top = self._record(self.numbers.max(x.value), (x, lambda g: times(g[..., None], share(x.value, kind))))
+        return self.expand_dims(top, axis=axis) if keepdims else top
+
+    def where(self, condition: Any, a: Any, b: Any) -> Variable:
+        """xp.where: d where(c, a, b) = where(c, da, db)."""
+        condition, a, b = self._aligned(condition, a, b)
+        c, keep = condition.value, self.numbers.leave_out
+        return self._record(
+            self.numbers.where(c, a.value, b.value), (a, lambda g: keep(c, g)), (b, lambda g: keep(1 - c, g))
+        )
+
+    def _compare(self, relation: np.ufunc, a: Any, b: Any) -> Variable:
+        """1 where the relation holds, else 0: constant on either side."""
+        a, b = self._aligned(a, b)
+        return self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
+
+    # Sums and shapes.
+
+    def sum(
+        self, x: Any, *, axis: int | tuple[int, ...] | None = None, dtype: Any = None, keepdims: bool = False
+    ) -> Variable:
+        """xp.sum: d sum x_i = sum dx_i."""
+        del dtype
+        x = self.asarray(x)
+        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        summed = tuple(sorted(i % x.ndim - x.ndim for i in axes))
+        total = self._record(
+            self.numbers.sum(x.value, summed) if summed else x.value,
+            (x, lambda g: self._broadcast(g, (g.shape[0], *x.shape))),
+        )
+        return total if keepdims else self.squeeze(total, summed)
+
+    def index(self, x: Variable, key: Any) -> Variable:
+        """Return x[key], for integers, slices, None and `...`."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if not all(each is None or each is ... or isinstance(each, int | slice | np.integer) for each in keys):
+            raise TypeError(f"the referee indexes with integers, slices, None and ..., not with {key!r}")
+        places, scatter = (slice(None), *keys), self.numbers.scatter
+        return self._record(x.value[places], (x, lambda g: scatter(g, places, (g.shape[0], *x.shape))))
+
+    def reshape(self, x: Any, shape: tuple[int, ...]) -> Variable:
+        """xp.reshape: the same numbers in another shape."""
+        x, reshaped = self.asarray(x), self._reshaped
+        return self._record(reshaped(x.value, shape), (x, lambda g: reshaped(g, x.shape))) if shape != x.shape else x
+
+    def permute_dims(self, x: Any, axes: Sequence[int]) -> Variable:
+        """xp.permute_dims: the same numbers, the axes in another order."""
+        x = self.asarray(x)
+        there = (0, *(axis % x.ndim + 1 for axis in axes))
+        back = np.argsort(there)
+        move = self.numbers.rearrange
+        return self._record(
+            move(lambda part: np.permute_dims(part, there), x.value),
+            (x, lambda g: move(lambda part: np.permute_dims(part, back), g)),
+        )
+
+    def broadcast_to(self, x: Any, shape: tuple[int, ...]) -> Variable:
+        """xp.broadcast_to: copies of x, as many as the shape needs."""
+        x = self.asarray(x)
+        x = self.reshape(x, (1,) * (len(shape) - x.ndim) + x.shape)
+        return self._record(self._broadcast(x.value, (x.value.shape[0], *shape)), (x, lambda g: g))
+
+    def concat(self, arrays: Sequence[Any], *, axis: int = 0) -> Variable:
+        """xp.concat: one after the other along an axis."""
+        variables = [self.asarray(array) for array in arrays]
+        hidden, axis = max(each.value.shape[0] for each in variables), axis % variables[0].ndim + 1
+        values = [self._broadcast(each.value, (hidden, *each.shape)) for each in variables]
+        ends = np.cumsum([0, *(value.shape[axis] for value in values)])
+        pieces = [(*[slice(None)] * axis, slice(*ends[i : i + 2])) for i in range(len(values))]
+        return self._record(
+            self.numbers.rearrange(lambda *parts: np.concat(parts, axis=axis), *values),
+            *((each, partial(_piece, place)) for each, place in zip(variables, pieces, strict=True)),
+        )
+
+
+def known_functions() -> list[str]:
+    """Return the names of the array functions that a formula may use, in alphabetical order.
+
+    >>> known_functions()[:4]
+    ['abs', 'add', 'arange', 'asarray']
+    """
+    operations = {key for key, value in vars(Tape).items() if callable(value) and "xp." in (value.__doc__ or "")}
+    return sorted(operations | set(SLOPES) | set(RELATIONS) | set(DERIVED))
+
+
+def _piece(place: tuple[slice, ...], cotangent: Any) -> Any:
+    return cotangent[place]

@@ -1,0 +1,74 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+import gdcompare as gdc
+from gdcompare import data as datasets
+from gdcompare.cli.options import dtype_option, json_option, made_by
+from gdcompare.cli.output import EXIT_CODES, console_for, write_json
+from gdcompare.descent import rules
+from gdcompare.registry import (
+    from_file,
+)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="FILE.py:ONE FILE.py:OTHER ...")
+@click.option("--data", "data_name", help="A built-in name, a .csv, .npz or .parquet file, or FILE.py:NAME.")
+@click.option("--target", help="The target's column or array, for files.")
+@click.option("--layers", metavar="FILE.py:NAME", help="Which layers correspond, as for `gdcompare.compare`.")
+@click.option("--steps", type=int, help="Go through so many steps of a training, too.")
+@click.option("--rule", default="sgd", show_default=True, help="sgd, momentum, nesterov or adam.")
+@click.option("--learning-rate", type=float, default=0.01, show_default=True)
+@click.option("--batch-size", type=int, help="Rows a step. Default: the full batch.")
+@click.option("--resync/--drift", default=True, show_default=True, help="Begin each step at ONE's parameters, or not.")
+@dtype_option
+@json_option
+def compare(
+    models: tuple[str, ...],
+    data_name: str | None,
+    target: str | None,
+    layers: str | None,
+    steps: int | None,
+    rule: str,
+    learning_rate: float,
+    batch_size: int | None,
+    resync: bool,
+    dtype: str,
+    json_path: str | None,
+) -> None:
+    """Compare native models, ONE being the source of values: losses, gradients, layers, and the steps of a training.
+
+    Each is a native model in a file, made by from_module, from_function or from_functions, or a function that returns
+    one. Without --data they run on the noisy line.
+    """
+    from gdcompare.report.tables import comparisons
+    from gdcompare.report.tables import layers as layer_table
+
+    found = [made_by(name) for name in models]
+    if data_name is not None and ".py:" in data_name:
+        data = made_by(data_name)
+    else:
+        data = datasets.noisy_line() if data_name is None else datasets.load(data_name, target)
+    report = gdc.compare(found, data, layers=None if layers is None else from_file(layers), dtype=dtype)
+    console = console_for(json_path)
+    console.print(f"{report.context['problem']} on {report.context['data']}: n = {report.context['n']}, {dtype}")
+    console.print(comparisons(report.entries))
+    if report.layers:
+        console.print(layer_table(report.layers))
+    console.print(report.explanation(), markup=False, soft_wrap=True)
+    reports: list[gdc.Report] = [report]
+    results = report.to_dict()
+    if steps is not None:
+        chosen = rules.load(rule, learning_rate)
+        training = gdc.compare_training(found, data, steps, chosen, batch_size, resync, dtype=dtype)
+        console.print(comparisons(training.entries))
+        console.print(training.explanation(), markup=False, soft_wrap=True)
+        reports.append(training)
+        results |= {"training": training.to_dict()}
+    write_json(json_path, results)
+    sys.exit(EXIT_CODES[gdc.Report.merged(reports).verdict])

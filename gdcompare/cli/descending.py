@@ -1,0 +1,60 @@
+"""The command `descend`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gdcompare.cli.options import Subject, about_a_problem, given_parameters
+from gdcompare.cli.output import console_for, write_json
+from gdcompare.descent import rules
+from gdcompare.descent.sampling import steps_per_epoch
+from gdcompare.registry import (
+    refuse_nobody,
+)
+
+
+@click.command()
+@about_a_problem
+@click.option("--rule", default="sgd", show_default=True, help="sgd, momentum, nesterov or adam.")
+@click.option("--learning-rate", type=float, default=0.01, show_default=True)
+@click.option("--schedule", default="constant", show_default=True, help="constant, inverse-time or cosine.")
+@click.option("--batch-size", type=int, help="Rows a step; 1 is stochastic. Default: the full batch.")
+@click.option("--epochs", type=int, default=100, show_default=True, help="Passes over the data.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the rows.")
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="NAME=V[,V...]",
+    help="Where to start. Default: the problem's choice.",
+)
+@click.option("--target-loss", type=float, help="Stop at this loss, averaged over an epoch.")
+@click.option("--gradient-norm", type=float, help="Stop at this norm of the gradient.")
+@click.option("--loss-change", type=float, help="Stop when the loss falls no faster for --patience epochs.")
+@click.option("--patience", type=int, default=5, show_default=True)
+@click.option("--history-every", type=int, default=1, show_default=True, help="Keep every k-th step in the JSON.")
+def descend(
+    subject: Subject,
+    rule: str,
+    learning_rate: float,
+    schedule: str,
+    start: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Minimise PROBLEM by gradient descent on every backend, and show how far apart their paths ever are."""
+    from gdcompare.report.demonstration import descents
+
+    refuse_nobody(subject.problem, subject.backends)
+    name, data = type(subject.problem).__name__, subject.data
+    steps = settings["epochs"] * steps_per_epoch(len(data), settings["batch_size"])
+    chosen = rules.load(rule, rules.load_schedule(schedule, learning_rate, steps))
+    title = f"{name} on {data.name}: {rule}, {_pace(settings['batch_size'])}"
+    how = {"rule": chosen, "start": given_parameters(start, subject), **settings}
+    results = descents(console_for(subject.json_path), title, subject.problem, data, subject.backends, **how)
+    stated = {"problem": name, "data": data.name, "rule": rule, "dtype": subject.dtype}
+    write_json(subject.json_path, stated | results)
+
+
+def _pace(batch_size: int | None) -> str:
+    return {None: "full batch", 1: "stochastic"}.get(batch_size, f"mini-batches of {batch_size}")

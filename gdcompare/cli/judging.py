@@ -1,0 +1,211 @@
+"""Commands that judge gradients: `verify`, `laws`, `mutate`, `check-certificate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import gdcompare as gdc
+from gdcompare.backend import checked_dtype
+from gdcompare.cli.options import (
+    OUTPUT,
+    Subject,
+    about_a_problem,
+    at_option,
+    backend_option,
+    check_function,
+    device_option,
+    dtype_option,
+    given_parameters,
+    implementation_option,
+    json_option,
+    loaded_backends,
+    named_functions,
+)
+from gdcompare.cli.output import EXIT_CODES, console_for, finish, write_json
+from gdcompare.gradients import offers
+from gdcompare.problem import drawn_parameters, refuse_weights
+from gdcompare.registry import (
+    refuse_nobody,
+)
+
+
+@click.command()
+@about_a_problem
+@at_option
+@implementation_option
+@click.option("--reduction", default="mean", show_default=True, help="mean or sum over the samples.")
+@click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
+@click.option("--rtol", type=float, help="Allow this share of the truth instead of the rounding budget.")
+@click.option("--certificate", type=OUTPUT, metavar="FILE", help="Write the true gradient, for `check-certificate`.")
+@click.option(
+    "--counterexample",
+    "script",
+    type=OUTPUT,
+    metavar="FILE.py",
+    help="Write a script of the smallest failure, if any.",
+)
+@click.option("--all-methods", "every_method", is_flag=True, help="Show what the classical checks say, side by side.")
+@click.option("--fault", metavar="NAME", help="With --all-methods: plant this wrong gradient (see `mutate`).")
+@click.option(
+    "--derivative",
+    default="gradient",
+    show_default=True,
+    help="Or jvp, the derivative along a direction; hvp, the Hessian times it; hessian.",
+)
+def verify(
+    subject: Subject,
+    at: tuple[str, ...],
+    implementations: tuple[str, ...],
+    certificate: str | None,
+    script: str | None,
+    every_method: bool,
+    fault: str | None,
+    reduction: str,
+    atol: float | None,
+    rtol: float | None,
+    derivative: str,
+) -> None:
+    """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
+    problem, data, dtype = subject.problem, subject.data, subject.dtype
+    params, own = given_parameters(at, subject), named_functions(implementations)
+    functions = {name: function for name, (function, _) in own.items()}
+    if derivative != "gradient" and (certificate or script or every_method or fault):
+        raise click.UsageError(
+            "--certificate, --counterexample, --all-methods and --fault are about gradients: "
+            "they go without --derivative"
+        )
+    if every_method or fault is not None:
+        from gdcompare.report.side_by_side import side_by_side
+
+        if certificate or script or reduction != "mean":
+            raise click.UsageError("--certificate, --counterexample and --reduction go without --all-methods")
+        subjects = (
+            {each.name: each for each in subject.backends} | functions if fault is None else _planted(fault, problem)
+        )
+        verdict, results = side_by_side(console_for(subject.json_path), problem, data, params, subjects, dtype)
+        write_json(subject.json_path, results)
+        sys.exit(EXIT_CODES[verdict])
+    if script and reduction != "mean":
+        raise click.UsageError("--counterexample is about means: it goes without --reduction")
+    report = gdc.verify(
+        problem,
+        data,
+        params,
+        backends=[each for each in subject.backends if subject.backend_names or offers(each, problem, derivative)],
+        implementations=functions,
+        dtype=dtype,
+        reduction=reduction,
+        atol=atol,
+        rtol=rtol,
+        derivative=derivative,
+    )
+    if certificate is not None:
+        from gdcompare.referee.certificate import certify, write
+
+        write(certify(problem, data, params), certificate)
+    wrong = [entry.implementation for entry in report.entries if entry.verdict == "wrong"]
+    if script is not None and wrong:
+        from gdcompare.referee.counterexample import counterexample
+
+        one = functions.get(wrong[0]) or next(each for each in subject.backends if each.name == wrong[0])
+        _, origin = own.get(wrong[0], (None, None))
+        smallest = counterexample(problem, one, data, params, dtype, name=wrong[0], origin=origin)
+        if smallest is not None:
+            Path(script).write_text(smallest.script(), encoding="utf-8")
+    finish(report, subject.json_path)
+
+
+@click.command("check-certificate")
+@click.argument("file")
+@backend_option
+@implementation_option
+@click.option("--problem", help="Its problem, as file.py:Class, where that is not registered here.")
+@dtype_option
+@device_option
+@click.option("--recompute", is_flag=True, help="Compute the truth anew, and judge the certificate itself.")
+@json_option
+def check_certificate(
+    file: str,
+    backends: tuple[str, ...],
+    implementations: tuple[str, ...],
+    problem: str | None,
+    dtype: str,
+    device: str | None,
+    recompute: bool,
+    json_path: str | None,
+) -> None:
+    """Judge every backend by the truth that FILE holds, written by `verify --certificate`; nothing is computed anew."""
+    from gdcompare.referee.certificate import check_certificate as check
+
+    loaded = loaded_backends(backends, dtype, device) if backends or device else [] if implementations else None
+    functions = {name: function for name, (function, _) in named_functions(implementations).items()}
+    finish(check(file, loaded, functions, dtype, problem=problem, recompute=recompute), json_path)
+
+
+@click.command()
+@about_a_problem
+@at_option
+def laws(
+    subject: Subject,
+    at: tuple[str, ...],
+) -> None:
+    """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
+    refuse_nobody(subject.problem, subject.backends)
+    params = given_parameters(at, subject)
+    reports = [gdc.check_batch_laws(subject.problem, subject.data, params, each) for each in subject.backends]
+    finish(gdc.Report.merged(reports), subject.json_path)
+
+
+@click.command()
+@about_a_problem
+@at_option
+@click.option("--check", metavar="FILE.py:FUNCTION", help="Your check, called with each implementation. Default: ours.")
+def mutate(
+    subject: Subject,
+    at: tuple[str, ...],
+    check: str | None,
+) -> None:
+    """Plant wrong gradients in PROBLEM's own formula, and count those that a check misses.
+
+    FUNCTION takes an implementation, f(params, features, targets) -> (loss, {name: gradient}), and says that it is
+    wrong by raising or by returning False. Exit code 1 if any planted fault survives.
+    """
+    from gdcompare.authoring.faults import by_hand
+    from gdcompare.authoring.faults import mutate as plant
+    from gdcompare.referee.point import Referee
+    from gdcompare.report.tables import table
+
+    if subject.backend_names or subject.device:
+        raise click.UsageError(
+            "mutate plants its faults in the hand-derived formula: it takes no --backend or --device"
+        )
+    problem, data, dtype = subject.problem, subject.data, checked_dtype(subject.dtype)
+    refuse_weights(data, "mutate")
+    params = given_parameters(at, subject) or drawn_parameters(problem, data)
+    own = None if check is None else check_function(check)
+
+    def referee(implementation: Any) -> bool:
+        return bool(gdc.verify(problem, data, params, backends=[], implementations={"": implementation}, dtype=dtype))
+
+    score = plant(own or referee, by_hand(problem), *Referee(problem, data, params, dtype).point)
+    outcomes = {"killed": score.killed, "survived": score.survived, "changes nothing here": score.equivalent}
+    console = console_for(subject.json_path)
+    console.print(
+        table("", ["fault", "outcome"], [(name, key) for key, names in outcomes.items() for name in names], left=2)
+    )
+    planted = len(score.killed) + len(score.survived)
+    console.print(f"mutation score {score.score:.0%}: {len(score.killed)} of {planted} planted faults were noticed")
+    write_json(subject.json_path, {"score": score.score, **outcomes})
+    sys.exit(1 if score.survived else 0)
+
+
+def _planted(fault: str, problem: gdc.Problem) -> dict[str, Any]:
+    from gdcompare.authoring.faults import FAULTS, by_hand
+
+    if fault not in FAULTS:
+        raise click.UsageError(f"unknown fault {fault!r}; known: {', '.join(FAULTS)}")
+    return {f"planted: {fault}": FAULTS[fault](by_hand(problem))}

@@ -1,0 +1,238 @@
+"""Gradient descent, once, over any backend: theta <- theta - rate_t * direction_t."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
+from gdcompare.backend import Backend, ValueAndGrad
+from gdcompare.descent.progress import progress_bar
+from gdcompare.descent.record import Descent, Params, Progress, Recorder
+from gdcompare.descent.rules import Direction, Rule, sgd
+from gdcompare.descent.sampling import RowStream, steps_per_epoch
+from gdcompare.descent.stopping import StopReason, Watch
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.registry import as_backend, as_problem
+
+# A chunk is long enough for its overhead to vanish, and short enough to be looked at about once a second and to keep
+# its records within some tens of megabytes.
+_LONGEST_CHUNK = 16384
+_CHUNK_WORK = 200_000_000
+_CHUNK_NUMBERS = 4_000_000
+
+
+def descend(
+    problem: str | Problem,
+    data: Dataset,
+    backend: str | Backend[Any],
+    rule: Rule = sgd(0.01),  # noqa: B008 - a rule is immutable
+    batch_size: int | None = None,
+    epochs: int = 100,
+    seed: int = 0,
+    start: Mapping[str, Any] | None = None,
+    *,
+    target_loss: float | None = None,
+    gradient_norm: float | None = None,
+    loss_change: float | None = None,
+    patience: int = 5,
+    history_every: int = 1,
+    callback: Callable[[Progress], bool | None] | None = None,
+    progress: bool | None = None,
+    chunk: int | None = None,
+) -> Descent:
+    """Minimise the mean loss by gradient descent: full batch, mini-batch (`batch_size`), or stochastic (1).
+
+    An epoch is one pass over the rows: one step of the full batch, or `ceil(n / batch_size)` steps over a fresh
+    permutation, the same for every backend. The descent starts where the problem says, unless `start` says otherwise.
+
+    If the data have weights, the loss of a step is the weighted mean over its rows; mini-batches need weights above 0.
+
+    It stops after `epochs`, or sooner, with the history cut at the very step where
+
+    * `target_loss`: the loss, averaged over the last epoch's steps, is at most this;
+    * `gradient_norm`: the Euclidean norm of a step's gradient, over all parameters, is at most this;
+    * `loss_change`: that averaged loss has not fallen by more than this for `patience` epochs in a row;
+    * the loss or a parameter is no longer finite ("diverged": the last finite parameters are returned);
+    * `callback`, called between chunks with a `Progress`, returns True; or Ctrl-C is pressed ("interrupted").
+
+    `history_every=k` keeps every k-th step and the last, so that memory does not grow with the number of steps.
+    `progress` shows a bar on stderr; None means where stderr is a terminal. `chunk` is the number of steps between two
+    looks; it changes no result, except in the last bits where a compiler treats a chunk of one step in its own way.
+
+    Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
+
+    >>> import gdcompare as gdc
+    >>> data = gdc.Dataset([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+    >>> fit = descend("linear-regression", data, "numpy", gdc.rules.sgd(0.2), epochs=1000, gradient_norm=1e-6)
+    >>> fit.stop_reason, fit.steps, fit.parameters["theta_1"].round(4).tolist()
+    ('gradient norm', 105, [2.0])
+    """
+    problem, backend = as_problem(problem), as_backend(backend)
+    n = len(data)
+    check_targets(problem, data)
+    checked_shapes(problem, data)
+    first = check_parameters(problem, data, problem.start(data) if start is None else start)
+    per_epoch = steps_per_epoch(n, batch_size)
+    total = _whole("epochs", epochs) * per_epoch
+    if not isinstance(rule, Rule):
+        raise ValueError(f"rule must be one of gdcompare.rules, such as rules.sgd(0.01), not {rule!r}")
+    watch = Watch(n, per_epoch, batch_size or n, target_loss, gradient_norm, loss_change, _whole("patience", patience))
+    recorder = Recorder(first, backend, _whole("history_every", history_every))
+    length = _chunk_length(total, data, batch_size, first, chunk)
+    batches = None if batch_size is None else _Batches(data, batch_size, seed)
+    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
+
+    step = _Step(
+        backend,
+        problem,
+        rule.direction,
+        names=tuple(first),
+        batched=batches is not None,
+        weighted=data.weights is not None or n % (batch_size or n) > 0,
+        with_norm=gradient_norm is not None,
+    )
+    run = backend.scan(step)
+    constants = tuple(map(backend.asarray, _columns(data)))
+    memory = rule.direction.init(first)
+    state = (_as_arrays(backend, first), {key: _as_arrays(backend, part) for key, part in memory.items()})
+
+    reason: StopReason = "epochs"
+    try:
+        with progress_bar(total, progress, "descending") as advance:
+            for begin in range(0, total, length):
+                inputs = _inputs(rule, batches, np.arange(begin, min(begin + length, total)), length)
+                state, records = run(state, inputs, constants)
+                losses, *after = map(backend.to_numpy, records)
+                norms = after.pop() if step.with_norm else losses
+                kept, stopped = watch.look(losses[: total - begin], norms, after)
+                recorder.add(losses, after, kept)
+                if stopped is not None:
+                    reason = stopped
+                    break
+                if len(losses) < min(length, total - begin):
+                    reason = "interrupted"
+                    break
+                advance(kept)
+                if callback is not None and callback(recorder.progress(total)):
+                    reason = "callback"
+                    break
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    return recorder.finish(reason)
+
+
+@final
+@dataclass(frozen=True)
+class _Step:
+    """One step of the descent, on the backend's arrays.
+
+    Its fields are all that a compiled program depends on: equal steps share one compilation, whatever the data, the
+    start and the learning rate.
+    """
+
+    backend: Backend[Any]
+    problem: Problem
+    direction: Direction
+    names: tuple[str, ...]
+    """The order of the parameters in a record: a framework may reorder a dict."""
+    batched: bool
+    weighted: bool
+    with_norm: bool
+
+    @cached_property
+    def value_and_grad(self) -> ValueAndGrad[Any]:
+        return self.backend.value_and_grad(self.problem)
+
+    def __call__(self, state: Any, inputs: tuple[Any, ...], data: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Take theta to theta - rate * direction; record the loss met, theta, and the gradient's norm if wanted."""
+        params, memory = state
+        rate, *coefficients = inputs
+        if self.batched:
+            given = 3 if self.weighted else 2
+            data, coefficients = coefficients[-given:], coefficients[:-given]
+
+        loss, gradient = self.value_and_grad(params, *data)
+        direction, memory = self.direction.update(self.backend.xp, gradient, memory, coefficients)
+        params = {name: value - rate * direction[name] for name, value in params.items()}
+
+        record = [loss, *[params[name] for name in self.names]]
+        if self.with_norm:
+            record.append(_norm(self.backend.xp, gradient))
+        return (params, memory), tuple(record)
+
+
+def _norm(xp: Any, gradient: Mapping[str, Any]) -> Any:
+    """Return the Euclidean norm over all parameters together."""
+    return xp.sqrt(sum(xp.sum(each * each) for each in gradient.values()))
+
+
+class _Batches:
+    """The data, batch after batch, in the order of a `RowStream`."""
+
+    def __init__(self, data: Dataset, batch_size: int, seed: int) -> None:
+        if data.weights is not None and not data.weights.all():
+            row = int(np.argmin(data.weights))
+            raise ValueError(
+                f"row {row} has weight 0, and may be a batch by itself; drop such rows, or take the full batch"
+            )
+        self._data = data
+        self._stream = RowStream(len(data), batch_size, seed)
+
+    def take(self, steps: int) -> list[NDArray[Any]]:
+        """Return features (steps, b, d), targets (steps, b, ...), and weights (steps, b) if any row counts for less."""
+        rows, weights = self._stream.take(steps)
+        # np.take is many times quicker than indexing where rows are short.
+        features, targets, *own = (np.take(each, rows, axis=0) for each in _columns(self._data))
+        if own:
+            weights = own[0] if weights is None else own[0] * weights
+        return [features, targets] if weights is None else [features, targets, weights]
+
+
+def _columns(data: Dataset) -> list[NDArray[Any]]:
+    """Return features, targets and, if there are any, weights."""
+    return [data.features, data.targets, *([] if data.weights is None else [data.weights])]
+
+
+def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], length: int) -> tuple[NDArray[Any], ...]:
+    """Return what the steps are fed: rates, coefficients, then batches if there are any; each array (length, ...).
+
+    If there are fewer steps than that, the last is repeated: its surplus results are not looked at.
+    """
+    rates = np.asarray(rule.learning_rate(steps), dtype=np.float64)
+    wrong = ~(np.isfinite(rates) & (rates >= 0))
+    if rates.shape != steps.shape:
+        raise ValueError(f"a learning-rate schedule must return shape {steps.shape}, not {rates.shape}")
+    if wrong.any():
+        where = int(np.argmax(wrong))
+        raise ValueError(f"learning rate is {rates[where]} at step {steps[where]}; it must be finite and 0 or above")
+    fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(steps)]
+    if batches is not None:
+        fed += batches.take(len(steps))
+    surplus = length - len(steps)
+    return tuple(np.concatenate([each, np.repeat(each[-1:], surplus, axis=0)]) if surplus else each for each in fed)
+
+
+def _as_arrays(backend: Backend[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: backend.asarray(value) for name, value in values.items()}
+
+
+def _whole(what: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{what} must be a whole number, 1 or above, not {value!r}")
+    return int(value)
+
+
+def _chunk_length(total: int, data: Dataset, batch_size: int | None, params: Params, chunk: int | None) -> int:
+    """Return one length for all chunks, so that a compiling backend compiles once; the last may run past the end."""
+    if chunk is not None:
+        return min(_whole("chunk", chunk), total)
+    work = data.features.size // len(data) * (batch_size or len(data))  # numbers read by a step
+    kept = sum(value.size for value in params.values()) + (0 if batch_size is None else work)  # and held for it
+    longest = max(1, min(_LONGEST_CHUNK, _CHUNK_WORK // work, _CHUNK_NUMBERS // max(1, kept)))
+    return -(-total // -(-total // longest))

@@ -1,0 +1,96 @@
+"""When a descent stops: the rules, and the exact step at which one is met."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+StopReason: TypeAlias = Literal[
+    "epochs", "target loss", "gradient norm", "loss change", "diverged", "interrupted", "callback"
+]
+
+
+@dataclass
+class Watch:
+    """Finds the exact step at which to stop, in the records of one chunk after another."""
+
+    n: int
+    per_epoch: int
+    batch_size: int
+    target_loss: float | None
+    gradient_norm: float | None
+    loss_change: float | None
+    patience: int
+
+    def __post_init__(self) -> None:
+        for name in ("target_loss", "gradient_norm", "loss_change"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float | np.number) and math.isfinite(value)):
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
+        sizes = np.full(self.per_epoch, float(self.batch_size))
+        sizes[-1] = self.n - self.batch_size * (self.per_epoch - 1)
+        self._shares = sizes / self.n
+        self._seen = 0
+        self._tail = np.empty(0)  # shares of the epoch loss, since the beginning of the last whole epoch
+        self._best = math.inf
+        self._idle = 0
+
+    def look(
+        self, losses: NDArray[Any], norms: NDArray[Any], after: list[NDArray[Any]]
+    ) -> tuple[int, StopReason | None]:
+        """Return how many of these steps to keep, and why to stop there if one must."""
+        steps = len(losses)
+        stops: list[tuple[int, StopReason]] = []
+        for values in (losses, *after):
+            finite = np.isfinite(values[:steps])
+            if not finite.all():
+                steps = int(np.argmin(finite.reshape(steps, -1).all(axis=1)))
+                stops = [(steps, "diverged")]
+        if self.target_loss is not None or self.loss_change is not None:
+            epoch_losses = self._epoch_losses(losses[:steps].astype(np.float64))
+            if self.target_loss is not None:
+                stops += _first(epoch_losses <= self.target_loss, "target loss")
+            if self.loss_change is not None:
+                stops += self._no_change(epoch_losses, self.loss_change)
+        if self.gradient_norm is not None:
+            stops += _first(norms[:steps].astype(np.float64) <= self.gradient_norm, "gradient norm")
+        self._seen += steps
+        return min(stops, key=lambda stop: (stop[0], stop[1] == "diverged")) if stops else (steps, None)
+
+    def _epoch_losses(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return, for each step, the mean loss over the n rows of the epoch's worth of steps that ends there.
+
+        NaN, which no rule is met by, while fewer steps than that have been taken.
+        """
+        if self.per_epoch == 1:
+            return losses
+        # Row by row an epoch. No sum is subtracted from another, so that a large early loss hides no small later one,
+        # and each row is summed by itself, so that chunks change nothing.
+        before = len(self._tail)
+        places = (self._seen + np.arange(len(losses))) % self.per_epoch
+        parts = np.concatenate([self._tail, losses * self._shares[places]])
+        epochs = np.pad(parts, (0, -len(parts) % self.per_epoch)).reshape(-1, self.per_epoch)
+        begun = np.cumsum(epochs, axis=1)  # up to this step
+        ahead = np.cumsum(epochs[:, ::-1], axis=1)[:, ::-1]  # from this step on
+        begun[1:, :-1] += ahead[:-1, 1:]
+        begun[0, :-1] = np.nan
+        self._tail = parts[max(0, len(parts) // self.per_epoch - 1) * self.per_epoch :]
+        return begun.ravel()[before : len(parts)]
+
+    def _no_change(self, epoch_losses: NDArray[np.float64], least: float) -> list[tuple[int, StopReason]]:
+        for place in range(-(self._seen + 1) % self.per_epoch, len(epoch_losses), self.per_epoch):
+            loss = float(epoch_losses[place])
+            self._idle = 0 if loss < self._best - least else self._idle + 1
+            self._best = min(self._best, loss)
+            if self._idle >= self.patience:
+                return [(place + 1, "loss change")]
+        return []
+
+
+def _first(met: NDArray[np.bool_], reason: StopReason) -> list[tuple[int, StopReason]]:
+    """Return the number of steps up to and with the first that meets a rule."""
+    return [(int(np.argmax(met)) + 1, reason)] if met.any() else []

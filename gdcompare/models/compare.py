@@ -1,0 +1,87 @@
+"""Two networks, or more, side by side at one point: losses, gradients, per-sample gradients and layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gdcompare.backend import checked_dtype
+from gdcompare.models.comparison import ROWS, Comparison
+from gdcompare.models.estimate import BUDGET, judged_arrays, measure
+from gdcompare.models.layers import Places, compared_layers, layer_places
+from gdcompare.models.native import Native
+from gdcompare.models.sides import Data, Point, Side, point_of, sides_of
+from gdcompare.problem import Dataset
+
+ROWS_WATCHED = 32
+
+
+def compare(
+    models: Sequence[Native],
+    data: Data,
+    *,
+    dtype: str = "float64",
+    layers: Places | Mapping[str, Places] | None = None,
+    rows: int = ROWS_WATCHED,
+) -> Comparison:
+    """Compare models that should compute the same: their losses, gradients, per-sample gradients and layers.
+
+    The first model is the source: the others are loaded from its values through their layouts, and everything is
+    reported in its names. `data` is a Dataset, or a pair (features, targets) of arrays of any shape with a row for
+    each sample. Per-sample gradients are compared for the first `rows` samples. Layers are recorded for one sample: one
+    whose gradient differs, if there is any.
+
+    Layers correspond if they have the same name, or if `layers` says so: `{source's name: own name}`, or
+    `{source's name: (own name, function)}` with a function that moves elements from the source's array to the model's,
+    such as `lambda a: np.moveaxis(a, 0, -1)` from (channels, height, width) to (height, width, channels). With more
+    than two models, `{model's name: such a mapping}`.
+
+    Two models that differ are both suspect. With three or more, the odd one out is named.
+
+    Raises ValueError for models, parameters, layers or data that do not fit.
+
+    >>> import gdcompare as gdc
+    >>> def loss(p, features, targets):
+    ...     return ((features @ p["w"] - targets) ** 2).mean()
+    >>> def slope(p, features, targets):
+    ...     return {"w": 2 * (features @ p["w"] - targets) @ features / len(targets)}
+    >>> def halved(p, features, targets):
+    ...     return {"w": slope(p, features, targets)["w"] / 2}
+    >>> one, other = (gdc.from_functions(loss, each, {"w": [0.5]}) for each in (slope, halved))
+    >>> report = compare([one, other], gdc.datasets.noisy_line())
+    >>> report.verdict, report.entries[1].parameter, report.entries[1].cause
+    ('wrong', 'w', 'a constant factor 1/2 in the value; of two that differ, either may be at fault')
+    """
+    sides, precision = sides_of(models), checked_dtype(dtype)
+    point = point_of(sides[0], data, precision)
+    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 0:
+        raise ValueError(f"rows must be a whole number, 0 or above, not {rows!r}")
+    return compared_at(sides, point, int(rows), layer_places(sides, layers), context_of(sides, data, point, precision))
+
+
+def compared_at(
+    sides: Sequence[Side], point: Point, rows: int, places: Mapping[str, Places], context: Mapping[str, Any]
+) -> Comparison:
+    """Return the comparison at one point, its layers at the first row whose gradients differ."""
+    dtype = checked_dtype(context["dtype"])
+    found = {side.name: measure(partial(side.outputs, rows=rows), point) for side in sides}
+    entries = judged_arrays(found, dtype, point)
+    wrong = (entry.worst_index for entry in entries if entry.law == ROWS and entry.verdict == "wrong")
+    row = next((index[0] for index in wrong if index), 0)
+    return Comparison(tuple(entries), context, tuple(compared_layers(sides, point.row(row), places, dtype)))
+
+
+def context_of(sides: Sequence[Side], data: Data, point: Point, dtype: str) -> dict[str, Any]:
+    """Return what the results depend on, as plain values."""
+    return {
+        "problem": ", ".join(side.name for side in sides),
+        "data": data.name if isinstance(data, Dataset) else "data",
+        "n": len(point.features),
+        "d": math.prod(point.features.shape[1:]),
+        "dtype": dtype,
+        "budget": BUDGET,
+    }

@@ -1,0 +1,104 @@
+"""What a comparison of models says: one point, or the steps of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gdcompare.referee.verdict import Entry, Floats, Report
+
+LOSS = "loss"
+GRADIENT, ROWS, FORWARD, BACKWARD = "", "per sample", "forward", "backward"
+
+
+@dataclass(frozen=True)
+class Comparison(Report):
+    """What several models say of the same loss: a report whose budgets are estimated.
+
+    `expected` in an entry is what the source says, or the majority where there is one. `detectable` is the smallest
+    relative fault that would have been noticed in any element of at least a thousandth of its array's largest.
+    """
+
+    layers: tuple[Entry, ...] = ()
+    """The layers known on both sides: values in order of execution, then cotangents from the loss down.
+
+    They explain the verdict and have no part in it: layers of one name need not be the same thing.
+    """
+
+    @property
+    def first_difference(self) -> Entry | None:
+        """The first layer, forward and then backward, whose values differ beyond rounding."""
+        return next((entry for entry in self.layers if entry.verdict == "wrong"), None)
+
+    def explanation(self) -> str:
+        """Return the report's lines, the first layer that differs, and what kind of budget it was.
+
+        Per-sample gradients are told of where the others agree: otherwise they only repeat it.
+        """
+        lines = Report.explanation(self).splitlines()
+        if any(entry.verdict != "agree" for entry in self.entries if entry.law == GRADIENT):
+            lines = [line for line in lines if f": {ROWS}: " not in line]
+        if (first := self.first_difference) is not None:
+            lines.append(_first_layer(first))
+        elif self.layers:
+            lines.append(f"no difference in {len({entry.parameter for entry in self.layers})} layers")
+        return "\n".join([*lines, f"budgets are {self.context['budget']}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values, as they go to JSON."""
+        first = self.first_difference
+        return Report.to_dict(self) | {
+            "layers": [asdict(entry) for entry in self.layers],
+            "first_difference": None if first is None else asdict(first),
+        }
+
+
+def _first_layer(first: Entry) -> str:
+    place = f"[{', '.join(map(str, first.worst_index))}]" if first.worst_index else ""
+    return (
+        f"first layer to differ: {first.parameter}{place}, {first.law}: {first.implementation} has "
+        f"{first.actual!r} for {first.expected!r}; {first.cause}"
+    )
+
+
+@dataclass(frozen=True)
+class Training(Report):
+    """How several models go through the same steps of a training: an entry for the loss and for each parameter.
+
+    An entry that is wrong is that of its first bad step; of one that agrees, it is that of the step nearest to the
+    budget.
+    """
+
+    first_bad_step: int | None = None
+    """The first step, counted from 0, at which anything differs beyond rounding."""
+    there: Comparison | None = field(default=None, repr=False)
+    """The comparison of the models at that step, with their layers; None without `resync`."""
+    losses: Mapping[str, Floats] = field(default_factory=dict, repr=False)
+    """`{model: (steps,)}`: the loss that each step met."""
+    apart: Mapping[str, Floats] = field(default_factory=dict, repr=False)
+    """`{model: (steps,)}`: the largest difference from the source, as a share of that array's largest magnitude.
+
+    Of the gradients at the same parameters with `resync`; of the parameters after the step without.
+    """
+
+    def explanation(self) -> str:
+        """Return the report's lines, the first bad step, and what kind of budget it was."""
+        lines = [Report.explanation(self)]
+        if self.first_bad_step is not None:
+            bad = sorted({entry.parameter for entry in self.entries if entry.law == f"step {self.first_bad_step}"})
+            lines.append(f"first bad step: {self.first_bad_step} of {self.context['steps']}, in {', '.join(bad)}")
+        if self.context["steps_done"] < self.context["steps"]:
+            lines.append(f"interrupted after {self.context['steps_done']} of {self.context['steps']} steps")
+        if self.there is not None and self.there.first_difference is not None:
+            lines.append(_first_layer(self.there.first_difference))
+        return "\n".join([*lines, f"budgets are {self.context['budget']}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values, as they go to JSON."""
+        return Report.to_dict(self) | {
+            "first_bad_step": self.first_bad_step,
+            "there": None if self.there is None else self.there.to_dict(),
+            "losses": dict(self.losses),
+            "apart": dict(self.apart),
+        }

@@ -1,0 +1,140 @@
+"""The layers that two models have in common: which they are, and the first that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+from numpy.typing import NDArray
+
+from gdcompare.backend import Precision
+from gdcompare.models.comparison import BACKWARD, FORWARD
+from gdcompare.models.estimate import Found, judged_array, measure
+from gdcompare.models.matching import Matching, match
+from gdcompare.models.sides import Key, Point, Side
+from gdcompare.referee.verdict import Entry
+
+Move: TypeAlias = Callable[[NDArray[Any]], Any]
+Places: TypeAlias = "Mapping[str, str | tuple[str, Move]]"
+
+
+# Layers
+
+
+def layer_places(sides: Sequence[Side], layers: Any) -> dict[str, Places]:
+    """Return which layers are said to correspond, for each model but the source."""
+    names = [side.name for side in sides[1:]]
+    given = dict(layers or {})
+    each_its_own = bool(given) and all(isinstance(value, Mapping) for value in given.values())
+    if not each_its_own:
+        if given and len(names) > 1:
+            raise ValueError(
+                f"with several models, layers is {{model: {{layer: own name}}}}; models: {', '.join(names)}"
+            )
+        return dict.fromkeys(names, given)
+    if unknown := set(given) - set(names):
+        raise ValueError(f"layers are given for {min(unknown)!r}; the models are {', '.join(names)}")
+    return {name: given.get(name, {}) for name in names}
+
+
+class _Pair(NamedTuple):
+    """A layer of the source, that of another model, and how the elements of one come from the other."""
+
+    name: str
+    own: str
+    matching: Matching | None
+    """None where the shapes do not fit."""
+
+
+def compared_layers(sides: Sequence[Side], row: Point, places: Mapping[str, Places], dtype: Precision) -> list[Entry]:
+    """Judge the layers, forward and then backward, in the source's order."""
+    source, *others = sides
+    first = {layer.name: layer.value.shape for layer in source.layers(row)}
+    pairs = {side.name: _pairs(side, row, first, places[side.name]) for side in others}
+    if not any(pairs.values()):
+        return []
+    found = {source.name: measure(partial(_seen, source, pairs=None), row)}
+    found |= {side.name: measure(partial(_seen, side, pairs=pairs[side.name]), row) for side in others}
+    order = [(FORWARD, name) for name in first] + [(BACKWARD, name) for name in reversed(first)]
+    entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
+    return _with_neighbours(entries)
+
+
+def _pairs(side: Side, row: Point, shapes: Mapping[str, tuple[int, ...]], places: Places) -> dict[str, _Pair]:
+    own_shapes = {layer.name: layer.value.shape for layer in side.layers(row)}
+    pairs = {}
+    alike = {own.replace("/", "."): own for own in own_shapes}
+    same = {name: alike[name.replace("/", ".")] for name in shapes if name.replace("/", ".") in alike}
+    for name, place in ({**same, **places}).items():
+        own, move = place if isinstance(place, tuple) else (place, None)
+        if name not in shapes or own not in own_shapes:
+            where, what, known = ("source", name, shapes) if name not in shapes else (side.name, own, own_shapes)
+            near = ", ".join(map(repr, get_close_matches(what, known, 2, cutoff=0))) or "none"
+            raise ValueError(
+                f"there is no layer {what!r} in {where}; nearest: {near}\n"
+                f"  of the source: {', '.join(shapes) or 'none'}\n  of {side.name}: {', '.join(own_shapes) or 'none'}"
+            )
+        pairs[name] = _Pair(name, own, _moving(side.name, name, shapes[name], own, own_shapes[own], move))
+    return pairs
+
+
+def _moving(
+    model: str, name: str, shape: tuple[int, ...], own: str, own_shape: tuple[int, ...], move: Move | None
+) -> Matching | None:
+    """Return how a layer's elements move. Without a function they do not, but for axes of length 1 in front."""
+    if move is not None:
+        layout = {own: lambda arrays: move(arrays[name])}
+        return match({name: shape}, {own: own_shape}, layout, name=f"layer {own!r} of {model}")
+    if _without_ones(shape) != _without_ones(own_shape):
+        return None
+    return match({name: shape}, {own: own_shape}, {own: lambda arrays: arrays[name].reshape(own_shape)})
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _without_ones(shape[1:]) if shape[:1] == (1,) else shape
+
+
+def _seen(side: Side, row: Point, pairs: Mapping[str, _Pair] | None) -> dict[Key, NDArray[Any]]:
+    """Return values and cotangents in the source's names and shapes."""
+    layers = {layer.name: layer for layer in side.layers(row)}
+    found: dict[Key, NDArray[Any]] = {}
+    for law, array in ((FORWARD, "value"), (BACKWARD, "cotangent")):
+        if pairs is None:
+            found |= {(law, name): getattr(layer, array) for name, layer in layers.items()}
+            continue
+        for name, own, matching in pairs.values():
+            if matching is not None:
+                found[law, name] = matching.in_source({own: getattr(layers[own], array)})[name]
+    return found
+
+
+def _layer_entries(
+    key: Key, found: Found, pairs: Mapping[str, Mapping[str, _Pair]], dtype: Precision
+) -> Iterator[Entry]:
+    law, name = key
+    for model, theirs in pairs.items():
+        if name in theirs and theirs[name].matching is None:
+            cause = f"its shape is another one there; say how elements move: layers={{{name!r}: ({name!r}, function)}}"
+            yield Entry(model, name, "inconclusive", cause=cause, law=law)
+    measured = {model: arrays[key] for model, arrays in found.items() if key in arrays}
+    if len(measured) > 1:
+        yield from judged_array(key, measured, dtype)
+
+
+def _with_neighbours(entries: Sequence[Entry]) -> list[Entry]:
+    """Say of each layer that differs which layer was the last to agree."""
+    told = []
+    last: dict[Key, str] = {}
+    for entry in entries:
+        where = entry.implementation, entry.law
+        if entry.verdict == "wrong":
+            side = "before" if entry.law == FORWARD else "after"
+            agreed = f"{last[where]!r}, the one {side} it, agrees" if where in last else "it is the first"
+            entry = replace(entry, cause=f"{agreed}; {entry.cause}")
+        if entry.verdict == "agree":
+            last[where] = entry.parameter
+        told.append(entry)
+    return told

@@ -1,0 +1,292 @@
+"""Batch laws: what must hold between the gradient of a mean and the gradients of its parts.
+
+With g_i the gradient of sample i, G the gradient of the mean over all n, G_B that of the mean over a batch B:
+
+    mean of per-sample gradients        1/n sum g_i = G
+    any partition, weighted by size     sum (n_k / n) G_k = G
+    permutation, duplication            the order of the rows, or taking each twice, changes nothing
+    sum                                 the gradient of the sum is n G; added up over micro-batches, too
+    linearity in the loss               (W_1 G_w1 + W_2 G_w2) / (W_1 + W_2) = G_(w1 + w2), W the sums of the weights
+    copies                              a row of weight k counts as k rows
+    padding                             a row of weight 0 counts as none: a ragged batch may be filled up
+    unbiased                            the mean of G_B over all C(m, b) batches is the gradient over those m rows
+    variance of these batches           mean (G_B - G)^2 = (1/b) (m - b) / (m - 1) 1/m sum (g_i - G)^2
+                                        (without replacement; Cochran, Sampling Techniques, 1977, theorem 2.2)
+
+If the data have weights w_i, they take the place of the counts everywhere: G is the weighted mean, its per-sample
+gradients are `n w_i / sum w g_i`, a part weighs as much as its rows. The mean over all batches is then the one weighted
+by their weights, and the variance law, which is about equal rows, is left out.
+
+The backend computes the parts; they are combined here in float64. Every result must be within the rounding budget of
+the true value, and on integer lattices, where correct programs round nothing, that budget is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic.formula_check import check_formula
+from gdcompare.arithmetic.rounded import RoundedNumbers
+from gdcompare.backend import Backend
+from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
+from gdcompare.referee.point import Referee
+from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
+from gdcompare.referee.verify import context_of
+from gdcompare.registry import as_problem, backends_for
+
+_FIRST_ROWS = 6
+"""Batches are enumerated over at most this many rows: C(6, 3) = 20 of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The gradient of a batch, by parameter, or of each of its samples; and the referee who knows the truth of it."""
+
+    name: str
+    gradient: Mapping[str, NDArray[Any]]
+    truths: Mapping[str, Truth]
+    budgets: Mapping[str, Floats]
+    count: float = 1.0
+    """Its weight when parts are combined: the number of its rows, or the sum of their weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """What a law says: these values, combined from those parts, are within these budgets of the truth."""
+
+    law: str
+    actual: Mapping[str, Floats]
+    truths: Mapping[str, Truth]
+    budgets: Mapping[str, Floats]
+    parts: Sequence[_Part]
+
+
+def check_batch_laws(
+    problem: str | Problem, data: Dataset, params: Mapping[str, Any] | None, backend: str | Backend[Any]
+) -> Report:
+    """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
+
+    `params=None` draws them as `verify` does. When a law fails, the cause names the samples or the batch at fault.
+
+    >>> import gdcompare as gdc
+    >>> data = gdc.datasets.noisy_line()
+    >>> report = gdc.check_batch_laws("linear-regression", data, {"theta_0": 1, "theta_1": [0]}, "numpy")
+    >>> report.verdict, report.entries[0].law
+    ('agree', 'mean of per-sample gradients')
+    """
+    problem = as_problem(problem)
+    (backend,) = backends_for(problem, [backend])
+    check_targets(problem, data)
+    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=True)
+    if params is None:
+        params = drawn_parameters(problem, data)
+    referee = Referee(problem, data, params, backend.dtype)
+    bench = _Bench(problem, backend)
+    entries = _misfits(bench, referee) or [
+        _judged(claim, name, backend) for claim in _claims(bench, referee) for name in claim.actual
+    ]
+    return Report(tuple(entries), context_of(referee, data, [backend]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """A backend at work on a problem, NumPy in and out."""
+
+    problem: Problem
+    backend: Backend[Any]
+
+    def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
+        """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
+        compute = self.backend.value_and_grad(self.problem, referee.reduction)
+        _, gradient = compute(*self._arguments(referee))
+        return _Part(name, self._to_numpy(gradient), referee.truths, referee.budgets(self._by_hand), count)
+
+    def rows(self, referee: Referee) -> _Part:
+        """Return the per-sample gradients."""
+        gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
+        return _Part("rows", self._to_numpy(gradients), referee.row_truths, referee.row_budgets(self._by_hand))
+
+    @property
+    def _by_hand(self) -> bool:
+        return getattr(self.backend, "by_hand", False)
+
+    def _to_numpy(self, gradient: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        return {name: self.backend.to_numpy(value) for name, value in gradient.items()}
+
+    def _arguments(self, referee: Referee) -> list[Any]:
+        params, *data = referee.point
+        return [{name: self.backend.asarray(value) for name, value in params.items()}, *map(self.backend.asarray, data)]
+
+
+def _misfits(bench: _Bench, referee: Referee) -> list[Entry]:
+    """Return an entry for each gradient whose name or shape is wrong: no law can be checked on such."""
+    n = len(referee.features)
+    entries = []
+    for law, part, rows in (("gradient", bench.batch("all rows", referee), ()), ("rows", bench.rows(referee), (n,))):
+        due = {name: (*rows, *value.shape) for name, value in referee.params.items()}
+        found = {name: value.shape for name, value in part.gradient.items()}
+        for name in due | found:
+            if found.get(name) != due.get(name):
+                cause = (
+                    f"shape {found[name]} where {due[name]} belongs"
+                    if name in found and name in due
+                    else ("missing" if name in due else "no such parameter")
+                )
+                entries.append(Entry(bench.backend.name, name, "wrong", cause=cause, law=law))
+    return entries
+
+
+def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
+    n, data = len(referee.features), referee.data
+    own = np.ones(n) if data.weights is None else data.weights.astype(np.float64)
+    rows = bench.rows(referee)
+    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
+    yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
+
+    def part(start: int, stop: int, reduction: str = "mean") -> _Part:
+        rows = slice(start, stop)
+        weight = float(np.sum(own[rows])) if reduction == "mean" else 1.0
+        return bench.batch(f"rows {start} to {stop - 1}", referee.on(data.rows(rows), reduction), weight)
+
+    def partition(*sizes: int) -> list[tuple[int, int]]:
+        ends = [0, *np.cumsum(sizes).tolist()]
+        return [(start, stop) for start, stop in pairwise(ends) if own[start:stop].any()]
+
+    sizes = [size for size in (n // 2, (n - n // 2) // 2, n - n // 2 - (n - n // 2) // 2) if size]
+    yield _combined(f"partition {' + '.join(map(str, sizes))}", referee, [part(*each) for each in partition(*sizes)])
+
+    order = np.random.default_rng(0).permutation(n)
+    yield _combined("permutation", referee, [bench.batch("all rows", referee.on(data.rows(order)))])
+    twice = np.tile(np.arange(n), 2)
+    yield _combined("duplication", referee, [bench.batch("all rows, twice", referee.on(data.rows(twice)))])
+
+    whole = referee.on(data, "sum")
+    yield _combined("sum = n x mean", whole, [bench.batch("all rows", whole)])
+    halves = partition(*(size for size in (n // 2, n - n // 2) if size))
+    parts = [part(start, stop, "sum") for start, stop in halves]
+    law = f"accumulated sums {' + '.join(str(stop - start) for start, stop in halves)}"
+    yield _combined(law, whole, parts, total=1.0)
+
+    weights = np.where(np.arange(n) % 2, 3.0, 1.0)  # 1, 3, 1, 3, ...: with 4 - w, the others, they add up to equal ones
+    if n % 2:
+        weights[-1] = 2.0  # so that the copies are 2 n rows, as the duplicates are
+    weighted = Dataset(data.features, data.targets, weights=own * weights)
+    others = Dataset(data.features, data.targets, weights=own * (4 - weights))
+    parts = [
+        bench.batch(name, referee.on(each), float(own @ w))
+        for name, each, w in (("weights w", weighted, weights), ("weights 4 - w", others, 4 - weights))
+    ]
+    yield _combined("linearity in the loss", referee, parts)
+    copies = referee.on(data.rows(np.repeat(np.arange(n), weights.astype(np.intp))))
+    yield _combined("copies for weights", referee.on(weighted), [bench.batch("copies", copies)])
+
+    if own[:-1].any():
+        padded = Dataset(data.features, data.targets, weights=np.append(own[:-1], 0.0))
+        yield _combined(
+            "padding with weight 0", referee.on(data.rows(slice(n - 1))), [bench.batch("padded", referee.on(padded))]
+        )
+
+    first = data.rows(slice(0, min(n, _FIRST_ROWS)))
+    if first.weights is None or first.weights.all():
+        yield from _claims_about_batches(bench, referee.on(first))
+
+
+def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
+    """Unbiasedness and the variance law, by enumerating all batches of half of these rows."""
+    m, data = len(referee.features), referee.data
+    if m < 2:
+        return
+    b = m // 2
+    own = np.ones(m) if data.weights is None else data.weights.astype(np.float64)
+    batches = [
+        bench.batch(f"rows {list(rows)}", referee.on(data.rows(list(rows))), float(np.sum(own[list(rows)])))
+        for rows in combinations(range(m), b)
+    ]
+    yield _combined(f"unbiased: all {len(batches)} batches of {b} in {m}", referee, batches)
+    if data.weights is not None:
+        return
+    actual, budgets = {}, {}
+    truths: dict[str, Truth] = {}
+    for name, rows in referee.row_truths.items():
+        if rows.kinks.any():
+            return  # the variance of a set is no number
+        gradients = np.stack([batch.gradient[name].astype(np.float64) for batch in batches])
+        off = np.max([batch.budgets[name] for batch in batches], axis=0)
+        actual[name], budgets[name] = _variance(gradients, off)
+        spread, error = _variance(rows.mid, 2.0**-53 * np.abs(rows.mid).max(axis=0))  # mid is the nearest float64
+        factor = (m - b) / (b * (m - 1))
+        known = Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
+        truths[name], budgets[name] = known, budgets[name] + 2 * known.error  # the right side is computed, too
+    yield _Claim("variance of these batches", actual, truths, budgets, batches)
+
+
+def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
+    """Return `sum c_k a_k / total` in float64, and how far it may be off if each a_k may be off by its budget.
+
+    The total is `sum c_k` unless it is given.
+    """
+    numbers = RoundedNumbers("float64")
+    total = float(np.sum(counts)) if total is None else total
+    weighted = numbers.asarray(np.moveaxis(np.asarray(arrays, dtype=np.float64), 0, -1)) * numbers.asarray(counts)
+    here = numbers.sum(weighted, (-1,)) / total
+    actual = np.tensordot(counts, np.asarray(arrays, dtype=np.float64), axes=1) / total
+    off = np.tensordot(counts, budget, axes=1) / total
+    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + here.error[..., 0])
+
+
+def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
+    """Return `1/k sum (v_i - mean)^2` over the first axis, and how far off it may be if each v_i may be by `off`."""
+    deviations = values - np.mean(values, axis=0)
+    moved = 2 * off + 2.0**-52 * (len(values) + 2) * np.abs(values).max(axis=0)  # v_i, and the mean, rounding included
+    variance = np.mean(deviations**2, axis=0)
+    error = 2 * np.mean(np.abs(deviations), axis=0) * moved + moved**2
+    return variance, error + 2.0**-52 * (len(values) + 4) * variance
+
+
+def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float | None = None) -> _Claim:
+    """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
+    counts = np.array([part.count for part in parts])
+    mixed = {
+        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]), total)
+        for name in referee.params
+    }
+    return _claim(law, mixed, referee.truths, parts)
+
+
+def _claim(
+    law: str, mixed: Mapping[str, tuple[Floats, Floats]], truths: Mapping[str, Truth], parts: Sequence[_Part]
+) -> _Claim:
+    actual = {name: value for name, (value, _) in mixed.items()}
+    return _Claim(law, actual, truths, {name: budget for name, (_, budget) in mixed.items()}, parts)
+
+
+def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:
+    entry = compare(
+        backend.name, name, claim.actual[name], claim.truths[name], claim.budgets[name], backend.dtype, claim.law
+    )
+    return entry if entry.verdict == "agree" else replace(entry, cause=_blame(claim, name) or entry.cause)
+
+
+def _blame(claim: _Claim, name: str) -> str:
+    """Name the parts that are wrong by themselves: the samples, or the batches and by what factor."""
+    if claim.parts[0].name == "rows":
+        lower, _ = claim.parts[0].truths[name].distance(claim.parts[0].gradient[name])
+        wrong = np.argwhere((lower > claim.parts[0].budgets[name]).reshape(len(lower), -1).any(axis=1))[:, 0]
+        return f"wrong in {len(wrong)} of {len(lower)} samples: {_some(list(map(str, wrong)))}" if len(wrong) else ""
+    guilty = []
+    for part in claim.parts:
+        truth, found = part.truths[name], part.gradient[name].astype(np.float64)
+        if (truth.distance(found)[0] > part.budgets[name]).any():
+            ratio = float(np.sum(found * truth.mid) / np.sum(truth.mid**2)) if truth.mid.any() else np.inf
+            guilty.append(f"{part.name} ({ratio:.10g} times the truth)")
+    return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
