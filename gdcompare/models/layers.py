@@ -87,7 +87,10 @@ def _moving(
     """Return how a layer's elements move. Without a function they do not, but for axes of length 1 in front."""
     if move is not None:
         layout = {own: lambda arrays: move(arrays[name])}
-        return match({name: shape}, {own: own_shape}, layout, name=f"layer {own!r} of {model}")
+        moved = match({name: shape}, {own: own_shape}, layout, name=f"layer {own!r} of {model}")
+        if not moved.places[own].only_moves:
+            raise ValueError(f"the function for layer {name!r} computes: it may only move each element to one place")
+        return moved
     if _without_ones(shape) != _without_ones(own_shape):
         return None
     return match({name: shape}, {own: own_shape}, {own: lambda arrays: arrays[name].reshape(own_shape)})

@@ -237,7 +237,8 @@ def test_layers_correspond_through_a_function_that_moves_their_elements() -> Non
     [
         ({"convv": "convolution"}, "there is no layer 'convv' in source; nearest: 'conv'"),
         ({"conv": "convolutoin"}, "there is no layer 'convolutoin' in jax; nearest: 'convolution'"),
-        ({"conv": ("convolution", lambda a: 2 * a)}, "computes: it may only move elements"),
+        ({"conv": ("convolution", lambda a: 2 * a)}, "computes: it may move elements, add them up and"),
+        ({"conv": ("convolution", lambda a: np.moveaxis(a, 0, -1) + 1)}, "computes: it may only move each element"),
         ({"conv": ("convolution", lambda a: a)}, "would be loaded from an array of shape (3, 2, 3)"),
         ({"flax": {"conv": "convolution"}}, "layers are given for 'flax'; the models are jax"),
     ],
