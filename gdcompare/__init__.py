@@ -26,6 +26,7 @@ __all__ = [
     "compare_training",
     "datasets",
     "descend",
+    "from_backward",
     "from_functions",
     "hessian",
     "hvp",
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
     from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
     from gdcompare.models.compare import compare
     from gdcompare.models.comparison import Comparison, Training
-    from gdcompare.models.native import Native, from_functions
+    from gdcompare.models.functions import from_backward, from_functions
+    from gdcompare.models.native import Native
     from gdcompare.models.training import compare_training
     from gdcompare.problem import Dataset, Problem
     from gdcompare.problems.operation import Operation
@@ -68,7 +70,8 @@ else:
         "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
         "models.compare": ["compare"],
         "models.comparison": ["Comparison", "Training"],
-        "models.native": ["Native", "from_functions"],
+        "models.functions": ["from_backward", "from_functions"],
+        "models.native": ["Native"],
         "models.training": ["compare_training"],
         "problem": ["Dataset", "Problem"],
         "problems.operation": ["Operation"],

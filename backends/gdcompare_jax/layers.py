@@ -7,6 +7,7 @@ rest, so that JAX neither takes an older program of theirs nor keeps this one.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,14 +17,14 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
-from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from gdcompare.models.native import (
     WHOLE,
     Layer,
+    is_rounded,
     layer_names,
     without_row,
 )
@@ -74,29 +75,48 @@ class _Recording:
         return jax.tree.unflatten(tree, leaves)
 
     def name_of(self, module: Any) -> str | None:
-        """Return the path of a module, also of a copy that JAX made of one that is alone of its class."""
+        """Return the path of a module, also of a copy that JAX made of one that is alone of its class.
+
+        A module that is put together in the loss, as by `nnx.merge`, is a whole of its own if it is the first called.
+        """
         if id(module) not in self._modules:
             alike = {name for name, each in self._modules.values() if type(each) is type(module)}
-            if len(alike) == 1:
-                self._modules |= _modules(module, alike.pop())
+            if len(alike) == 1 or not self._modules:
+                self._modules |= _modules(module, alike.pop() if alike else WHOLE)
         return self._modules.get(id(module), (None, None))[0]
 
     @contextmanager
     def watching(self, model: Any) -> Iterator[None]:
         """See what the modules of a model return: the `__call__` of their classes is wrapped meanwhile."""
         self._modules = _modules(model)
-        wrapped = {type(each): type(each).__call__ for _, each in self._modules.values()}
+        kinds = {type(each) for _, each in self._modules.values()} or set(_nnx_modules())
+        wrapped = {kind: kind.__call__ for kind in kinds}
         own = {kind: "__call__" in vars(kind) for kind in wrapped}
         try:
             for kind, call in wrapped.items():
                 kind.__call__ = self._wrapped(kind, call)
-            yield
+            with self._linen():
+                yield
         finally:
             for kind, call in wrapped.items():
                 if own[kind]:
                     kind.__call__ = call
                 else:
                     del kind.__call__
+
+    def _linen(self) -> AbstractContextManager[Any]:
+        """See what the modules of Linen return, which are bound to their variables in the loss; if it is loaded."""
+        linen = sys.modules.get("flax.linen")
+        if linen is None:
+            return nullcontext()
+
+        def seen(call: Any, arguments: Any, options: Any, context: Any) -> Any:
+            value = call(*arguments, **options)
+            if _RECORDING.get() is not self or context.method_name != "__call__":
+                return value
+            return self.seen("/".join(context.module.path) or WHOLE, value)
+
+        return linen.intercept_methods(seen)  # type: ignore[no-any-return]
 
     def _wrapped(self, kind: type, call: Any) -> Any:
         @wraps(call)
@@ -137,6 +157,17 @@ def _modules(model: Any, path: str = WHOLE) -> dict[int, tuple[str, Any]]:
     return found
 
 
+def _nnx_modules() -> Iterator[Any]:
+    """Yield the classes of NNX modules that can be called, if NNX is loaded: after `nnx.split` no module is at hand."""
+    nnx = sys.modules.get("flax.nnx")
+    left = [] if nnx is None else [nnx.Module]
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        if any("__call__" in vars(each) for each in kind.__mro__):
+            yield kind
+
+
 _record = Primitive("gdcompare_record")
 """The identity; `place` is the layer's number, `part` 0 for a value and 1 for a cotangent."""
 
@@ -170,8 +201,10 @@ def recorded(mean: Any, arrays: Any, features: Any, targets: Any) -> Callable[..
     recording = _Recording()
     before = _RECORDING.set(recording)
     try:
-        with jax.disable_jit():  # by the features, too: a layer without parameters before it has a cotangent as well
-            traced = jax.make_jaxpr(jax.grad(mean, argnums=(0, 1)))(arrays, features, targets)
+        # By the features, too: a layer without parameters before it has a cotangent as well.
+        argnums = (0, 1) if jnp.issubdtype(features.dtype, jnp.floating) else (0,)
+        with jax.disable_jit():
+            traced = jax.make_jaxpr(jax.grad(mean, argnums=argnums))(arrays, features, targets)
     finally:
         _RECORDING.reset(before)
     met = {
@@ -190,3 +223,36 @@ def recorded(mean: Any, arrays: Any, features: Any, targets: Any) -> Callable[..
         return layers
 
     return run
+
+
+def narrowed(traced: Any) -> list[str]:
+    """Say which constants of a traced program, and which results, are rounded to less than float64."""
+    found: dict[str, None] = {}
+
+    def walk(program: Any, constants: Any) -> None:
+        for each in constants:
+            said(each, "a constant")
+        for equation in program.eqns:
+            for each in equation.invars:
+                if isinstance(each, Literal):
+                    said(each.val, "a constant")
+            for each in equation.outvars:
+                if _is_narrow(each.aval) and not any(_is_narrow(given.aval) for given in equation.invars):
+                    found[f"an array {each.aval.shape} of {each.aval.dtype}, from {equation.primitive}"] = None
+            for each in jax.tree.leaves(equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr)):
+                if isinstance(each, ClosedJaxpr):
+                    walk(each.jaxpr, each.consts)
+                elif hasattr(each, "eqns"):
+                    walk(each, ())
+
+    def said(value: Any, what: str) -> None:
+        if _is_narrow(value) and is_rounded(np.asarray(value)):
+            found[f"{what} {np.shape(value)} of {value.dtype}"] = None
+
+    walk(traced.jaxpr, traced.consts)
+    return list(found)
+
+
+def _is_narrow(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64

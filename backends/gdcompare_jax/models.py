@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.models.matching import Layout
-from gdcompare.models.native import Layer, Native, check_independence, check_outputs, mean_of
-from gdcompare_jax.layers import is_parameter, recorded, watching
+from gdcompare.models.native import Layer, Native, check_independence, check_outputs, mean_of, working_dtype
+from gdcompare_jax.layers import is_parameter, narrowed, recorded, watching
 
 # Native models.
 
@@ -25,11 +24,13 @@ def from_function(
 
     `loss(pytree, features, targets)` gives one number, the mean over the rows, or one number for each row. The pytree
     is a dict, an Equinox or NNX module, Linen's variables, or any other. Its floating-point arrays are the parameters,
-    named by their paths, "layers/0/weight"; all else in it, Python floats too, is constant. Targets are floats, in the
-    dtype under test: a loss that wants labels takes `targets.astype(int)`.
+    named by their paths, "layers/0/weight"; all else in it, Python floats too, is constant. Arrays of integers, tokens
+    or labels, stay integers; all others, and so those of a `Dataset`, are floats in the dtype under test. Whole numbers
+    that the loss cannot take as the one are handed over as the other: labels in a `Dataset` need no `.astype(int)`.
 
-    Raises ValueError if there is no floating-point array, or for an NNX module that is in training mode with dropout
-    or batch norm.
+    Raises ValueError if there is no floating-point array, or for an NNX module that is in training mode with dropout.
+    One that normalises by the statistics of the batch can be compared with another model, by the gradient of the batch,
+    and is refused by `verify`.
 
     >>> import gdcompare as gdc
     >>> def loss(line, features, targets):
@@ -41,7 +42,7 @@ def from_function(
     """
     name = name or str(getattr(loss, "__name__", "mine"))
     random, coupling = (_nodes(parameters, mode) for mode in (_draws, _couples))
-    check_independence(name, random, coupling)
+    check_independence(name, random, coupling=[])
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
     trained = [is_parameter(leaf) for _, leaf in leaves]
     if not any(trained):
@@ -55,7 +56,7 @@ def from_function(
             return mean_of(loss(model, features, targets), features.shape[0])
 
     own = {_name(path): leaf for (path, leaf), is_one in zip(leaves, trained, strict=True) if is_one}
-    return JaxFunction(mean, own, layout, name)
+    return JaxFunction(mean, own, layout, name, coupling)
 
 
 def from_autograd_function(
@@ -63,7 +64,8 @@ def from_autograd_function(
 ) -> Native:
     """Return a `jax.custom_vjp` function, or any other of arrays, as an implementation of a `gdc.Operation`.
 
-    It is called with one array for each parameter of the operation, in that order, and returns one array.
+    It is called with one array for each parameter of the operation, in that order, and returns one array, or several
+    where the formula does; outputs that are not floating-point, such as indices, do not count.
 
     >>> import gdcompare as gdc
     >>> @jax.custom_vjp
@@ -80,22 +82,44 @@ def from_autograd_function(
 
     def mean(arrays: list[jax.Array], cotangents: jax.Array, targets: jax.Array) -> Any:
         del targets
-        output = function(*arrays)
-        check_outputs(name, output.shape, cotangents.shape[1])
-        return jnp.mean(cotangents @ output.reshape(-1))  # l_i = x_i . vec(f(params))
+        returned = function(*arrays)
+        outputs = [each for each in jax.tree.leaves(returned) if is_parameter(each)]
+        if not outputs:
+            raise TypeError(f"{name!r} returns {type(returned).__name__}, where an array, or several, is due")
+        check_outputs(name, [each.shape for each in outputs], cotangents.shape[1])
+        flat = jnp.concatenate([each.reshape(-1) for each in outputs])
+        return jnp.mean(cotangents @ flat)  # l_i = x_i . vec(f(params))
 
-    return JaxFunction(mean, {}, layout, name)
+    # It has a backward pass, and need not have a forward mode.
+    return JaxFunction(mean, {}, layout, name, derivatives=frozenset({"hvp", "hessian"}))
 
 
 @final
 class JaxFunction(Native):
     """A mean loss of a list of arrays, compiled: see `from_function`."""
 
+    unseen = "wrap what is to be seen in gdcompare_jax.tap(name, value), or give a pytree of modules"
+
     def __init__(
-        self, mean: Callable[..., Any], parameters: Mapping[str, Any], layout: Layout | None, name: str
+        self,
+        mean: Callable[..., Any],
+        parameters: Mapping[str, Any],
+        layout: Layout | None,
+        name: str,
+        coupling: Sequence[str] = (),
+        derivatives: frozenset[str] = frozenset({"jvp", "hvp", "hessian"}),
     ) -> None:
         self.name, self.layout, self._parameters = name, layout, parameters
-        self._value_and_grad = jax.jit(jax.value_and_grad(mean))
+        self.derivatives, self._coupling = derivatives, list(coupling)
+        gradient = jax.grad(mean)
+
+        def product(arrays: Any, direction: Any, *data: Any) -> Any:
+            return jax.jvp(lambda moved: gradient(moved, *data), (arrays,), (direction,))[1]
+
+        def along(arrays: Any, direction: Any, *data: Any) -> Any:
+            return jax.jvp(lambda moved: mean(moved, *data), (arrays,), (direction,))
+
+        self._value_and_grad, self._hvp, self._jvp = map(jax.jit, (jax.value_and_grad(mean), product, along))
         self._mean = mean
         self._recorded: dict[Any, Callable[..., list[Layer]]] = {}
 
@@ -108,19 +132,68 @@ class JaxFunction(Native):
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """`jit(value_and_grad)` in the precision of the features."""
-        names = list(self._parameters or params)
-        with jax.enable_x64(features.dtype == np.float64):
-            loss, gradient = self._value_and_grad([params[name] for name in names], features, targets)
-            return np.asarray(loss), {name: np.asarray(each) for name, each in zip(names, gradient, strict=True)}
+        arrays = self._arrays(params, features)
+        with self._precision(params, features):
+            loss, gradient = self._value_and_grad([*arrays.values()], features, targets)
+            return np.asarray(loss), {name: np.asarray(each) for name, each in zip(arrays, gradient, strict=True)}
+
+    def jvp(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        direction: Mapping[str, NDArray[Any]],
+    ) -> tuple[Any, Any]:
+        """`jit(jvp)`: forward mode."""
+        arrays = self._arrays(params, features)
+        with self._precision(params, features):
+            along = [direction[name] for name in arrays]
+            loss, derivative = self._jvp([*arrays.values()], along, features, targets)
+            return np.asarray(loss), np.asarray(derivative)
+
+    def hvp(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        direction: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        """`jit(jvp(grad))`: forward over reverse."""
+        arrays = self._arrays(params, features)
+        with self._precision(params, features):
+            along = [direction[name] for name in arrays]
+            products = self._hvp([*arrays.values()], along, features, targets)
+            return {name: np.asarray(each) for name, each in zip(arrays, products, strict=True)}
 
     def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
-        """What is tapped, and what the modules of the pytree give out, by their paths."""
-        arrays = [params[name] for name in self._parameters or params]
-        key = features.shape, targets.shape, str(features.dtype)
-        with jax.enable_x64(features.dtype == np.float64):
+        """What is tapped, and what modules give out, by their paths: of Equinox, Linen and NNX."""
+        arrays = [*self._arrays(params, features).values()]
+        key = features.shape, targets.shape, str(features.dtype), str(targets.dtype)
+        with self._precision(params, features):
             if key not in self._recorded:
                 self._recorded[key] = recorded(self._mean, arrays, features, targets)
             return self._recorded[key](*arrays, features, targets)
+
+    def coupling(self) -> list[str]:
+        """Parts of an NNX module that normalise by the statistics of the batch; other libraries do not tell."""
+        return self._coupling
+
+    def narrowed(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[str]:
+        """What the traced program holds of less than float64 where it should compute in float64."""
+        arrays = [*self._arrays(params, features).values()]
+        if working_dtype(params, features) != "float64":
+            return []
+        with self._precision(params, features):
+            return narrowed(jax.make_jaxpr(self._mean)(arrays, features, targets))
+
+    def _arrays(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the parameters in the order of the pytree, and in the dtype."""
+        dtype = working_dtype(params, features)
+        return {name: np.asarray(params[name], dtype=dtype) for name in self._parameters or params}
+
+    @staticmethod
+    def _precision(params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> Any:
+        return jax.enable_x64(working_dtype(params, features) == "float64")
 
 
 def _name(path: Any) -> str:

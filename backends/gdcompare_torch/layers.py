@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Any, final
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from gdcompare.models.native import (
-    layer_names,
-)
+from gdcompare.models.native import is_rounded, layer_names
 
 
 def keeping(name: str, seen: list[tuple[str, torch.Tensor]]) -> Any:
@@ -31,3 +30,21 @@ def keeping(name: str, seen: list[tuple[str, torch.Tensor]]) -> Any:
         return tree_unflatten(leaves, structure)
 
     return keep
+
+
+@final
+class Narrowed(TorchDispatchMode):  # type: ignore[misc]  # torch comes without types here
+    """Sees every operation, and keeps which meet numbers rounded to less than float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, None] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        del types
+        for each in tree_flatten((arguments, options or {}))[0]:
+            narrow = torch.is_tensor(each) and each.is_floating_point() and each.dtype != torch.float64
+            if narrow and is_rounded(each.detach().cpu().float().numpy()):
+                dtype = str(each.dtype).removeprefix("torch.")
+                self.found[f"an array {tuple(each.shape)} of {dtype}, in {function.overloadpacket}"] = None
+        return function(*arguments, **(options or {}))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
 from gdcompare.models.matching import Layout
-from gdcompare.models.native import WHOLE, Layer, Native, check_independence, check_outputs, mean_of, without_row
-from gdcompare_torch.layers import keeping
+from gdcompare.models.native import (
+    WHOLE,
+    Layer,
+    Native,
+    check_independence,
+    check_outputs,
+    mean_of,
+    without_row,
+    working_dtype,
+)
+from gdcompare_torch.layers import Narrowed, keeping
 
 # Native models.
 
@@ -22,11 +34,14 @@ def from_module(
     """Return a module and its loss as a native model: `gdcompare.verify(..., implementations={"mine": it})`.
 
     `module(features)` gives outputs, and `loss(outputs, targets)` one number, the mean over the rows, or one number for
-    each row. Everything is a float tensor in the dtype under test, targets too: a loss that wants labels takes
-    `targets.long()`. The module's trainable parameters are its parameters, by the names it has for them; all others,
-    and buffers, are constants. It computes on copies, on its own device, and is never changed.
+    each row. Arrays of integers, tokens or labels, are int64 tensors; all others, and those of a `Dataset`, floats in
+    the dtype under test. Whole numbers that the module or the loss cannot take as the one are handed over as the other:
+    labels in a `Dataset` need no `targets.long()`. The module's trainable parameters are its parameters, by the names
+    it has for them; all others, and buffers, are constants. It computes on copies, on its own device, and is never
+    changed.
 
-    Raises ValueError for a module whose loss of a row depends on chance, or on the other rows.
+    Raises ValueError for a module whose loss depends on chance. One that normalises by the statistics of the batch can
+    be compared with another model, by the gradient of the batch, and is refused by `verify`.
 
     >>> import gdcompare as gdc
     >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
@@ -38,12 +53,38 @@ def from_module(
     return TorchModule(module, loss, layout, name)
 
 
+def from_function(
+    loss: Callable[..., Any],
+    parameters: Any,
+    *,
+    layout: Layout | None = None,
+    name: str | None = None,
+    device: str | None = None,
+) -> Native:
+    """Return a loss of tensors as a native model: `gdcompare.verify(..., implementations={"mine": it})`.
+
+    `loss(parameters, features, targets)` gives one number, the mean over the rows, or one number for each row.
+    `parameters` is a dict of tensors or arrays, or any nest of dicts, lists and tuples. The floating-point ones are the
+    parameters, named by their paths, "layers.0.weight"; all else in it is constant. Data are as for `from_module`.
+
+    >>> import gdcompare as gdc
+    >>> def loss(line, features, targets):
+    ...     return (features @ line["w"] + line["b"] - targets) ** 2
+    >>> start = {"w": torch.zeros(1), "b": torch.zeros(())}
+    >>> mine = from_function(loss, start, layout={"w": "theta_1", "b": "theta_0"})
+    >>> gdc.verify("linear-regression", gdc.datasets.noisy_line(), backends=[], implementations={"mine": mine}).verdict
+    'agree'
+    """
+    return TorchFunction(loss, parameters, layout, name, device)
+
+
 def from_autograd_function(
     function: Any, *, layout: Layout | None = None, name: str | None = None, device: str | None = None
 ) -> Native:
     """Return a custom `torch.autograd.Function`, or a function around one, as an implementation of a `gdc.Operation`.
 
-    It is called with one tensor for each parameter of the operation, in that order, and returns one tensor.
+    It is called with one tensor for each parameter of the operation, in that order, and returns one tensor, or several
+    where the formula does; outputs that are not floating-point, such as indices, do not count.
 
     >>> import gdcompare as gdc
     >>> class Square(torch.autograd.Function):
@@ -63,8 +104,79 @@ def from_autograd_function(
     return _TorchOperation(function, layout, name, device)
 
 
+class _Torch(Native):
+    """A loss of tensors by name."""
+
+    derivatives = frozenset({"jvp", "hvp", "hessian"})
+
+    @abstractmethod
+    def loss_at(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
+        """Return the loss as a function of the parameters, and copies of these, leaves of a tape."""
+
+    def value_and_grad(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """One forward pass on the tape, and one backwards; 0 for parameters that it does not use."""
+        loss, leaves = self.loss_at(params, features, targets)
+        with torch.enable_grad():
+            value = loss(leaves)
+            gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
+        found = {name: _to_numpy(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
+        return _to_numpy(value), found
+
+    def jvp(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        direction: Mapping[str, NDArray[Any]],
+    ) -> tuple[Any, Any]:
+        """`torch.func.jvp`: forward mode."""
+        loss, leaves = self.loss_at(params, features, targets)
+        at = {name: leaf.detach() for name, leaf in leaves.items()}
+        along = {name: torch.tensor(direction[name], dtype=leaf.dtype, device=leaf.device) for name, leaf in at.items()}
+        with warnings.catch_warnings():  # torch speaks of itself: its first forward mode loads what it still scripts
+            warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+            value, derivative = torch.func.jvp(loss, (at,), (along,))
+        return _to_numpy(value), _to_numpy(derivative)
+
+    def hvp(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        direction: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        """Backwards through the backward pass, so that functions with one of their own are judged by it."""
+        loss, leaves = self.loss_at(params, features, targets)
+        inputs = tuple(leaves.values())
+        with torch.enable_grad():
+            options: Any = {"allow_unused": True, "materialize_grads": True}
+            gradients = torch.autograd.grad(loss(leaves), inputs, create_graph=True, **options)
+            moving = [
+                (gradient, torch.tensor(direction[name], dtype=leaf.dtype, device=leaf.device))
+                for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
+                if gradient.requires_grad
+            ]
+            if not moving:  # the loss is linear
+                return {name: np.zeros_like(_to_numpy(leaf)) for name, leaf in leaves.items()}
+            products = torch.autograd.grad(*zip(*moving, strict=True), inputs, **options)
+        return {name: _to_numpy(each) for name, each in zip(leaves, products, strict=True)}
+
+    def narrowed(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[str]:
+        """What operations meet of less than float64 where they should compute in float64."""
+        loss, leaves = self.loss_at(params, features, targets)
+        if working_dtype(params, features) != "float64":
+            return []
+        with torch.no_grad(), Narrowed() as narrowed:
+            loss(leaves)
+        return list(narrowed.found)
+
+
 @final
-class TorchModule(Native):
+class TorchModule(_Torch):
     """A module and its loss: see `from_module`."""
 
     def __init__(
@@ -79,21 +191,14 @@ class TorchModule(Native):
         """The trainable ones, once each where they are tied."""
         return {name: np.array(value.detach().double().cpu().numpy()) for name, value in self._trainable().items()}
 
-    def value_and_grad(
-        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Any, dict[str, NDArray[Any]]]:
-        """One forward pass on the tape, and one backwards."""
-        loss, dtype, device = self._loss_at(features, targets)
-        return _differentiated(loss, params, dtype, device)
-
     def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
         """What each submodule gives out, by its dotted name; hooks see it, and are taken away again."""
         seen: list[tuple[str, torch.Tensor]] = []
-        loss, dtype, device = self._loss_at(features, targets)
+        loss, leaves = self.loss_at(params, features, targets)
         hooks = [each.register_forward_hook(keeping(name or WHOLE, seen)) for name, each in self.module.named_modules()]
         try:
             with torch.enable_grad():
-                value = loss(_leaves(params, dtype, device))
+                value = loss(leaves)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -104,12 +209,18 @@ class TorchModule(Native):
             for (name, array), cotangent in zip(seen, cotangents, strict=True)
         ]
 
-    def _loss_at(self, features: NDArray[Any], targets: NDArray[Any]) -> tuple[Any, torch.dtype, torch.device]:
-        """Return the loss as a function of the parameters, its dtype and its device."""
+    def coupling(self) -> list[str]:
+        """Batch normalisation by the statistics of the batch."""
+        return [name for name, each in self._modules().items() if _couples(each)]
+
+    def loss_at(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
+        """The loss of the module's outputs; its buffers and other parameters are copied for each call."""
         self._refuse_unfit()
         device = next(iter(self._trainable().values())).device
-        dtype = getattr(torch, str(features.dtype))
-        rows, goals = (torch.tensor(each, dtype=dtype, device=device) for each in (features, targets))
+        dtype = getattr(torch, working_dtype(params, features))
+        rows, goals = (_data(each, dtype, device) for each in (features, targets))
 
         def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
             outputs = torch.func.functional_call(self.module, _constants(self.module, dtype) | leaves, (rows,))
@@ -119,34 +230,72 @@ class TorchModule(Native):
                 found = self.loss(outputs, goals)
             return mean_of(found, len(rows))
 
-        return loss, dtype, device
+        return loss, _leaves(params, dtype, device)
 
     def _trainable(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
 
-    def _refuse_unfit(self) -> None:
+    def _modules(self) -> dict[str, torch.nn.Module]:
         modules = [(name or "the module itself", each) for name, each in self.module.named_modules()]
+        return {f"{name}: {type(each).__name__}": each for name, each in modules}
+
+    def _refuse_unfit(self) -> None:
         if lazy := [name for name, value in self.module.named_parameters() if torch.nn.parameter.is_lazy(value)]:
             raise ValueError(
                 f"{self.name!r} has parameters without a shape ({', '.join(lazy)}); call it on features once"
             )
-        named = {f"{name}: {type(each).__name__}": each for name, each in modules}
         check_independence(
-            self.name,
-            random=[name for name, each in named.items() if _draws(each)],
-            coupling=[name for name, each in named.items() if _couples(each)],
+            self.name, random=[name for name, each in self._modules().items() if _draws(each)], coupling=[]
         )
         if not self._trainable():
             raise ValueError(f"{self.name!r} has no parameter that requires a gradient: there is nothing to compare")
 
 
 @final
-class _TorchOperation(Native):
+class TorchFunction(_Torch):
+    """A loss of tensors: see `from_function`."""
+
+    unseen = "a function shows none; a module does, given to from_module"
+
+    def __init__(
+        self, loss: Callable[..., Any], parameters: Any, layout: Layout | None, name: str | None, device: str | None
+    ) -> None:
+        self.loss, self.layout, self.device = loss, layout, device
+        self.name = name or str(getattr(loss, "__name__", "mine"))
+        leaves, self._structure = tree_flatten_with_path(parameters)
+        self._leaves = [(_path(path), leaf) for path, leaf in leaves]
+        self._own = {name: value for name, value in self._leaves if _is_parameter(value)}
+        if not self._own:
+            raise ValueError(f"{self.name!r} has no floating-point array among its parameters: nothing to compare")
+
+    @property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """The floating-point arrays, by their paths."""
+        return {name: np.array(_on_host(value), dtype=np.float64) for name, value in self._own.items()}
+
+    def loss_at(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
+        """The loss, its parameters put together again."""
+        dtype = getattr(torch, working_dtype(params, features))
+        rows, goals = (_data(each, dtype, self.device) for each in (features, targets))
+
+        def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
+            filled = [leaves.get(name, leaf) for name, leaf in self._leaves]
+            return mean_of(self.loss(tree_unflatten(filled, self._structure), rows, goals), len(rows))
+
+        return loss, _leaves(params, dtype, self.device)
+
+
+@final
+class _TorchOperation(_Torch):
     """A function of tensors, and the mean of cotangents times its output."""
+
+    derivatives = frozenset({"hvp", "hessian"})  # it has a backward pass, and need not have a forward mode
 
     def __init__(self, function: Any, layout: Layout | None, name: str | None, device: str | None) -> None:
         own = isinstance(function, type) and issubclass(function, torch.autograd.Function)
-        self.function: Callable[..., torch.Tensor] = function.apply if own else function
+        self.function: Callable[..., Any] = function.apply if own else function
         self.name, self.layout, self.device = name or str(getattr(function, "__name__", "mine")), layout, device
 
     @property
@@ -154,39 +303,51 @@ class _TorchOperation(Native):
         """It has no values of its own."""
         return {}
 
-    def value_and_grad(
+    def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
         """l_i = x_i . vec(f(params)): the gradient of the mean is the backward pass of the mean cotangent."""
         del targets
         dtype = getattr(torch, str(features.dtype))
         cotangents = torch.tensor(features, dtype=dtype, device=self.device)
 
         def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
-            output = self.function(*leaves.values())
-            check_outputs(self.name, tuple(output.shape), features.shape[1])
-            return (cotangents @ output.reshape(-1)).mean()
+            returned = self.function(*leaves.values())
+            each = returned if isinstance(returned, tuple | list) else (returned,)
+            outputs = [output for output in each if torch.is_tensor(output) and output.is_floating_point()]
+            if not outputs:
+                raise TypeError(f"{self.name!r} returns {type(returned).__name__}, where a tensor, or several, is due")
+            check_outputs(self.name, [tuple(output.shape) for output in outputs], features.shape[1])
+            return (cotangents @ torch.cat([output.reshape(-1) for output in outputs])).mean()
 
-        return _differentiated(loss, params, dtype, self.device)
-
-
-def _differentiated(
-    loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-    params: Mapping[str, NDArray[Any]],
-    dtype: torch.dtype,
-    device: Any,
-) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """Return the loss and its gradient at copies of the parameters; 0 for those that it does not use."""
-    leaves = _leaves(params, dtype, device)
-    with torch.enable_grad():
-        value = loss(leaves)
-        gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
-    found = {name: _to_numpy(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
-    return _to_numpy(value), found
+        return loss, _leaves(params, dtype, self.device)
 
 
 def _leaves(params: Mapping[str, NDArray[Any]], dtype: torch.dtype, device: Any) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value, dtype=dtype, device=device, requires_grad=True) for name, value in params.items()}
+
+
+def _data(values: NDArray[Any], dtype: torch.dtype, device: Any) -> torch.Tensor:
+    """Return features or targets as a tensor: integers stay integers."""
+    kinds = {"i": torch.int64, "u": torch.int64, "b": torch.bool}
+    if values.dtype.kind == "u":
+        values = values.astype(np.int64)  # torch knows few unsigned ones
+    return torch.tensor(values, dtype=kinds.get(values.dtype.kind, dtype), device=device)
+
+
+def _is_parameter(value: Any) -> bool:
+    if torch.is_tensor(value):
+        return bool(value.is_floating_point())
+    return isinstance(value, np.ndarray | np.generic) and np.issubdtype(value.dtype, np.floating)
+
+
+def _on_host(value: Any) -> Any:
+    return value.detach().double().cpu().numpy() if torch.is_tensor(value) else value
+
+
+def _path(path: Any) -> str:
+    """Return "layers.0.weight"."""
+    return ".".join(str(getattr(step, "key", getattr(step, "idx", getattr(step, "name", step)))) for step in path)
 
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:

@@ -32,8 +32,10 @@ def compare(
 
     The first model is the source: the others are loaded from its values through their layouts, and everything is
     reported in its names. `data` is a Dataset, or a pair (features, targets) of arrays of any shape with a row for
-    each sample. Per-sample gradients are compared for the first `rows` samples. Layers are recorded for one sample: one
-    whose gradient differs, if there is any.
+    each sample; integers, such as tokens and labels, stay integers for models that take them. Per-sample gradients are
+    compared for the first `rows` samples. Layers are recorded for one sample: one whose gradient differs, if there is
+    any. A model whose loss couples its rows, as batch normalisation and contrastive losses do, is noticed: then the
+    gradient and the layers of the whole batch are compared, and no per-sample gradients.
 
     Layers correspond if they have the same name, or if `layers` says so: `{source's name: own name}`, or
     `{source's name: (own name, function)}` with a function that moves elements from the source's array to the model's,
@@ -68,11 +70,35 @@ def compared_at(
 ) -> Comparison:
     """Return the comparison at one point, its layers at the first row whose gradients differ."""
     dtype = checked_dtype(context["dtype"])
-    found = {side.name: measure(partial(side.outputs, rows=rows), point) for side in sides}
+    coupled = {side.name: how for side in sides if (how := side.coupling(point, rows))}
+    found = {side.name: measure(partial(side.outputs, rows=0 if coupled else rows), point) for side in sides}
     entries = judged_arrays(found, dtype, point)
-    wrong = (entry.worst_index for entry in entries if entry.law == ROWS and entry.verdict == "wrong")
-    row = next((index[0] for index in wrong if index), 0)
-    return Comparison(tuple(entries), context, tuple(compared_layers(sides, point.row(row), places, dtype)))
+    wrong = [entry for entry in entries if entry.verdict == "wrong"]
+    row = next((entry.worst_index[0] for entry in wrong if entry.law == ROWS and entry.worst_index), 0)
+    layers, remarks = compared_layers(sides, point if coupled else point.row(row), places, dtype)
+    if wrong:
+        remarks += _narrowed(sides, point)
+    return Comparison(tuple(entries), context, tuple(layers), (*_coupled(sides, coupled), *remarks))
+
+
+def _coupled(sides: Sequence[Side], coupled: Mapping[str, str]) -> list[str]:
+    """Say whose losses couple their rows, and whose do not."""
+    if not coupled:
+        return []
+    said = [f"the loss of {name!r} couples its rows: {how}" for name, how in coupled.items()]
+    if others := [repr(side.name) for side in sides if side.name not in coupled]:
+        said.append(f"that of {' and '.join(others)} does not")
+    return [*said, "compared by the gradient of the batch, and not row by row"]
+
+
+def _narrowed(sides: Sequence[Side], point: Point) -> list[str]:
+    """Say of models that differ which computes with numbers that were rounded to less than the dtype."""
+    said = []
+    for side in sides:
+        if places := side.narrowed(point):
+            more = f", and {len(places) - 3} more" if len(places) > 3 else ""
+            said.append(f"{side.name!r} holds float32 inside float64: {'; '.join(places[:3])}{more}")
+    return said
 
 
 def context_of(sides: Sequence[Side], data: Data, point: Point, dtype: str) -> dict[str, Any]:

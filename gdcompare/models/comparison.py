@@ -25,6 +25,8 @@ class Comparison(Report):
 
     They explain the verdict and have no part in it: layers of one name need not be the same thing.
     """
+    remarks: tuple[str, ...] = ()
+    """What else is to be known: layers without a counterpart, losses that couple their rows, constants in float32."""
 
     @property
     def first_difference(self) -> Entry | None:
@@ -32,7 +34,7 @@ class Comparison(Report):
         return next((entry for entry in self.layers if entry.verdict == "wrong"), None)
 
     def explanation(self) -> str:
-        """Return the report's lines, the first layer that differs, and what kind of budget it was.
+        """Return the first layer that differs, the report's lines, the remarks, and what kind of budget it was.
 
         Per-sample gradients are told of where the others agree: otherwise they only repeat it.
         """
@@ -40,10 +42,10 @@ class Comparison(Report):
         if any(entry.verdict != "agree" for entry in self.entries if entry.law == GRADIENT):
             lines = [line for line in lines if f": {ROWS}: " not in line]
         if (first := self.first_difference) is not None:
-            lines.append(_first_layer(first))
-        elif self.layers:
-            lines.append(f"no difference in {len({entry.parameter for entry in self.layers})} layers")
-        return "\n".join([*lines, f"budgets are {self.context['budget']}"])
+            lines.insert(0, _first_layer(first))
+        elif compared := {entry.parameter for entry in self.layers if entry.verdict == "agree"}:
+            lines.append(f"no difference in {len(compared)} layers")
+        return "\n".join([*lines, *self.remarks, f"budgets are {self.context['budget']}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as they go to JSON."""
@@ -51,6 +53,7 @@ class Comparison(Report):
         return Report.to_dict(self) | {
             "layers": [asdict(entry) for entry in self.layers],
             "first_difference": None if first is None else asdict(first),
+            "remarks": list(self.remarks),
         }
 
 

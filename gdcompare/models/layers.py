@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gdcompare.backend import Precision
 from gdcompare.models.comparison import BACKWARD, FORWARD
 from gdcompare.models.estimate import Found, judged_array, measure
+from gdcompare.models.layout import Shapes
 from gdcompare.models.matching import Matching, match
 from gdcompare.models.sides import Key, Point, Side
 from gdcompare.referee.verdict import Entry
@@ -49,22 +50,48 @@ class _Pair(NamedTuple):
     """None where the shapes do not fit."""
 
 
-def compared_layers(sides: Sequence[Side], row: Point, places: Mapping[str, Places], dtype: Precision) -> list[Entry]:
-    """Judge the layers, forward and then backward, in the source's order."""
+def compared_layers(
+    sides: Sequence[Side], rows: Point, places: Mapping[str, Places], dtype: Precision
+) -> tuple[list[Entry], list[str]]:
+    """Judge the layers, forward and then backward, in the source's order; and say which have no counterpart."""
     source, *others = sides
-    first = {layer.name: layer.value.shape for layer in source.layers(row)}
-    pairs = {side.name: _pairs(side, row, first, places[side.name]) for side in others}
+    shapes = {side.name: {layer.name: layer.value.shape for layer in side.layers(rows)} for side in sides}
+    first = shapes[source.name]
+    pairs = {side.name: _pairs(side, len(rows.features), shapes, source, places[side.name]) for side in others}
+    remarks = _remarks(sides, shapes, pairs)
     if not any(pairs.values()):
-        return []
-    found = {source.name: measure(partial(_seen, source, pairs=None), row)}
-    found |= {side.name: measure(partial(_seen, side, pairs=pairs[side.name]), row) for side in others}
+        return [], remarks
+    found = {source.name: measure(partial(_seen, source, pairs=None), rows)}
+    found |= {side.name: measure(partial(_seen, side, pairs=pairs[side.name]), rows) for side in others}
     order = [(FORWARD, name) for name in first] + [(BACKWARD, name) for name in reversed(first)]
     entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
-    return _with_neighbours(entries)
+    return _with_neighbours(entries), remarks
 
 
-def _pairs(side: Side, row: Point, shapes: Mapping[str, tuple[int, ...]], places: Places) -> dict[str, _Pair]:
-    own_shapes = {layer.name: layer.value.shape for layer in side.layers(row)}
+def _remarks(
+    sides: Sequence[Side], shapes: Mapping[str, Shapes], pairs: Mapping[str, Mapping[str, _Pair]]
+) -> list[str]:
+    """Say in which models no layer was seen, and how many layers have no counterpart, and which."""
+    source, *others = sides
+    said = [f"no layer was seen in {side.name!r}: {side.model.unseen}" for side in sides if not shapes[side.name]]
+    for side in others:
+        matched = pairs[side.name].values()
+        left = {
+            source.name: [name for name in shapes[source.name] if name not in {pair.name for pair in matched}],
+            side.name: [name for name in shapes[side.name] if name not in {pair.own for pair in matched}],
+        }
+        if all(shapes[name] for name in left) and any(left.values()):
+            each = [f"{len(names)} of {name!r} ({_listed(names)})" for name, names in left.items() if names]
+            said.append(f"layers without a counterpart: {', '.join(each)}; say which correspond: layers={{...}}")
+    return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+
+
+def _pairs(side: Side, n: int, seen: Mapping[str, Shapes], source: Side, places: Places) -> dict[str, _Pair]:
+    shapes, own_shapes = seen[source.name], seen[side.name]
     pairs = {}
     alike = {own.replace("/", "."): own for own in own_shapes}
     same = {name: alike[name.replace("/", ".")] for name in shapes if name.replace("/", ".") in alike}
@@ -77,7 +104,10 @@ def _pairs(side: Side, row: Point, shapes: Mapping[str, tuple[int, ...]], places
                 f"there is no layer {what!r} in {where}; nearest: {near}\n"
                 f"  of the source: {', '.join(shapes) or 'none'}\n  of {side.name}: {', '.join(own_shapes) or 'none'}"
             )
-        pairs[name] = _Pair(name, own, _moving(side.name, name, shapes[name], own, own_shapes[own], move))
+        shape, own_shape = shapes[name], own_shapes[own]
+        if n > 1 and shape[:1] == own_shape[:1] == (n,):  # a batch: what moves are the elements of each row
+            shape, own_shape = shape[1:], own_shape[1:]
+        pairs[name] = _Pair(name, own, _moving(side.name, name, shape, own, own_shape, move))
     return pairs
 
 
@@ -100,9 +130,9 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return _without_ones(shape[1:]) if shape[:1] == (1,) else shape
 
 
-def _seen(side: Side, row: Point, pairs: Mapping[str, _Pair] | None) -> dict[Key, NDArray[Any]]:
+def _seen(side: Side, rows: Point, pairs: Mapping[str, _Pair] | None) -> dict[Key, NDArray[Any]]:
     """Return values and cotangents in the source's names and shapes."""
-    layers = {layer.name: layer for layer in side.layers(row)}
+    layers = {layer.name: layer for layer in side.layers(rows)}
     found: dict[Key, NDArray[Any]] = {}
     for law, array in ((FORWARD, "value"), (BACKWARD, "cotangent")):
         if pairs is None:

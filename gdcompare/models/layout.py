@@ -43,7 +43,7 @@ class Brought(NamedTuple):
     def positions(self) -> NDArray[np.int64]:
         """All elements that it takes, flat."""
         flat = np.concatenate([np.ravel(each) for each in self.terms])
-        return flat[flat != NOTHING]
+        return np.asarray(flat[flat != NOTHING])
 
     @property
     def only_moves(self) -> bool:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, final
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.gradients import hessian_blocks, unit_directions
 from gdcompare.models.matching import Layout, Matching, match
 
 WHOLE = "(output)"
@@ -48,12 +51,17 @@ def without_row(array: NDArray[Any]) -> NDArray[Any]:
 class Native(ABC):
     """A model that somebody wrote, seen from NumPy; as a function, an implementation for `gdcompare.verify`.
 
-    What it computes is in the dtype of the features that it is given.
+    What it computes is in the dtype of the features that it is given, or of the parameters where those are integers.
     """
 
     name: str
     layout: Layout | None
     """Where its parameters are loaded from: see `match`."""
+    derivatives: frozenset[str] = frozenset()
+    """Which of "jvp", "hvp" and "hessian" it has beside the gradient."""
+    unseen: str = "it has no layers that could be seen"
+    """Why `layers` may be empty, and what to do about it."""
+    _taken: dict[str, tuple[str, ...]] | None = None
 
     @property
     @abstractmethod
@@ -73,8 +81,37 @@ class Native(ABC):
         rows = [self.value_and_grad(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(len(features))]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
+    def jvp(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        direction: Mapping[str, NDArray[Any]],
+    ) -> tuple[Any, Any]:
+        """Return the loss and its derivative along a direction of its own names."""
+        raise NotImplementedError(self._lacks("jvp"))
+
+    def hvp(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        direction: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        """Return `{own name: product}`, the Hessian times a direction of its own names."""
+        raise NotImplementedError(self._lacks("hvp"))
+
     def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
-        """Return what its layers compute for a single row, in order of execution, without the axis of the rows."""
+        """Return what its layers compute, in order of execution; for a single row, without the axis of the rows."""
+        del params, features, targets
+        return []
+
+    def coupling(self) -> list[str]:
+        """Name the parts that are known to mix the rows of a batch, such as batch normalisation in training mode."""
+        return []
+
+    def narrowed(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[str]:
+        """Say where it computes with numbers that were rounded to less than the dtype: constants of its own."""
         del params, features, targets
         return []
 
@@ -84,6 +121,39 @@ class Native(ABC):
         return match(
             {name: np.shape(value) for name, value in source.items()}, own or None, self.layout, name=self.name
         )
+
+    def fits(self, source: Mapping[str, ArrayLike]) -> Matching:
+        """Return the matching; a ValueError if there is none, or if the model's rows are not independent."""
+        check_independence(self.name, random=[], coupling=self.coupling())
+        return self.matching(source)
+
+    def as_taken(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the data as the model takes them: as they are, or whole numbers as integers for floats, or as floats.
+
+        Tokens and labels are integers for some models, and floats in a `Dataset`. What was found to work is kept.
+        """
+        given = features, targets
+        kinds = "".join(each.dtype.kind for each in given)
+        if self._taken is None:
+            self._taken = {}
+        if kinds in self._taken:
+            return _turned(given, self._taken[kinds], params)
+        ways = list(product(*(_kinds(each) for each in given)))
+        failed: Exception | None = None
+        for way in ways if len(ways) > 1 else []:
+            try:
+                turned = _turned(given, way, params)
+                self.value_and_grad(params, *turned)
+            except Exception as error:  # whatever a model does with the wrong kind of number
+                failed = failed or error
+            else:
+                self._taken[kinds] = way
+                return turned
+        if failed is not None:
+            raise failed
+        return given
 
     @property
     def __name__(self) -> str:
@@ -105,15 +175,113 @@ class Native(ABC):
         """
         matching = self.matching(params)
         own = matching.load(params)
-        if weights is None:
-            loss, gradient = self.value_and_grad(own, features, targets)
-        else:
-            shares = weights / np.sum(weights)  # w_i / sum w
-            losses = [self.value_and_grad(own, features[i : i + 1], targets[i : i + 1])[0] for i in range(len(shares))]
-            rows = self.per_sample_grad(own, features, targets)
-            loss = shares @ np.stack(losses)
-            gradient = {name: np.tensordot(shares, each, axes=1) for name, each in rows.items()}
+        loss, gradient = _weighted(partial(self.value_and_grad, own), *self.as_taken(own, features, targets), weights)
         return loss, matching.in_source(gradient)
+
+    def along(self, derivative: str) -> Callable[..., Any]:
+        """Return its "jvp", "hvp" or "hessian" by the parameters of the source, as `gdcompare.verify` judges them.
+
+        Raises ValueError if it has no such derivative.
+        """
+        if derivative not in self.derivatives:
+            raise ValueError(self._lacks(derivative))
+
+        def judged(
+            params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any], *others: Any
+        ) -> Any:
+            matching = self.matching(params)
+            own = matching.load(params)
+            given = self.as_taken(own, features, targets)
+
+            def product_along(direction: Mapping[str, NDArray[Any]], weights: Any = None) -> dict[str, NDArray[Any]]:
+                tangent = matching.load_direction(direction)
+                rows = partial(_none_and, partial(self.hvp, own, direction=tangent))
+                return matching.in_source(_weighted(rows, *given, weights)[1])
+
+            if derivative == "hvp":
+                return product_along(*others)
+            if derivative == "jvp":
+                direction, *weights = others
+                tangent = matching.load_direction(direction)
+                return _weighted(partial(self.jvp, own, direction=tangent), *given, *weights)
+            shapes = {name: value.shape for name, value in params.items()}
+            units = unit_directions(shapes)
+            dtype = next(iter(params.values())).dtype
+            columns = [
+                product_along({name: each[i].astype(dtype) for name, each in units.items()}, *others)
+                for i in range(len(next(iter(units.values()))))
+            ]
+            return hessian_blocks({name: np.stack([column[name] for column in columns]) for name in shapes}, shapes)
+
+        return judged
+
+    def _lacks(self, derivative: str) -> str:
+        has = ", ".join(["gradient", *sorted(self.derivatives)])
+        return f"{self.name!r} has no {derivative}; what can be judged of it: {has}"
+
+
+def _none_and(function: Callable[..., Any], *rows: NDArray[Any]) -> tuple[None, Any]:
+    return None, function(*rows)
+
+
+def _weighted(
+    function: Callable[..., tuple[Any, Any]], features: NDArray[Any], targets: NDArray[Any], weights: Any = None
+) -> tuple[Any, Any]:
+    """Return a loss and its derivatives, or sum w_i (those of row i) / sum w_i with weights."""
+    if weights is None:
+        return function(features, targets)
+    shares = weights / np.sum(weights)
+    rows = [function(features[i : i + 1], targets[i : i + 1]) for i in range(len(shares))]
+    losses, found = zip(*rows, strict=True)
+    loss = None if losses[0] is None else shares @ np.stack(losses)
+    if not isinstance(found[0], Mapping):
+        return loss, shares @ np.stack(found)
+    return loss, {name: np.tensordot(shares, np.stack([row[name] for row in found]), axes=1) for name in found[0]}
+
+
+# Whole numbers
+
+
+def _kinds(values: NDArray[Any]) -> str:
+    """Return the kinds of number that values can be without a change, their own first: integers "i", floats "f"."""
+    if values.dtype.kind in "iu":
+        return "if"
+    return "fi" if values.dtype.kind == "f" and (values == np.rint(values)).all() else values.dtype.kind
+
+
+def _turned(
+    given: tuple[NDArray[Any], NDArray[Any]], kinds: Sequence[str], params: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the data in the kinds asked for, where that changes no number."""
+    dtypes = {"i": np.dtype(np.int64), "f": np.dtype(working_dtype(params, given[0]))}
+    features, targets = (
+        each.astype(dtypes[kind]) if kind in _kinds(each)[1:] else each for each, kind in zip(given, kinds, strict=True)
+    )
+    return features, targets
+
+
+def working_dtype(params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> str:
+    """Return the dtype in which a model computes: that of the features, or of the parameters if those are integers.
+
+    >>> working_dtype({"w": np.zeros(2, np.float32)}, np.arange(3))
+    'float32'
+    """
+    if features.dtype.kind == "f" or not params:
+        return str(features.dtype)
+    return str(np.result_type(*params.values()))
+
+
+def is_rounded(values: NDArray[Any]) -> bool:
+    """Whether numbers of less than float64 stand for others, as 0.1 in float32 does; 0.5 and 1e9 are exact.
+
+    >>> is_rounded(np.float32([0.5, 1e9])), is_rounded(np.float32([0.5, 0.1]))
+    (False, True)
+    """
+    some = np.ravel(values)[:64]
+    return any(np.isfinite(each) and float(str(each)) != float(each) for each in some)
+
+
+# What a model may be
 
 
 def mean_of(loss: Any, n: int) -> Any:
@@ -152,70 +320,21 @@ def check_independence(name: str, random: Sequence[str], coupling: Sequence[str]
         raise ValueError(
             f"{name!r} normalises by the statistics of the batch ({', '.join(coupling)}): the loss of a row then "
             "depends on the other rows, so that the mean of the per-sample gradients is not the gradient, and no batch "
-            "law holds; call .eval() on it first, or use a group or layer norm"
+            "law holds; call .eval() on it first, use a group or layer norm, or compare it with another model"
         )
 
 
-def check_outputs(name: str, shape: tuple[int, ...], m: int) -> None:
-    """Raise a ValueError unless an operation's output has as many numbers as its cotangents.
+def check_outputs(name: str, shapes: Sequence[tuple[int, ...]], m: int) -> None:
+    """Raise a ValueError unless an operation's outputs have as many numbers as its cotangents.
 
-    >>> check_outputs("softplus", (2, 3), 4)
+    >>> check_outputs("softplus", [(2, 3)], 4)
     Traceback (most recent call last):
     ...
     ValueError: 'softplus' returns an array of shape (2, 3), 6 numbers, where the formula returns 4
     """
-    if math.prod(shape) != m:
-        size = math.prod(shape)
-        raise ValueError(f"{name!r} returns an array of shape {shape}, {size} numbers, where the formula returns {m}")
-
-
-def from_functions(
-    loss: Callable[..., Any],
-    gradient: Callable[..., Mapping[str, ArrayLike]],
-    parameters: Mapping[str, ArrayLike] | None = None,
-    *,
-    layout: Layout | None = None,
-    name: str | None = None,
-) -> Native:
-    """Return two NumPy functions of `(params, features, targets)`, a mean loss and its gradient, as a native model.
-
-    `gradient` returns `{name: array}`. `parameters` are values of its own, for other models to be loaded from.
-
-    >>> import gdcompare as gdc
-    >>> def loss(p, features, targets):
-    ...     return ((features @ p["w"] + p["b"] - targets) ** 2).mean()
-    >>> def gradient(p, features, targets):
-    ...     residuals = features @ p["w"] + p["b"] - targets
-    ...     return {"w": 2 * residuals @ features / len(targets), "b": 2 * residuals.mean()}
-    >>> mine = from_functions(loss, gradient, layout={"w": "theta_1", "b": "theta_0"})
-    >>> gdc.verify("linear-regression", gdc.datasets.noisy_line(), implementations={"mine": mine}).verdict
-    'agree'
-    """
-    return _Functions(loss, gradient, parameters, layout, name)
-
-
-@final
-class _Functions(Native):
-    def __init__(
-        self,
-        loss: Callable[..., Any],
-        gradient: Callable[..., Mapping[str, ArrayLike]],
-        parameters: Mapping[str, ArrayLike] | None,
-        layout: Layout | None,
-        name: str | None,
-    ) -> None:
-        self.loss, self.gradient, self.layout = loss, gradient, layout
-        self.name = name or str(getattr(gradient, "__name__", "functions"))
-        self._parameters = dict(parameters or {})
-
-    @property
-    def parameters(self) -> dict[str, NDArray[np.float64]]:
-        """The values that it was given."""
-        return {name: np.array(value, dtype=np.float64) for name, value in self._parameters.items()}
-
-    def value_and_grad(
-        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Any, dict[str, NDArray[Any]]]:
-        """One call of each."""
-        gradient = self.gradient(params, features, targets)
-        return self.loss(params, features, targets), {name: np.asarray(value) for name, value in gradient.items()}
+    size = sum(map(math.prod, shapes))
+    if size != m:
+        what = (
+            f"an array of shape {shapes[0]}" if len(shapes) == 1 else f"arrays of shapes {', '.join(map(str, shapes))}"
+        )
+        raise ValueError(f"{name!r} returns {what}, {size} numbers, where the formula returns {m}")

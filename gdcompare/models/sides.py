@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.backend import Precision
+from gdcompare.backend import Precision, checked_dtype
 from gdcompare.models.comparison import GRADIENT, LOSS, ROWS
 from gdcompare.models.matching import Matching, match
 from gdcompare.models.native import Layer, Native
@@ -18,6 +18,8 @@ from gdcompare.problem import Dataset
 
 Data: TypeAlias = "Dataset | tuple[ArrayLike, ArrayLike]"
 Arrays: TypeAlias = dict[str, NDArray[Any]]
+ROWS_TRIED = 4
+"""How many rows are taken together and one by one, to see whether a loss couples them."""
 Key: TypeAlias = tuple[str, str]
 """What kind of array it is, as in `Entry.law`, and its name."""
 
@@ -28,6 +30,11 @@ class Point(NamedTuple):
     params: Arrays
     features: NDArray[Any]
     targets: NDArray[Any]
+
+    @property
+    def dtype(self) -> Precision:
+        """In what the models compute; features and targets may be integers."""
+        return checked_dtype(str(next(iter(self.params.values())).dtype))
 
     def at(self, rows: Any) -> Point:
         """Return the point with these rows alone."""
@@ -41,7 +48,10 @@ class Point(NamedTuple):
         """Move each number by one unit in the last place, up or down; not zeros, not whole features and targets."""
         generator = np.random.default_rng(draw)
         params = {name: _moved(value, generator) for name, value in self.params.items()}
-        rows = [each if (each == np.rint(each)).all() else _moved(each, generator) for each in self[1:]]
+        rows = [
+            each if each.dtype.kind != "f" or (each == np.rint(each)).all() else _moved(each, generator)
+            for each in self[1:]
+        ]
         return Point(params, *rows)
 
 
@@ -66,21 +76,64 @@ class Side:
         """Return loss and gradients in the source's names, and the per-sample gradients of the first few rows."""
         own = self.matching.load(point.params)
         try:
-            loss, own_gradient = self.model.value_and_grad(own, point.features, point.targets)
+            features, targets = self.model.as_taken(own, point.features, point.targets)
+            loss, own_gradient = self.model.value_and_grad(own, features, targets)
             gradient = self.matching.in_source(own_gradient)
         except Exception as error:
-            given = f"features {point.features.shape}, targets {point.targets.shape}"
+            given = ", ".join(
+                f"{what} {each.shape}" + (f" of {each.dtype}" if each.dtype.kind != "f" else "")
+                for what, each in (("features", point.features), ("targets", point.targets))
+            )
             raise ValueError(f"{self.name!r} fails on these data, {given}: {type(error).__name__}: {error}") from error
         found = {(GRADIENT, LOSS): _scalar(loss, self.name)}
         found |= {(GRADIENT, name): value for name, value in gradient.items()}
         if rows:
-            each = self.model.per_sample_grad(own, point.features[:rows], point.targets[:rows])
+            each = self.model.per_sample_grad(own, features[:rows], targets[:rows])
             found |= {(ROWS, name): value for name, value in self.matching.in_source(each).items()}
         return found
 
     def layers(self, point: Point) -> list[Layer]:
-        """Return what the model's layers compute for this row."""
-        return self.model.layers(self.matching.load(point.params), point.features, point.targets)
+        """Return what the model's layers compute for these rows."""
+        return self.model.layers(*self._given(point))
+
+    def narrowed(self, point: Point) -> list[str]:
+        """Say where the model computes with numbers that were rounded to less than the dtype."""
+        return self.model.narrowed(*self._given(point))
+
+    def _given(self, point: Point) -> tuple[Arrays, NDArray[Any], NDArray[Any]]:
+        own = self.matching.load(point.params)
+        return own, *self.model.as_taken(own, point.features, point.targets)
+
+    def coupling(self, point: Point, watched: int) -> str:
+        """Say how the loss of a row is seen to depend on the other rows; "" if it is not, or no row is watched.
+
+        The loss of a few rows is the mean of their losses, or their sum, if each row stands for itself. How much
+        rounding may do is not asked: what couples the rows does more than half of the digits.
+        """
+        if parts := self.model.coupling():
+            return f"it normalises by the statistics of the batch ({', '.join(parts)})"
+        # All rows where they are few: no shape is new then, and nothing is compiled for it.
+        rows = len(point.features) if len(point.features) <= watched else min(watched, ROWS_TRIED)
+        if rows < 2:
+            return ""
+        try:
+            together = self._loss(point.at(slice(rows)))
+            each = np.array([self._loss(point.row(row)) for row in range(rows)])
+        except ValueError as error:
+            self._loss(point)  # raises if it is no matter of the rows
+            return f"it cannot be had of single rows: {str(error).rpartition(': ')[2]}"
+        if not np.isfinite(together):
+            return ""
+        if not np.isfinite(each).all():
+            return f"of single rows it is {each[~np.isfinite(each)][0]}"
+        allowed = math.sqrt(np.finfo(point.dtype).eps) * np.max(np.abs(each))
+        if min(abs(together - np.mean(each)), abs(together - np.sum(each))) <= allowed:
+            return ""
+        return f"of {rows} rows it is {together:.6g}, and the mean of theirs is {np.mean(each):.6g}"
+
+    def _loss(self, point: Point) -> float:
+        with np.errstate(all="ignore"):
+            return float(self.outputs(point)[GRADIENT, LOSS])
 
 
 def sides_of(models: Sequence[Native]) -> list[Side]:
@@ -104,17 +157,22 @@ def sides_of(models: Sequence[Native]) -> list[Side]:
 
 
 def point_of(source: Side, data: Data, dtype: Precision) -> Point:
-    """Return the source's values and the data in the dtype; a ValueError where they are not finite, or do not fit."""
+    """Return the source's values and the data in the dtype; a ValueError where they are not finite, or do not fit.
+
+    Integers stay integers: they may be labels or tokens.
+    """
     if isinstance(data, Dataset) and data.weights is not None:
         raise ValueError(f"native models take no sample weights, and {data.name!r} has some")
     features, targets = (data.features, data.targets) if isinstance(data, Dataset) else map(np.asarray, data)
     if features.ndim == 0 or targets.ndim == 0 or len(features) != len(targets) or len(features) == 0:
         raise ValueError(f"features {features.shape} and targets {targets.shape} must have a row for each sample")
     for what, values in [("features", features), ("targets", targets), *source.model.parameters.items()]:
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"{what!r} holds {values.dtype}, and a model takes numbers")
         if not np.isfinite(values).all():
             raise ValueError(f"{what!r} holds numbers that are not finite; a comparison begins with finite ones")
     params = {name: value.astype(dtype) for name, value in source.model.parameters.items()}
-    return Point(params, features.astype(dtype), targets.astype(dtype))
+    return Point(params, *(each.astype(dtype) if each.dtype.kind == "f" else each for each in (features, targets)))
 
 
 def _scalar(loss: Any, name: str) -> NDArray[Any]:

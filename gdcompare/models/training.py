@@ -137,7 +137,7 @@ class _Together:
 
     @property
     def _dtype(self) -> Precision:
-        return checked_dtype(str(self._point.features.dtype))
+        return self._point.dtype
 
 
 class _Apart:

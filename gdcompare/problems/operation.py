@@ -22,7 +22,8 @@ class Operation(Problem):
     The features (n, m) are n cotangents of an output of m numbers; targets are not used. Cotangents are random:
     a sum, whose cotangents are all 1, would not see an output that takes the cotangent of its neighbour.
 
-    `formula(xp, **params)` returns an array of any shape; the parameters are given by name and shape.
+    `formula(xp, **params)` returns an array of any shape, or a tuple of several, whose numbers follow one another;
+    the parameters are given by name and shape.
 
     >>> softplus = Operation(lambda xp, x: xp.logaddexp(x, xp.zeros_like(x)), x=(3,))
     >>> softplus, softplus.example()
@@ -56,7 +57,8 @@ class Operation(Problem):
     def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
         """l_i = c_i . vec(f(params))."""
         del targets
-        return features @ xp.reshape(self.formula(xp, **params), (-1,))
+        outputs = [xp.reshape(each, (-1,)) for each in _each(self.formula(xp, **params))]
+        return features @ (outputs[0] if len(outputs) == 1 else xp.concat(outputs))
 
     def example(self, samples: int = 40, seed: int = 0) -> Dataset:
         """Draw cotangents from a standard normal, rounded to three decimals."""
@@ -66,4 +68,10 @@ class Operation(Problem):
     def _outputs(self) -> int:
         """Return m; the values do not matter, so that they may lie outside the formula's domain."""
         with np.errstate(all="ignore"):
-            return math.prod(np.shape(self.formula(np, **{name: np.ones(shape) for name, shape in self.shapes})))
+            outputs = _each(self.formula(np, **{name: np.ones(shape) for name, shape in self.shapes}))
+        return sum(math.prod(np.shape(each)) for each in outputs)
+
+
+def _each(outputs: Any) -> tuple[Any, ...]:
+    """Return one or more outputs as a tuple."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)

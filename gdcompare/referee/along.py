@@ -25,6 +25,7 @@ from gdcompare.referee.budget import (
     budget_of_product_formula,
     budget_of_products,
 )
+from gdcompare.referee.due import as_due
 from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
 from gdcompare.referee.verdict import Floats
 
@@ -127,14 +128,23 @@ class RefereeAlong:
         return self.implementation(on_the_backend)
 
     def implementation(self, function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
-        """Return somebody's function of the point, in the form in which a gradient is judged."""
+        """Return somebody's function of the point, in the form in which a gradient is judged.
+
+        Raises ValueError for a native model that does not fit, or has no such derivative.
+        """
+        if (own := getattr(function, "along", None)) is not None:  # a native model's
+            function.fits(self.params)  # type: ignore[attr-defined]
+            function = own(self.derivative)
 
         def judged(*point: Any) -> tuple[Any, Any]:
             found = function(*point)
             if self.derivative == "jvp":
-                loss, derivative = found
+                loss, derivative = as_due(found, (None, None), "(loss, derivative)")
                 return loss, {"derivative": derivative}
-            return None, found if self.derivative == "hvp" else _named(found)
+            if self.derivative == "hvp":
+                return None, as_due(found, {}, "{name: product}")
+            blocks = as_due(found, {}, "{name: {name: block}}")
+            return None, _named({name: as_due(row, {}, "{name: {name: block}}") for name, row in blocks.items()})
 
         return judged
 

@@ -16,6 +16,7 @@ from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.diagnosis import Evidence, cause_of
+from gdcompare.referee.due import NotDueError, as_due
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
 from gdcompare.registry import as_problem, backends_for, refuse_nobody
@@ -75,6 +76,7 @@ def verify(
     at_point = Referee(problem, data, params, dtype, reduction)
     referee = at_point if derivative == "gradient" else RefereeAlong(at_point, derivative, direction)
     functions = [referee.backend_implementation(each) for each in loaded]  # what is not offered is refused here
+    own = {name: referee.implementation(each) for name, each in (implementations or {}).items()}
     allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
     for backend, theirs in zip(loaded, functions, strict=True):
@@ -86,8 +88,8 @@ def verify(
         found = judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
         entries += _excused(found, getattr(backend, "approximates", ""))
     either = referee.either_budget if implementations else {}
-    for name, implementation in (implementations or {}).items():
-        entries += judged(referee, name, referee.implementation(implementation), allowed or either, may_raise=True)
+    for name, implementation in own.items():
+        entries += judged(referee, name, implementation, allowed or either, may_raise=True)
     return Report(tuple(entries), context_of(referee, data, loaded))
 
 
@@ -133,14 +135,16 @@ def judged(
     referee: Reference, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
-    if (fits := getattr(implementation, "matching", None)) is not None:  # a native model's
+    if (fits := getattr(implementation, "fits", None)) is not None:  # a native model's
         fits(referee.params)  # raises where that is not possible: nobody's gradient is at fault
     calls: list[dict[str, Any]] = []
     for _ in range(2):
         point = referee.point
         try:
-            loss, gradient = implementation(*point)
+            loss, gradient = as_due(implementation(*point), (None, {}), "(loss, {name: gradient})")
             gradient = {str(key): np.asarray(value) for key, value in gradient.items()}
+        except NotDueError as error:
+            return [Entry(name, LOSS, "wrong", cause=str(error))]
         except Exception as error:
             if not may_raise:
                 raise

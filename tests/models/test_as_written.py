@@ -1,0 +1,411 @@
+"""Models as people write them: recurrent ones, tokens and labels, batch norm, contrastive losses, several outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gdcompare as gdc
+
+torch: Any = pytest.importorskip("torch", reason="these models are written in torch")
+jax: Any = pytest.importorskip("jax", reason="and ported to JAX")
+
+import gdcompare_jax  # noqa: E402 - needs JAX
+import gdcompare_torch  # noqa: E402 - needs torch
+
+jnp, nn = jax.numpy, torch.nn
+Module: Any = nn.Module
+GENERATOR = np.random.default_rng(0)
+
+
+def drawn(module: Any) -> Any:
+    """The module with parameters from a seed of its own."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in module.parameters():
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.5)
+    return module
+
+
+# Layouts that add
+
+
+class Recurrent(Module):  # type: ignore[misc]  # torch comes without types here
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(2, 3, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.gru(x)[1][0].sum(dim=1)
+
+
+def summed_biases(p: Any) -> Any:
+    """Reset and update gates have one bias; the candidate has two, of which one is scaled by the reset gate."""
+    return np.concatenate([p["gru.bias_ih_l0"][:6] + p["gru.bias_hh_l0"][:6], p["gru.bias_ih_l0"][6:]])
+
+
+LAYOUT: dict[str, Any] = {
+    "weight_ih": "gru.weight_ih_l0",
+    "weight_hh": "gru.weight_hh_l0",
+    "bias": summed_biases,
+    "bias_n": lambda p: p["gru.bias_hh_l0"][6:],
+}
+
+
+def gru_of_equinox(layout: dict[str, Any]) -> gdc.Native:
+    equinox = pytest.importorskip("equinox", reason="the port is to Equinox")
+    cell = equinox.nn.GRUCell(2, 3, key=jax.random.key(0))
+
+    def loss(model: Any, features: Any, targets: Any) -> Any:
+        def one(x: Any) -> Any:
+            state = jnp.zeros(3)
+            for i in range(4):
+                state = model(x[i], state)
+            return jnp.sum(state)
+
+        return (jax.vmap(one)(features) - targets) ** 2
+
+    return gdcompare_jax.from_function(loss, cell, layout=layout, name="equinox")
+
+
+def test_a_gru_is_ported_with_the_sum_of_two_biases_and_its_gradient_goes_back_to_both() -> None:
+    source = gdcompare_torch.from_module(drawn(Recurrent()), lambda o, t: (o - t) ** 2, name="torch")
+    data = GENERATOR.normal(size=(3, 4, 2)), np.ones(3)
+
+    gdc.compare([source, gru_of_equinox(LAYOUT)], data, rows=0).assert_agree()
+    forgotten = LAYOUT | {"bias": lambda p: np.concatenate([p["gru.bias_ih_l0"][:6], summed_biases(p)[6:]])}
+    with pytest.raises(ValueError, match="'gru.bias_hh_l0' .9,. of the source has 6 of 9 elements that are not used"):
+        gdc.compare([source, gru_of_equinox(forgotten)], data, rows=0)
+
+
+# Whole numbers
+
+
+class Tokens(Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(7, 3), nn.Linear(3, 4)
+
+    def forward(self, tokens: Any) -> Any:
+        return self.head(self.embedding(tokens).mean(dim=1))
+
+
+def token_loss(p: Any, tokens: Any, labels: Any) -> Any:
+    scores = p["embedding"]["weight"][tokens].mean(axis=1) @ p["head"]["weight"].T + p["head"]["bias"]
+    return -jax.nn.log_softmax(scores)[jnp.arange(len(labels)), labels]
+
+
+TOKENS = np.array([[0, 2, 2], [6, 1, 5], [3, 4, 0]]), np.array([3, 0, 1])
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tokens_and_labels_are_integers_for_the_models_that_take_them(as_dataset: bool, dtype: str) -> None:
+    source = gdcompare_torch.from_module(drawn(Tokens()), nn.functional.cross_entropy, name="torch")
+    start = {"embedding": {"weight": np.zeros((7, 3))}, "head": {"weight": np.zeros((4, 3)), "bias": np.zeros(4)}}
+    port = gdcompare_jax.from_function(token_loss, start, name="jax")
+
+    report = gdc.compare([source, port], gdc.Dataset(*TOKENS) if as_dataset else TOKENS, dtype=dtype)
+
+    report.assert_agree()
+    assert [entry.parameter for entry in report.entries][:2] == ["loss", "embedding.weight"]  # "embedding/weight" is it
+
+
+def test_integers_are_handed_over_as_integers_and_floats_of_a_dataset_as_floats() -> None:
+    seen: list[Any] = []
+
+    def loss(p: Any, features: Any, targets: Any) -> Any:
+        seen.append((str(features.dtype), str(targets.dtype)))
+        return ((features * p["w"]).sum(axis=1) - targets) ** 2
+
+    for adapter, kind in ((gdcompare_torch, torch.float64), (gdcompare_jax, None)):
+        start = {"w": torch.ones(3, dtype=kind) if kind else np.ones(3)}
+        for features in (TOKENS[0], TOKENS[0].astype(float)):
+            native = adapter.from_function(loss, start)
+            native(native.parameters, features, np.array([1.5, 2.0, 3.0]))
+            assert seen[-1][0].endswith(str(features.dtype))
+            assert seen[-1][1].endswith("float64")
+
+
+def test_a_model_that_wants_floats_gets_floats_for_integers() -> None:
+    source = gdcompare_torch.from_module(drawn(nn.Linear(3, 1)), lambda o, t: (o[:, 0] - t) ** 2, name="torch")
+    port = gdcompare_torch.from_function(
+        lambda p, x, y: ((x @ p["weight"].T + p["bias"])[:, 0] - y) ** 2, source.parameters, name="function"
+    )
+
+    gdc.compare([source, port], TOKENS).assert_agree()
+
+
+# Losses that couple their rows
+
+
+def in_torch(training: bool = True) -> gdc.Native:
+    module = drawn(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1), nn.Flatten(0)))
+    return gdcompare_torch.from_module(module.train(training), nn.functional.mse_loss, name="torch")
+
+
+def in_linen(epsilon: float = 1e-5) -> gdc.Native:
+    linen = pytest.importorskip("flax.linen", reason="the port is to Flax")
+    model = linen.Sequential(
+        [linen.Dense(4), linen.BatchNorm(use_running_average=False, epsilon=epsilon), linen.Dense(1)]
+    )
+    variables = model.init(jax.random.key(0), jnp.zeros((2, 3)))
+
+    def loss(p: Any, features: Any, targets: Any) -> Any:
+        statistics = {"batch_stats": variables["batch_stats"]}
+        outputs, _ = model.apply({"params": p} | statistics, features, mutable=["batch_stats"])
+        return (outputs[:, 0] - targets) ** 2
+
+    layout: dict[str, Any] = {
+        "layers_0/kernel": lambda p: p["0.weight"].T,
+        "layers_0/bias": "0.bias",
+        "layers_1/scale": "1.weight",
+        "layers_1/bias": "1.bias",
+        "layers_2/kernel": lambda p: p["2.weight"].T,
+        "layers_2/bias": "2.bias",
+    }
+    return gdcompare_jax.from_function(loss, variables["params"], layout=layout, name="linen")
+
+
+POINTS = GENERATOR.normal(size=(6, 3)), GENERATOR.normal(size=6)
+LAYERS = {"0": "layers_0", "1": "layers_1", "2": "layers_2"}
+
+
+def test_batch_norm_in_training_mode_is_compared_by_the_gradient_of_the_batch() -> None:
+    report = gdc.compare([in_torch(), in_linen()], POINTS, layers=LAYERS)
+
+    report.assert_agree()
+    assert {entry.law for entry in report.entries} == {""}
+    assert {(entry.parameter, entry.verdict) for entry in report.layers} == {(name, "agree") for name in LAYERS}
+    said = report.explanation()
+    assert "the loss of 'torch' couples its rows: it normalises by the statistics of the batch (1: BatchNorm1d)" in said
+    assert "the loss of 'linen' couples its rows: of 6 rows it is" in said
+    assert "layers without a counterpart: 2 of 'torch' (3, (output)), 1 of 'linen' ((output))" in said
+
+
+def test_the_layer_at_fault_in_a_batch_is_named_first() -> None:
+    report = gdc.compare([in_torch(), in_linen(epsilon=1e-3)], POINTS, layers=LAYERS)
+
+    assert report.verdict == "wrong"
+    assert report.explanation().startswith("first layer to differ: 1[")
+
+
+def test_of_a_model_in_training_and_one_in_evaluation_the_report_says_which_couples_its_rows() -> None:
+    module = drawn(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1), nn.Flatten(0))).eval()
+    evaluating = gdcompare_torch.from_module(module, nn.functional.mse_loss, name="evaluating")
+
+    report = gdc.compare([in_torch(), evaluating], POINTS)
+
+    assert report.verdict == "wrong"
+    assert "that of 'evaluating' does not" in report.explanation()
+
+
+def contrastive(xp: Any, p: Any, features: Any) -> Any:
+    """The two views of a row belong together, and those of other rows apart."""
+    one, other = features[:, 0] @ p["w"], features[:, 1] @ p["w"]
+    scores = one @ other.T
+    return xp.log(xp.exp(scores).sum(1)) - xp.diagonal(scores, 0, 0, 1)
+
+
+def test_a_contrastive_loss_is_noticed_to_couple_its_rows() -> None:
+    start = {"w": GENERATOR.normal(size=(3, 2))}
+    source = gdcompare_torch.from_function(lambda p, x, y: contrastive(torch, p, x), start, name="torch")
+    port = gdcompare_jax.from_function(lambda p, x, y: contrastive(jnp, p, x), start, name="jax")
+
+    report = gdc.compare([source, port], (GENERATOR.normal(size=(5, 2, 3)), np.zeros(5)))
+
+    report.assert_agree()
+    assert "per sample" not in {entry.law for entry in report.entries}
+    assert [remark.partition(": of")[0] for remark in report.remarks][:2] == [
+        "the loss of 'torch' couples its rows",
+        "the loss of 'jax' couples its rows",
+    ]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_mean_and_a_sum_couple_no_rows(reduction: str) -> None:
+    def loss(p: Any, features: Any, targets: Any) -> Any:
+        return getattr((features @ p["w"] - targets) ** 2, reduction)()
+
+    models = [gdcompare_torch.from_function(loss, {"w": np.ones(3)}, name=name) for name in ("one", "other")]
+
+    report = gdc.compare(models, POINTS)
+
+    assert "per sample" in {entry.law for entry in report.entries}
+    assert not any("couples" in remark for remark in report.remarks)
+
+
+# What is seen of a model
+
+
+def test_layers_of_an_nnx_model_that_was_split_are_seen() -> None:
+    nnx = pytest.importorskip("flax.nnx", reason="checks a model of Flax")
+    random = nnx.Rngs(0)
+    model = nnx.Sequential(nnx.Linear(3, 2, rngs=random), jnp.tanh, nnx.Linear(2, 1, rngs=random))
+    graph, state = nnx.split(model)
+    native = gdcompare_jax.from_function(lambda p, x, y: (nnx.merge(graph, p)(x)[:, 0] - y) ** 2, state)
+    call = nnx.Linear.__call__
+
+    layers = native.layers(native.parameters, POINTS[0][:1], POINTS[1][:1])
+
+    assert [layer.name for layer in layers] == ["layers/0", "layers/2", "(output)"]
+    assert nnx.Linear.__call__ is call
+
+
+def test_what_shows_no_layer_is_said() -> None:
+    def loss(p: Any, features: Any, targets: Any) -> Any:
+        return ((features @ p["weight"].T + p["bias"])[:, 0] - targets) ** 2
+
+    source = gdcompare_torch.from_module(drawn(nn.Linear(3, 1)), lambda o, t: (o[:, 0] - t) ** 2, name="torch")
+    port = gdcompare_jax.from_function(loss, source.parameters, name="jax")
+
+    report = gdc.compare([source, port], POINTS)
+
+    assert report.verdict == "agree"
+    assert report.remarks == (f"no layer was seen in 'jax': {port.unseen}",)
+    assert report.remarks[0] in report.explanation()
+
+
+@pytest.mark.parametrize("adapter", [gdcompare_torch, gdcompare_jax], ids=["torch", "jax"])
+def test_a_float32_constant_inside_float64_is_said_where_it_makes_a_difference(adapter: Any) -> None:
+    asarray = torch.tensor if adapter is gdcompare_torch else jnp.asarray
+
+    def model(constant: Any, name: str) -> gdc.Native:
+        return adapter.from_function(lambda p, x, y: (x @ p["w"] * constant - y) ** 2, {"w": np.ones(3)}, name=name)  # type: ignore[no-any-return]
+
+    half, tenth = (asarray(np.float32(value)) for value in (0.5, 0.1))
+
+    report = gdc.compare([model(0.1, "right"), model(tenth, "rounded")], POINTS, rows=0)
+    exact = gdc.compare([model(0.25, "right"), model(half, "other")], POINTS, rows=0)
+
+    assert report.verdict == exact.verdict == "wrong"
+    assert any(each.startswith("'rounded' holds float32 inside float64: ") for each in report.remarks)
+    assert not any("float32" in each for each in exact.remarks)
+
+
+# Operations
+
+
+class Split(torch.autograd.Function):  # type: ignore[misc]
+    """Sine and cosine, the latter with the wrong sign in its backward pass if asked for."""
+
+    sign = -1
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return torch.sin(x), torch.cos(x)
+
+    @classmethod
+    def backward(cls, ctx: Any, one: Any, other: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return one * torch.cos(x) + Split.sign * other * torch.sin(x)
+
+
+BOTH = gdc.Operation(lambda xp, x: (xp.sin(x), xp.cos(x)), x=(3,))
+
+
+def judged(native: gdc.Native, operation: gdc.Operation = BOTH, **options: Any) -> gdc.Report:
+    return gdc.verify(operation, operation.example(8), backends=[], implementations={"mine": native}, **options)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_function_of_two_outputs_is_judged_by_the_cotangents_of_both(sign: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Split, "sign", sign)
+
+    def backward(cotangents: Any, x: Any) -> Any:
+        return cotangents[0] * np.cos(x) + sign * cotangents[1] * np.sin(x)
+
+    natives = [
+        gdcompare_torch.from_autograd_function(Split),
+        gdcompare_jax.from_autograd_function(lambda x: (jnp.sin(x), -sign * jnp.cos(x))),
+        gdc.from_backward(lambda x: (np.sin(x), np.cos(x)), backward),
+    ]
+
+    assert [bool(judged(native)) for native in natives] == [sign == -1] * 3
+
+
+def test_a_layer_with_a_cache_is_judged_as_it_is() -> None:
+    affine = gdc.Operation(lambda xp, x, w, b: x @ w + b, x=(2, 3), w=(3, 2), b=(2,))
+
+    def forward(x: Any, w: Any, b: Any) -> Any:
+        return x @ w + b, (x, w)
+
+    def backward(cotangent: Any, cache: Any) -> Any:
+        x, w = cache
+        return cotangent @ w.T, x.T @ cotangent, cotangent.sum(axis=0)
+
+    judged(gdc.from_backward(forward, backward, cache=True), affine).assert_agree()
+    wrong = judged(gdc.from_backward(forward, lambda c, cache: backward(c, cache)[:2], cache=True), affine)
+    assert "is due to return a gradient by each of x, w, b, not a tuple of ndarray, ndarray" in wrong.entries[0].cause
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
+@pytest.mark.parametrize("adapter", [gdcompare_torch, gdcompare_jax], ids=["torch", "jax"])
+def test_second_derivatives_of_a_model_are_judged(derivative: str, adapter: Any) -> None:
+    xp = torch if adapter is gdcompare_torch else jnp
+    data = gdc.Dataset(POINTS[0][:4, :2], POINTS[1][:4], weights=[1, 2, 3, 4])
+
+    def model(factor: float) -> gdc.Native:
+        layout = {"w": lambda p: np.concatenate([p["theta_1"], p["theta_0"][None]])}
+        return adapter.from_function(  # type: ignore[no-any-return]
+            lambda p, x, y: factor * (x @ p["w"][:2] + p["w"][2] - y) ** 2 + 0 * xp.sin(p["w"][0]),
+            {"w": np.zeros(3)},
+            layout=layout,
+        )
+
+    reports = [
+        gdc.verify(
+            "linear-regression", data, backends=[], implementations={"mine": model(factor)}, derivative=derivative
+        )
+        for factor in (1.0, 2.0)
+    ]
+
+    assert [report.verdict for report in reports] == ["agree", "wrong"]
+
+
+def test_a_backward_pass_that_cannot_be_differentiated_is_found_by_its_second_derivative() -> None:
+    class Cube(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx: Any, cotangent: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return 3 * cotangent * x.detach() ** 2
+
+    cube = gdc.Operation(lambda xp, x: x**3, x=(3,))
+    native = gdcompare_torch.from_autograd_function(Cube)
+
+    judged(native, cube).assert_agree()
+    assert [(entry.parameter, entry.verdict) for entry in judged(native, cube, derivative="hvp").entries] == [
+        ("x", "wrong")
+    ]
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "hvp"])
+def test_a_derivative_that_a_model_does_not_have_is_refused_before_the_work(derivative: str) -> None:
+    native = gdc.from_backward(lambda x: x**3, lambda c, x: 3 * c * x**2, name="cube")
+
+    with pytest.raises(ValueError, match=f"'cube' has no {derivative}; what can be judged of it: gradient"):
+        judged(native, gdc.Operation(lambda xp, x: x**3, x=(3,)), derivative=derivative)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (np.ones(3), "an array (ndarray) of shape (3,)"),
+        (np.ones(2), "an array (ndarray) of shape (2,)"),
+        ({"x": np.ones(3)}, "a dict of 1"),
+        ((1.0, np.ones(3)), "a tuple of float, ndarray"),
+        (None, "None"),
+    ],
+)
+def test_an_implementation_that_returns_something_else_is_told_what_is_due(returned: Any, said: str) -> None:
+    (entry,) = judged(lambda *_: returned).entries  # type: ignore[arg-type]  # no native model, and that is the mistake
+
+    assert entry.cause == f"it returned {said}, where (loss, {{name: gradient}}) is due"
