@@ -141,11 +141,13 @@ def watching(model: Any) -> AbstractContextManager[None]:
 def _modules(model: Any, path: str = WHOLE) -> dict[int, tuple[str, Any]]:
     """Return the parts of a model that can be called and hold parts themselves, by identity, and their paths."""
     found: dict[int, tuple[str, Any]] = {}
+    nnx = sys.modules.get("flax.nnx")
+    variables = () if nnx is None else nnx.Variable  # can be called, for what they hold
 
     def walk(part: Any, path: str) -> None:
         if id(part) in found or jax.tree_util.all_leaves([part]):
             return
-        if callable(part):
+        if callable(part) and not isinstance(part, variables):
             found[id(part)] = (path, part)
         children = part if isinstance(part, Mapping) else getattr(part, "__dict__", {})
         if isinstance(part, list | tuple):

@@ -162,7 +162,8 @@ class _Torch(Native):
             ]
             if not moving:  # the loss is linear
                 return {name: np.zeros_like(_to_numpy(leaf)) for name, leaf in leaves.items()}
-            products = torch.autograd.grad(*zip(*moving, strict=True), inputs, **options)
+            outputs, along = zip(*moving, strict=True)
+            products = torch.autograd.grad(outputs, inputs, along, **options)
         return {name: _to_numpy(each) for name, each in zip(leaves, products, strict=True)}
 
     def narrowed(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[str]:

@@ -76,7 +76,7 @@ def test_a_gru_is_ported_with_the_sum_of_two_biases_and_its_gradient_goes_back_t
 
     gdc.compare([source, gru_of_equinox(LAYOUT)], data, rows=0).assert_agree()
     forgotten = LAYOUT | {"bias": lambda p: np.concatenate([p["gru.bias_ih_l0"][:6], summed_biases(p)[6:]])}
-    with pytest.raises(ValueError, match="'gru.bias_hh_l0' .9,. of the source has 6 of 9 elements that are not used"):
+    with pytest.raises(ValueError, match=r"'gru.bias_hh_l0'.* of the source has 6 of 9 elements that are not used"):
         gdc.compare([source, gru_of_equinox(forgotten)], data, rows=0)
 
 
@@ -178,11 +178,13 @@ def test_batch_norm_in_training_mode_is_compared_by_the_gradient_of_the_batch() 
 
     report.assert_agree()
     assert {entry.law for entry in report.entries} == {""}
-    assert {(entry.parameter, entry.verdict) for entry in report.layers} == {(name, "agree") for name in LAYERS}
+    assert {(entry.parameter, entry.verdict) for entry in report.layers} == {
+        (name, "agree") for name in [*LAYERS, "(output)"]
+    }
     said = report.explanation()
     assert "the loss of 'torch' couples its rows: it normalises by the statistics of the batch (1: BatchNorm1d)" in said
     assert "the loss of 'linen' couples its rows: of 6 rows it is" in said
-    assert "layers without a counterpart: 2 of 'torch' (3, (output)), 1 of 'linen' ((output))" in said
+    assert "layers without a counterpart: 1 of 'torch' (3); say which correspond" in said
 
 
 def test_the_layer_at_fault_in_a_batch_is_named_first() -> None:
