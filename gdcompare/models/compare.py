@@ -77,7 +77,7 @@ def compared_at(
     row = next((entry.worst_index[0] for entry in wrong if entry.law == ROWS and entry.worst_index), 0)
     layers, remarks = compared_layers(sides, point if coupled else point.row(row), places, dtype)
     if wrong:
-        remarks += _narrowed(sides, point)
+        remarks += [f"of {side.name!r}: {said}" for side in sides if (said := side.hints(point))]
     return Comparison(tuple(entries), context, tuple(layers), (*_coupled(sides, coupled), *remarks))
 
 
@@ -89,16 +89,6 @@ def _coupled(sides: Sequence[Side], coupled: Mapping[str, str]) -> list[str]:
     if others := [repr(side.name) for side in sides if side.name not in coupled]:
         said.append(f"that of {' and '.join(others)} does not")
     return [*said, "compared by the gradient of the batch, and not row by row"]
-
-
-def _narrowed(sides: Sequence[Side], point: Point) -> list[str]:
-    """Say of models that differ which computes with numbers that were rounded to less than the dtype."""
-    said = []
-    for side in sides:
-        if places := side.narrowed(point):
-            more = f", and {len(places) - 3} more" if len(places) > 3 else ""
-            said.append(f"{side.name!r} holds float32 inside float64: {'; '.join(places[:3])}{more}")
-    return said
 
 
 def context_of(sides: Sequence[Side], data: Data, point: Point, dtype: str) -> dict[str, Any]:

@@ -115,6 +115,19 @@ class Native(ABC):
         del params, features, targets
         return []
 
+    def hints(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        features: NDArray[Any],
+        targets: NDArray[Any],
+        matching: Matching | None = None,
+    ) -> str:
+        """Say what may be the cause where it differs, at parameters of the source; "" if there is nothing to say."""
+        own = (matching or self.matching(params)).load(params)
+        places = self.narrowed(own, *self.as_taken(own, features, targets))
+        more = f", and {len(places) - 3} more" if len(places) > 3 else ""
+        return f"it holds float32 inside float64: {'; '.join(places[:3])}{more}" if places else ""
+
     def matching(self, source: Mapping[str, ArrayLike]) -> Matching:
         """Return how its parameters are loaded from those of a problem or of another model."""
         own = {name: value.shape for name, value in self.parameters.items()}

@@ -96,9 +96,9 @@ class Side:
         """Return what the model's layers compute for these rows."""
         return self.model.layers(*self._given(point))
 
-    def narrowed(self, point: Point) -> list[str]:
-        """Say where the model computes with numbers that were rounded to less than the dtype."""
-        return self.model.narrowed(*self._given(point))
+    def hints(self, point: Point) -> str:
+        """Say what the model knows of itself that may be the cause where it differs."""
+        return self.model.hints(*point, self.matching)
 
     def _given(self, point: Point) -> tuple[Arrays, NDArray[Any], NDArray[Any]]:
         own = self.matching.load(point.params)

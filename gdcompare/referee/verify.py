@@ -89,7 +89,9 @@ def verify(
         entries += _excused(found, getattr(backend, "approximates", ""))
     either = referee.either_budget if implementations else {}
     for name, implementation in own.items():
-        entries += judged(referee, name, implementation, allowed or either, may_raise=True)
+        entries += _hinted(
+            judged(referee, name, implementation, allowed or either, may_raise=True), implementation, referee
+        )
     return Report(tuple(entries), context_of(referee, data, loaded))
 
 
@@ -120,6 +122,21 @@ def _excused(entries: list[Entry], how: str) -> list[Entry]:
         replace(entry, cause=f"an approximation by {how}")
         if how and entry.verdict == "wrong" and entry.worst_index is not None
         else entry
+        for entry in entries
+    ]
+
+
+def _hinted(entries: list[Entry], implementation: Implementation, referee: Reference) -> list[Entry]:
+    """Add what a native model knows of itself to the causes of what is wrong."""
+    wrong = any(entry.verdict == "wrong" and entry.worst_index is not None for entry in entries)
+    if (
+        not wrong
+        or (hints := getattr(implementation, "hints", None)) is None
+        or not (said := hints(*referee.point[:3]))
+    ):
+        return entries
+    return [
+        replace(entry, cause="; ".join(filter(None, [entry.cause, said]))) if entry.verdict == "wrong" else entry
         for entry in entries
     ]
 

@@ -283,8 +283,21 @@ def test_a_float32_constant_inside_float64_is_said_where_it_makes_a_difference(a
     exact = gdc.compare([model(0.25, "right"), model(half, "other")], POINTS, rows=0)
 
     assert report.verdict == exact.verdict == "wrong"
-    assert any(each.startswith("'rounded' holds float32 inside float64: ") for each in report.remarks)
+    assert any(each.startswith("of 'rounded': it holds float32 inside float64: ") for each in report.remarks)
     assert not any("float32" in each for each in exact.remarks)
+
+
+def test_a_float32_constant_is_said_of_a_model_that_a_formula_judges() -> None:
+    tenth = torch.tensor(0.1)
+    native = gdcompare_torch.from_function(
+        lambda p, x, y: (x @ p["theta_1"] + p["theta_0"] * tenth * 10 - y) ** 2,
+        {"theta_0": np.zeros(()), "theta_1": np.zeros(3)},
+    )
+
+    report = gdc.verify("linear-regression", gdc.Dataset(*POINTS), backends=[], implementations={"mine": native})
+
+    causes = {entry.parameter: entry.cause for entry in report.entries if entry.verdict == "wrong"}
+    assert "it holds float32 inside float64: an array () of float32, in aten." in causes["theta_0"]
 
 
 # Operations
