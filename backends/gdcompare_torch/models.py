@@ -217,16 +217,18 @@ class TorchModule(_Torch):
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
-        """The loss of the module's outputs; its buffers and other parameters are copied for each call."""
+        """The loss of the module's outputs; its buffers and other parameters are copied each time."""
         self._refuse_unfit()
         device = next(iter(self._trainable().values())).device
         dtype = getattr(torch, working_dtype(params, features))
         rows, goals = (_data(each, dtype, device) for each in (features, targets))
+        constants = _constants(self.module, dtype)
+        constants_of_loss = _constants(self.loss, dtype) if isinstance(self.loss, torch.nn.Module) else {}
 
         def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
-            outputs = torch.func.functional_call(self.module, _constants(self.module, dtype) | leaves, (rows,))
+            outputs = torch.func.functional_call(self.module, constants | leaves, (rows,))
             if isinstance(self.loss, torch.nn.Module):
-                found = torch.func.functional_call(self.loss, _constants(self.loss, dtype), (outputs, goals))
+                found = torch.func.functional_call(self.loss, constants_of_loss, (outputs, goals))
             else:
                 found = self.loss(outputs, goals)
             return mean_of(found, len(rows))
@@ -330,10 +332,9 @@ def _leaves(params: Mapping[str, NDArray[Any]], dtype: torch.dtype, device: Any)
 
 def _data(values: NDArray[Any], dtype: torch.dtype, device: Any) -> torch.Tensor:
     """Return features or targets as a tensor: integers stay integers."""
-    kinds = {"i": torch.int64, "u": torch.int64, "b": torch.bool}
-    if values.dtype.kind == "u":
-        values = values.astype(np.int64)  # torch knows few unsigned ones
-    return torch.tensor(values, dtype=kinds.get(values.dtype.kind, dtype), device=device)
+    whole = values.dtype.kind in "iu"
+    given = values.astype(np.int64) if whole else values  # torch knows few unsigned ones
+    return torch.tensor(given, dtype=torch.int64 if whole else dtype, device=device)
 
 
 def _is_parameter(value: Any) -> bool:

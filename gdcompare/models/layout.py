@@ -103,6 +103,8 @@ def brought(own: str, how: Move, elements: Elements, see: Callable[[Callable[[st
 
 def _of_sums(array: NDArray[Any]) -> Brought:
     """Return an array of sums and numbers as terms and constants."""
+    if array.dtype.kind not in "biufO":
+        raise TypeError(f"it returns {array.dtype}")
     sums = [each if isinstance(each, _Sum) else _Sum((), float(each), None) for each in array.ravel().tolist()]
     depth = max([1, *(len(each.positions) for each in sums)])
     filled = [(*each.positions, *[NOTHING] * (depth - len(each.positions))) for each in sums]

@@ -7,7 +7,7 @@ transposed, or matched by its position, silently. The paths "layers/0/bias" and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
@@ -73,10 +73,11 @@ class Matching:
             for owner in np.unique(owners[owners != NOTHING]).tolist():
                 inside = owners == owner
                 parts[list(parts)[owner]].append((arrays[name][..., inside], term[inside] - starts[owner]))
-        # A parameter of no elements has no part, and yet the dtype and the axes in front of the others.
-        like = next(iter(arrays.values())) if arrays else np.zeros(())
-        lead = like.shape[: like.ndim - len(self.places[next(iter(arrays))].shape)] if arrays else ()
-        return {name: _added_up(parts[name], lead, shape, like.dtype) for name, shape in self.source_shapes.items()}
+        # An element's axes are the last ones; those in front are the same for all.
+        fronts = (arrays[name].shape[: arrays[name].ndim - len(each.shape)] for name, each in self.places.items())
+        lead: tuple[int, ...] = next(fronts, ())
+        dtype = np.result_type(*arrays.values()) if arrays else np.dtype(np.float64)  # of what has no elements
+        return {name: _added_up(parts[name], lead, shape, dtype) for name, shape in self.source_shapes.items()}
 
 
 def match(
@@ -129,36 +130,23 @@ it multiplies p["w"][0] by 2
 
 
 @final
-class _Source(dict[str, NDArray[Any]]):
+class _Source(Mapping[str, NDArray[Any]]):
     """The source's parameters, as a layout sees them: each is made when it is asked for."""
 
     def __init__(self, elements: Elements, array: Callable[[str], NDArray[Any]]) -> None:
-        super().__init__()
-        self._elements, self._array = elements, array
+        self._shapes, self._array = elements.shapes, array
 
-    def __missing__(self, name: str) -> NDArray[Any]:
-        return self._array(_known(name, self._elements.shapes))
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._array(_known(name, self._shapes))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._elements.shapes
+        return isinstance(name, str) and _of_path(name, self._shapes) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._elements.shapes)
+        return iter(self._shapes)
 
     def __len__(self) -> int:
-        return len(self._elements.shapes)
-
-    def keys(self) -> Any:
-        """The names of all."""
-        return self._elements.shapes.keys()
-
-    def values(self) -> Any:
-        """All arrays."""
-        return [self[name] for name in self]
-
-    def items(self) -> Any:
-        """All names and arrays."""
-        return [(name, self[name]) for name in self]
+        return len(self._shapes)
 
 
 def _known(name: str, shapes: Shapes) -> str:
@@ -179,10 +167,13 @@ def _path(name: str) -> str:
 
 
 def _added_up(
-    parts: Iterable[tuple[NDArray[Any], NDArray[np.int64]]], lead: tuple[int, ...], shape: tuple[int, ...], dtype: Any
+    parts: Sequence[tuple[NDArray[Any], NDArray[np.int64]]],
+    lead: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
 ) -> NDArray[Any]:
     """Return the sum of arrays (*lead, k), each at k positions of an array of that shape."""
-    total = np.zeros((*lead, math.prod(shape)), dtype=np.result_type(dtype, *(each for each, _ in parts)))
+    total = np.zeros((*lead, math.prod(shape)), dtype=np.result_type(*(each for each, _ in parts)) if parts else dtype)
     for each, places in parts:
         np.add.at(total, (..., places), each)  # type: ignore[arg-type]  # the stubs do not know `...`
     return total.reshape((*lead, *shape))

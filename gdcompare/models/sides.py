@@ -159,7 +159,7 @@ def sides_of(models: Sequence[Native]) -> list[Side]:
 def point_of(source: Side, data: Data, dtype: Precision) -> Point:
     """Return the source's values and the data in the dtype; a ValueError where they are not finite, or do not fit.
 
-    Integers stay integers: they may be labels or tokens.
+    Integers stay integers, int64: they may be labels or tokens.
     """
     if isinstance(data, Dataset) and data.weights is not None:
         raise ValueError(f"native models take no sample weights, and {data.name!r} has some")
@@ -172,7 +172,7 @@ def point_of(source: Side, data: Data, dtype: Precision) -> Point:
         if not np.isfinite(values).all():
             raise ValueError(f"{what!r} holds numbers that are not finite; a comparison begins with finite ones")
     params = {name: value.astype(dtype) for name, value in source.model.parameters.items()}
-    return Point(params, *(each.astype(dtype) if each.dtype.kind == "f" else each for each in (features, targets)))
+    return Point(params, *(each.astype(np.int64 if each.dtype.kind in "iu" else dtype) for each in (features, targets)))
 
 
 def _scalar(loss: Any, name: str) -> NDArray[Any]:

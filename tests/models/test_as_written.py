@@ -287,6 +287,14 @@ def test_a_float32_constant_inside_float64_is_said_where_it_makes_a_difference(a
     assert not any("float32" in each for each in exact.remarks)
 
 
+def test_parameters_and_buffers_in_float32_are_no_float32_inside() -> None:
+    module = drawn(nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1), nn.Flatten(0))).eval()
+    module[1].running_mean.fill_(0.1)
+    native = gdcompare_torch.from_module(module, nn.BCEWithLogitsLoss(pos_weight=torch.tensor([0.1])))
+
+    assert native.narrowed(native.parameters, POINTS[0], np.ones(6)) == []
+
+
 def test_a_float32_constant_is_said_of_a_model_that_a_formula_judges() -> None:
     tenth = torch.tensor(0.1)
     native = gdcompare_torch.from_function(

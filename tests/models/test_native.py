@@ -129,6 +129,7 @@ def test_handing_back_keeps_the_dtype() -> None:
         (lambda p: np.tanh(p["w"]), "tanh"),
         (lambda p: p["w"].astype(float), 'it makes a number of p["w"][0, 0]'),
         (lambda p: p["w"] + np.inf, "numbers that are not finite"),
+        (lambda p: "w", "it returns <U1"),
     ],
 )
 def test_a_layout_that_computes_more_than_sums_is_refused_and_says_where(move: Any, said: str) -> None:
@@ -291,6 +292,7 @@ def test_a_wrong_pair_is_refused_by_the_sources_name() -> None:
         (lambda g: {"w": g["w"]}, "the gradient has 'w'; the model's parameters are 'b', 'w'"),
         (lambda g: g | {"w": g["w"][:, None]}, "the gradient of 'w' has shape (3, 1), not (3,)"),
         (lambda g: g | {"w": g["w"].astype(np.float32)}, "float32"),
+        (lambda g: g | {"b": g["b"].astype(np.float32)}, "float32"),
     ],
 )
 def test_a_gradient_of_another_form_is_wrong(spoil: Any, said: str) -> None:
