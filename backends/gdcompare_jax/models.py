@@ -44,13 +44,20 @@ def from_function(
     random, coupling = (_nodes(parameters, mode) for mode in (_draws, _couples))
     check_independence(name, random, coupling=[])
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
-    trained = [is_parameter(leaf) for _, leaf in leaves]
+    # In training mode running statistics are updated and not used: constants, as the buffers of a module in torch.
+    unused = [path for path, _ in _paths(parameters, _is_statistic)] if coupling else []
+    fixed = [any(path[: len(each)] == each for each in unused) for path, _ in leaves]
+    trained = [is_parameter(leaf) and not is_fixed for (_, leaf), is_fixed in zip(leaves, fixed, strict=True)]
     if not any(trained):
         raise ValueError(f"{name!r} has no floating-point array among its parameters: there is nothing to compare")
 
     def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
         given = iter(arrays)
         filled = [next(given) if is_one else leaf for (_, leaf), is_one in zip(leaves, trained, strict=True)]
+        filled = [
+            jnp.asarray(leaf, arrays[0].dtype) if is_fixed and is_parameter(leaf) else leaf
+            for leaf, is_fixed in zip(filled, fixed, strict=True)
+        ]
         model = structure.unflatten(filled)
         with watching(model):
             return mean_of(loss(model, features, targets), features.shape[0])
@@ -213,7 +220,16 @@ def _couples(node: Any) -> bool:
     return getattr(node, "use_running_average", None) is False
 
 
+def _is_statistic(node: Any) -> bool:
+    return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
+
+
 def _nodes(tree: Any, condition: Callable[[Any], bool]) -> list[str]:
     """Name the parts of a pytree for which the condition holds."""
+    return [f"{_name(path)}: {type(node).__name__}" for path, node in _paths(tree, condition)]
+
+
+def _paths(tree: Any, condition: Callable[[Any], bool]) -> list[tuple[Any, Any]]:
+    """Return the parts of a pytree for which the condition holds, and their paths."""
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=condition)
-    return [f"{_name(path)}: {type(node).__name__}" for path, node in nodes if condition(node)]
+    return [(path, node) for path, node in nodes if condition(node)]
