@@ -10,15 +10,15 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
 from gdcompare.backend import Backend, ValueAndGrad
+from gdcompare.case import Case, DataLike
 from gdcompare.descent.progress import progress_bar
 from gdcompare.descent.record import Descent, Params, Progress, Recorder
 from gdcompare.descent.rules import Direction, Rule, sgd
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.descent.stopping import StopReason, Watch
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
-from gdcompare.registry import as_backend, as_problem
+from gdcompare.problem import Dataset, Problem
+from gdcompare.registry import as_backend
 
 # A chunk is long enough for its overhead to vanish, and short enough to be looked at about once a second and to keep
 # its records within some tens of megabytes.
@@ -29,7 +29,7 @@ _CHUNK_NUMBERS = 4_000_000
 
 def descend(
     problem: str | Problem,
-    data: Dataset,
+    data: DataLike,
     backend: str | Backend[Any],
     rule: Rule = sgd(0.01),  # noqa: B008 - a rule is immutable
     batch_size: int | None = None,
@@ -47,6 +47,8 @@ def descend(
     chunk: int | None = None,
 ) -> Descent:
     """Minimise the mean loss by gradient descent: full batch, mini-batch (`batch_size`), or stochastic (1).
+
+    Problem and data are as `case` has it: by name, from a file, or themselves; data=None for the problem's own.
 
     An epoch is one pass over the rows: one step of the full batch, or `ceil(n / batch_size)` steps over a fresh
     permutation, the same for every backend. The descent starts where the problem says, unless `start` says otherwise.
@@ -73,11 +75,11 @@ def descend(
     >>> fit.stop_reason, fit.steps, fit.parameters["theta_1"].round(4).tolist()
     ('gradient norm', 105, [2.0])
     """
-    problem, backend = as_problem(problem), as_backend(backend)
+    backend = as_backend(backend)
+    case = Case.of(problem, data, start, backend.dtype, refereed=False, otherwise=lambda it, rows: it.start(rows))
+    case.backends([backend], refereed=False)
+    problem, data, first = case.problem, case.data, case.params
     n = len(data)
-    check_targets(problem, data)
-    checked_shapes(problem, data)
-    first = check_parameters(problem, data, problem.start(data) if start is None else start)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch
     if not isinstance(rule, Rule):
@@ -86,7 +88,6 @@ def descend(
     recorder = Recorder(first, backend, _whole("history_every", history_every))
     length = _chunk_length(total, data, batch_size, first, chunk)
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
-    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
 
     step = _Step(
         backend,
