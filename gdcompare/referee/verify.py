@@ -12,6 +12,7 @@ import numpy as np
 from gdcompare import data as datasets
 from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import Backend
+from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
 from gdcompare.referee.along import RefereeAlong, checked_derivative
@@ -139,7 +140,8 @@ def judged(
     for _ in range(2):
         point = referee.point
         try:
-            loss, gradient = implementation(*point)
+            with said_if_long(f"{name}: computing, or compiling"):
+                loss, gradient = implementation(*point)
             gradient = {str(key): np.asarray(value) for key, value in gradient.items()}
         except Exception as error:
             if not may_raise:
