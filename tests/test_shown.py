@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -142,6 +142,22 @@ def test_a_descent_shows_the_last_loss_also_where_the_history_is_thinned(data: g
     assert repr(thinned) == f"Descent('epochs' after 10 steps, loss {whole.last_loss:.3g})"
 
 
+@dataclass(frozen=True)
+class Reversed(rules.Direction):
+    """A direction of one's own, under no name that the rules have."""
+
+    times: float
+
+    def init(self, params: Any) -> Any:
+        return {}
+
+    def coefficients(self, *where: Any) -> Any:
+        return ()
+
+    def update(self, *given: Any) -> Any:
+        raise NotImplementedError
+
+
 def halving(steps: Any) -> Any:
     return 0.5**steps
 
@@ -158,6 +174,7 @@ def halving(steps: Any) -> Any:
         ),
         (rules.sgd(rules.cosine(1, 10)), "sgd(learning_rate=cosine(rate=1.0, steps=10, final=0.0))"),
         (rules.sgd(halving), "sgd(learning_rate=halving)"),
+        (rules.Rule(rules.constant(0.1), Reversed(2.0)), "Rule(learning_rate=0.1, direction=Reversed(times=2.0))"),
         (rules.sgd(lambda steps: 0.5**steps), "sgd(learning_rate=<lambda>)"),
         (rules.sgd(partial(halving)), "sgd(learning_rate=<partial>)"),
     ],

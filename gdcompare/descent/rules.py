@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, final
 
 import numpy as np
@@ -71,15 +71,16 @@ class Rule(NamedTuple):
         return as_html([name, *filter(None, [words]), table("", ["setting", "value"], rows, left=2)])
 
     def _named(self) -> tuple[str, dict[str, str]]:
-        """Return the name of what makes it, and what that is given besides the learning rate."""
-        match self.direction:
-            case Plain():
-                return "sgd", {}
-            case Momentum(beta, nesterov):
-                return "nesterov" if nesterov else "momentum", {"beta": repr(beta)}
-            case Adam(beta_1, beta_2, epsilon):
-                return "adam", {"beta_1": repr(beta_1), "beta_2": repr(beta_2), "epsilon": repr(epsilon)}
-        return type(self).__name__, {"direction": _written(self.direction)}
+        """Return the name of what makes it, and what that is given besides the learning rate, unless by default."""
+        own = type(self.direction).__name__.lower()
+        kind = "sgd" if own == "plain" else own
+        if kind not in RULES or not is_dataclass(self.direction):
+            return type(self).__name__, {"direction": _written(self.direction)}
+        settings = {each.name: getattr(self.direction, each.name) for each in fields(self.direction)}
+        defaults = {each.name: each.default for each in fields(self.direction)}
+        if settings.pop("nesterov", False):
+            kind = "nesterov"
+        return kind, {name: repr(value) for name, value in settings.items() if value != defaults[name]}
 
 
 def sgd(learning_rate: float | Schedule) -> Rule:
