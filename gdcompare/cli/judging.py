@@ -178,7 +178,7 @@ def mutate(
     from gdcompare.authoring.faults import mutate as plant
     from gdcompare.case import Case
     from gdcompare.referee.point import Referee
-    from gdcompare.report.tables import table
+    from gdcompare.table import table
 
     if subject.backend_names or subject.device:
         raise click.UsageError(

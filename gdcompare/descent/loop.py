@@ -63,9 +63,13 @@ def descend(
     * the loss or a parameter is no longer finite ("diverged": the last finite parameters are returned);
     * `callback`, called between chunks with a `Progress`, returns True; or Ctrl-C is pressed ("interrupted").
 
+    "diverged" is also the reason of a descent that ends at a finite loss more than 1/u^3 times those of its first epoch
+    (about 1e48 in float64), and than 1: its path is not cut, for until the end it might have come back.
+
     `history_every=k` keeps every k-th step and the last, so that memory does not grow with the number of steps.
-    `progress` shows a bar on stderr; None means where stderr is a terminal. `chunk` is the number of steps between two
-    looks; it changes no result, except in the last bits where a compiler treats a chunk of one step in its own way.
+    `progress` shows a bar on stderr, which also says that a compiler takes its time; None means where stderr is a
+    terminal. `chunk` is the number of steps between two looks; it changes no result, except in the last bits where a
+    compiler treats a chunk of one step in its own way.
 
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
@@ -125,6 +129,8 @@ def descend(
                     break
     except KeyboardInterrupt:
         reason = "interrupted"
+    if watch.blown_up and reason in ("epochs", "loss change", "gradient norm"):
+        reason = "diverged"
     return recorder.finish(reason)
 
 

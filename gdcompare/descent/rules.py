@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gdcompare.table import as_html, table
 
 Steps: TypeAlias = NDArray[np.int64]
 Schedule: TypeAlias = Callable[[Steps], NDArray[np.floating]]
@@ -46,10 +48,39 @@ class Direction(Protocol):
 
 
 class Rule(NamedTuple):
-    """An update rule, `theta <- theta - learning_rate(t) * direction_t`, with t = 0 for the first step."""
+    """An update rule, `theta <- theta - learning_rate(t) * direction_t`, with t = 0 for the first step.
+
+    It is written as it is made.
+
+    >>> sgd(0.01), momentum(cosine(0.1, steps=100))
+    (sgd(learning_rate=0.01), momentum(learning_rate=cosine(rate=0.1, steps=100, final=0.0), beta=0.9))
+    """
 
     learning_rate: Schedule
     direction: Direction
+
+    def __repr__(self) -> str:
+        name, settings = self._named()
+        return _call(name, {"learning_rate": _written(self.learning_rate)} | settings)
+
+    def _repr_html_(self) -> str:
+        name, settings = self._named()
+        rows = [("learning rate", _written(self.learning_rate)), *settings.items()]
+        about = RULES[name].__doc__ if name in RULES else type(self.direction).__doc__
+        words = " ".join((about or "").partition(">>>")[0].split())
+        return as_html([name, *filter(None, [words]), table("", ["setting", "value"], rows, left=2)])
+
+    def _named(self) -> tuple[str, dict[str, str]]:
+        """Return the name of what makes it, and what that is given besides the learning rate, unless by default."""
+        own = type(self.direction).__name__.lower()
+        kind = "sgd" if own == "plain" else own
+        if kind not in RULES or not is_dataclass(self.direction):
+            return type(self).__name__, {"direction": _written(self.direction)}
+        settings = {each.name: getattr(self.direction, each.name) for each in fields(self.direction)}
+        defaults = {each.name: each.default for each in fields(self.direction)}
+        if settings.pop("nesterov", False):
+            kind = "nesterov"
+        return kind, {name: repr(value) for name, value in settings.items() if value != defaults[name]}
 
 
 def sgd(learning_rate: float | Schedule) -> Rule:
@@ -108,8 +139,7 @@ def load(name: str, learning_rate: float | Schedule) -> Rule:
 
 def constant(rate: float) -> Schedule:
     """rate_t = rate."""
-    checked = _checked_rate(rate)
-    return lambda steps: np.full(steps.shape, checked)
+    return Constant(_checked_rate(rate))
 
 
 def inverse_time(rate: float, decay: float = 1.0) -> Schedule:
@@ -118,8 +148,7 @@ def inverse_time(rate: float, decay: float = 1.0) -> Schedule:
     >>> inverse_time(1.0)(np.arange(3)).tolist()
     [1.0, 0.5, 0.3333333333333333]
     """
-    checked, checked_decay = _checked_rate(rate), _checked_rate(decay, "decay")
-    return lambda steps: checked / (1 + checked_decay * steps)
+    return InverseTime(_checked_rate(rate), _checked_rate(decay, "decay"))
 
 
 def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
@@ -133,8 +162,7 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
     checked, checked_final = _checked_rate(rate), _checked_rate(final, "final")
     if steps < 1:
         raise ValueError(f"a cosine schedule needs at least 1 step, not {steps}")
-    half = (checked - checked_final) / 2
-    return lambda at: checked_final + half * (1 + np.cos(np.pi * np.minimum(at / steps, 1.0)))
+    return Cosine(checked, steps, checked_final)
 
 
 SCHEDULES = ("constant", "cosine", "inverse-time")
@@ -153,6 +181,55 @@ def load_schedule(name: str, rate: float, steps: int) -> Schedule:
     if name == "cosine":
         return cosine(rate, steps)
     return inverse_time(rate) if name == "inverse-time" else constant(rate)
+
+
+@final
+@dataclass(frozen=True)
+class Constant:
+    """The schedule of `constant`, which is written as a number."""
+
+    rate: float
+
+    def __call__(self, steps: Steps) -> NDArray[np.floating]:
+        """rate_t = rate."""
+        return np.full(steps.shape, self.rate)
+
+    def __repr__(self) -> str:
+        return repr(self.rate)
+
+
+@final
+@dataclass(frozen=True)
+class InverseTime:
+    """The schedule of `inverse_time`."""
+
+    rate: float
+    decay: float
+
+    def __call__(self, steps: Steps) -> NDArray[np.floating]:
+        """rate_t = rate / (1 + decay t)."""
+        return self.rate / (1 + self.decay * steps)
+
+    def __repr__(self) -> str:
+        return _call("inverse_time", {name: repr(value) for name, value in vars(self).items()})
+
+
+@final
+@dataclass(frozen=True)
+class Cosine:
+    """The schedule of `cosine`."""
+
+    rate: float
+    steps: int
+    final: float
+
+    def __call__(self, steps: Steps) -> NDArray[np.floating]:
+        """rate_t = final + half (1 + cos(pi t / steps))."""
+        half = (self.rate - self.final) / 2
+        return self.final + half * (1 + np.cos(np.pi * np.minimum(steps / self.steps, 1.0)))
+
+    def __repr__(self) -> str:
+        return _call("cosine", {name: repr(value) for name, value in vars(self).items()})
 
 
 @final
@@ -237,6 +314,24 @@ class Adam(Direction):
 
 def _schedule(learning_rate: float | Schedule) -> Schedule:
     return learning_rate if callable(learning_rate) else constant(learning_rate)
+
+
+def _call(name: str, arguments: Mapping[str, str]) -> str:
+    return f"{name}({', '.join(f'{argument}={value}' for argument, value in arguments.items())})"
+
+
+def _written(part: object) -> str:
+    """Return a schedule or direction as it is written; of what would show an address, the name.
+
+    >>> def halving(steps):
+    ...     return 0.5**steps
+    >>> sgd(halving), sgd(lambda steps: 0.5**steps)
+    (sgd(learning_rate=halving), sgd(learning_rate=<lambda>))
+    """
+    words = repr(part)
+    if " at 0x" not in words:
+        return words
+    return str(getattr(part, "__name__", f"<{type(part).__name__}>"))
 
 
 def _checked_rate(rate: float, what: str = "learning rate") -> float:

@@ -39,6 +39,10 @@ class MethodOutcome:
     """Whether it contradicts the enclosure. An inconclusive check contradicts nothing."""
     why: str = ""
 
+    def __repr__(self) -> str:
+        figure = "" if math.isnan(self.figure) else f", {self.figure:.3g}"
+        return f"MethodOutcome({self.method}: {self.says}{figure}{', at fault' if self.at_fault else ''})"
+
 
 def all_methods(
     problem: str | Problem,

@@ -25,6 +25,7 @@ from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import CALLS_DIFFER, kind_of_failure
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Entry, Report
+from gdcompare.table import count
 
 
 @final
@@ -41,6 +42,10 @@ class Counterexample:
     problem: Problem
     origin: str | None = None
     weights: NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        size = f"{count(len(self.features), 'row')}, {count(self.features.shape[1], 'feature')}"
+        return f"Counterexample({self.problem!r}: {size}, {self.dtype})"
 
     @property
     def data(self) -> dict[str, NDArray[Any]]:

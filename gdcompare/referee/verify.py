@@ -11,6 +11,7 @@ import numpy as np
 
 from gdcompare.backend import Backend
 from gdcompare.case import Case, DataLike
+from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.along import RefereeAlong, checked_derivative
@@ -131,7 +132,8 @@ def judged(
     for _ in range(2):
         point = referee.point
         try:
-            loss, gradient = implementation(*point)
+            with said_if_long(f"{name}: computing, or compiling"):
+                loss, gradient = implementation(*point)
             gradient = {str(key): np.asarray(value) for key, value in gradient.items()}
         except Exception as error:
             if not may_raise:

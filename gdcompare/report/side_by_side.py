@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.methods import all_methods, what_each_says
 from gdcompare.referee.verdict import Verdict
-from gdcompare.report.tables import table
+from gdcompare.table import table
 
 if TYPE_CHECKING:
     from rich.console import Console
