@@ -327,10 +327,11 @@ def _cause(path: _Path, found: Sequence[Mapping[str, Any]]) -> str:
 
 def _scaled(path: _Path, found: Sequence[Mapping[str, Any]]) -> str:
     """Say by what factor the first step is off, if it is one factor."""
-    moved = np.concatenate([np.ravel(found[0][name] - value) for name, value in path.params.items()]).astype(float)
-    due = np.concatenate([np.ravel(path.truths[0][name].mid - value) for name, value in path.params.items()])
-    if len(found) and due.all() and moved.all():
-        ratios = moved / due
+    first = found[0] if found else {}
+    if {name: np.shape(value) for name, value in first.items()} == {n: v.shape for n, v in path.params.items()}:
+        moved = np.concatenate([np.ravel(first[name] - value) for name, value in path.params.items()]).astype(float)
+        due = np.concatenate([np.ravel(path.truths[0][name].mid - value) for name, value in path.params.items()])
+        ratios = moved / np.where(due == 0, np.nan, due)
         middle = float(np.median(ratios))
         if np.ptp(ratios) <= 1e-6 * abs(middle) and abs(middle - 1) > 1e-6:
             return f"the first step is {middle:.7g} times the right one in all {ratios.size} elements"
