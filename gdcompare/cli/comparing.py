@@ -22,7 +22,7 @@ from gdcompare.registry import (
 @click.option("--target", help="The target's column or array, for files.")
 @click.option("--layers", metavar="FILE.py:NAME", help="Which layers correspond, as for `gdcompare.compare`.")
 @click.option("--steps", type=int, help="Go through so many steps of a training, too.")
-@click.option("--rule", default="sgd", show_default=True, help="sgd, momentum, nesterov or adam.")
+@click.option("--rule", default="sgd", show_default=True, help=f"{', '.join(rules.RULES)}.")
 @click.option("--learning-rate", type=float, default=0.01, show_default=True)
 @click.option("--batch-size", type=int, help="Rows a step. Default: the full batch.")
 @click.option("--resync/--drift", default=True, show_default=True, help="Begin each step at ONE's parameters, or not.")

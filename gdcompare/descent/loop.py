@@ -165,7 +165,7 @@ class _Step:
             data, coefficients = coefficients[-given:], coefficients[:-given]
 
         loss, gradient = self.value_and_grad(params, *data)
-        direction, memory = self.direction.update(self.backend.xp, gradient, memory, coefficients)
+        direction, memory = self.direction.update(self.backend.xp, params, gradient, memory, coefficients)
         params = {name: value - rate * direction[name] for name, value in params.items()}
 
         record = [loss, *[params[name] for name in self.names]]
@@ -218,7 +218,7 @@ def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], leng
     if wrong.any():
         where = int(np.argmax(wrong))
         raise ValueError(f"learning rate is {rates[where]} at step {steps[where]}; it must be finite and 0 or above")
-    fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(steps)]
+    fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(np, steps)]
     if batches is not None:
         fed += batches.take(len(steps))
     surplus = length - len(steps)
