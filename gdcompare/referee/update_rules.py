@@ -24,7 +24,8 @@ from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounded import Rounded, RoundedNumbers
 from gdcompare.arithmetic.tape import Tape, Variable
 from gdcompare.backend import Backend, Precision, checked_dtype
-from gdcompare.descent.rules import Adam, Clipped, Decayed, Direction, Momentum, Plain, RMSProp, Rule
+from gdcompare.descent.directions import Adam, Clipped, Decayed, Direction, Momentum, Plain, RMSProp
+from gdcompare.descent.rules import Rule
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
 from gdcompare.registry import as_backend, backend_names
@@ -86,7 +87,7 @@ def verify_rule(
         raise ValueError("there is no optimizer to judge: give implementations, or name a backend")
     entries = [entry for name, start in runs.items() for entry in _judged(name, start, path)]
     context = {
-        "problem": _named(rule),
+        "problem": repr(rule),
         "data": f"{len(path.gradients)} gradients",
         "n": len(path.gradients),
         "d": sum(value.size for value in path.params.values()),
@@ -336,18 +337,3 @@ def _scaled(path: _Path, found: Sequence[Mapping[str, Any]]) -> str:
         if np.ptp(ratios) <= 1e-6 * abs(middle) and abs(middle - 1) > 1e-6:
             return f"the first step is {middle:.7g} times the right one in all {ratios.size} elements"
     return "no common variant of the rule explains it"
-
-
-def _named(rule: Rule) -> str:
-    """Return the rule's direction in words: its classes, from the outermost.
-
-    >>> import gdcompare as gdc
-    >>> _named(gdc.rules.adamw(0.1))
-    'Decayed Adam'
-    """
-    direction, names = rule.direction, []
-    while True:
-        names.append(type(direction).__name__)
-        if not isinstance(direction, Clipped | Decayed):
-            return " ".join(names)
-        direction = direction.direction
