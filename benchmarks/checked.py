@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gdcompare import Dataset, Problem, datasets, load_problem
 from gdcompare.backend import unit_roundoff
+from gdcompare.case import Case
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.problem import drawn_parameters
 from gdcompare.referee.point import Referee
@@ -161,7 +162,7 @@ class ProblemCase:
     @cached_property
     def gradient(self) -> dict[str, Right]:
         """The loss and its gradient in float64, with magnitudes of which 64 units are the budget."""
-        budgets = Referee(self.problem, self.data, self.params).budgets(self.by_hand)
+        budgets = Referee(Case.of(self.problem, self.data, self.params)).budgets(self.by_hand)
         u = unit_roundoff("float64")  # the truth is rounded, too
         return {
             name: Right(truth.mid, (budgets[name] + u * np.abs(truth.mid)) / (UNITS * u))
@@ -180,7 +181,7 @@ def _of_example(problem_name: str) -> Referee:
     """Return the referee of a problem at its own example, who keeps what he has proven."""
     problem = load_problem(problem_name)
     example = datasets.example(problem)
-    return Referee(problem, example, drawn_parameters(problem, example))
+    return Referee(Case.of(problem, example, drawn_parameters(problem, example)))
 
 
 # Descents

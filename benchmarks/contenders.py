@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import gdcompare as gdc
 from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Reduction, Run, Step, ValueAndGrad, eager_scan
+from gdcompare.case import Case
 from gdcompare.gradients import backend_arguments
 from gdcompare.registry import how_to_install
 
@@ -40,7 +41,9 @@ DESCENTS_BY_HAND = {
 def gradient(case: GradientCase | ProblemCase, backend: Backend[Any]) -> Contender:
     """Loss and gradient through the seam, from the backend's arrays to the backend's arrays."""
     function = backend.value_and_grad(case.problem)
-    params, features, targets, _ = backend_arguments(case.problem, case.data, case.params, backend)
+    params, features, targets, _ = backend_arguments(
+        Case.of(case.problem, case.data, case.params, backend.dtype), backend
+    )
     check = checker(partial(_read_gradient, backend), case.gradient, backend.dtype)
     return Contender(backend.name, lambda: function(params, features, targets), check, facts(case, backend))
 
@@ -65,7 +68,9 @@ def gradient_by_hand(case: GradientCase, name: str, dtype: str) -> Contender:
 def per_sample_gradients(case: GradientCase, backend: Backend[Any], name: str) -> Contender:
     """One gradient for each row, through the seam."""
     function = backend.per_sample_grad(case.problem)
-    params, features, targets, _ = backend_arguments(case.problem, case.data, case.params, backend)
+    params, features, targets, _ = backend_arguments(
+        Case.of(case.problem, case.data, case.params, backend.dtype), backend
+    )
     check = checker(partial(_read_each, backend), case.per_sample_gradients, backend.dtype)
     return Contender(name, lambda: function(params, features, targets), check, facts(case, backend))
 

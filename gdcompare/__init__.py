@@ -38,6 +38,7 @@ __all__ = [
     "rules",
     "value_and_grad",
     "verify",
+    "verify_rule",
 ]
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from gdcompare.problem import Dataset, Problem
     from gdcompare.problems.operation import Operation
     from gdcompare.referee.laws import check_batch_laws
+    from gdcompare.referee.update_rules import verify_rule
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
     from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
@@ -76,6 +78,7 @@ else:
         "problem": ["Dataset", "Problem"],
         "problems.operation": ["Operation"],
         "referee.laws": ["check_batch_laws"],
+        "referee.update_rules": ["verify_rule"],
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],
         "registry": ["BackendUnavailableError", "backend_names", "load_backend", "load_problem", "problem_names"],

@@ -9,40 +9,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.arithmetic.formula_check import check_formula
-from gdcompare.backend import Backend, Reduction, checked_reduction
-from gdcompare.problem import Dataset, NotDerivedError, Problem, check_parameters, check_targets, checked_weights
+from gdcompare.backend import Backend, Derivative, Reduction
+from gdcompare.case import Case, DataLike
+from gdcompare.problem import NotDerivedError, Problem
 from gdcompare.registry import as_backend, as_problem, backend_names
 
 
 def value_and_grad(
     problem: str | Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
+    data: DataLike,
+    params: Mapping[str, Any] | None,
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> tuple[float, dict[str, NDArray[Any]]]:
     """Return the loss and its gradient, `{name: array of the parameter's shape}`.
 
-    Both are means over the n samples, `1/n sum l_i`; with weights (n,), given here or with the data, the weighted mean,
-    `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`.
+    Problem, data and parameters are as `case` has it: by name, from a file, or themselves; None for the problem's own
+    data, and for parameters drawn near its start.
+
+    Loss and gradient are means over the n samples, `1/n sum l_i`; with weights (n,), given here or with the data, the
+    weighted mean, `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`.
 
     >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
     >>> loss, gradient = value_and_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
     >>> loss, gradient["theta_1"].tolist()
     (5.0, [-10.0])
     """
-    problem, backend = as_problem(problem), as_backend(backend)
-    arguments = backend_arguments(problem, data, params, backend, weights)
-    loss, gradient = backend.value_and_grad(problem, checked_reduction(reduction))(*arguments)
-    return float(backend.to_numpy(loss)), _to_numpy(backend, arguments[0], gradient)
+    backend, case = _case(problem, data, params, backend, weights, reduction)
+    loss, gradient = backend.value_and_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
+    return float(backend.to_numpy(loss)), _to_numpy(backend, case.params, gradient)
 
 
 def per_sample_grad(
     problem: str | Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
+    data: DataLike,
+    params: Mapping[str, Any] | None,
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
     reduction: str = "mean",
@@ -57,15 +59,15 @@ def per_sample_grad(
     >>> gradients["theta_1"].tolist()
     [[-2.0], [-18.0]]
     """
-    problem, backend = as_problem(problem), as_backend(backend)
-    arguments = backend_arguments(problem, data, params, backend, weights)
-    return _to_numpy(backend, arguments[0], backend.per_sample_grad(problem, checked_reduction(reduction))(*arguments))
+    backend, case = _case(problem, data, params, backend, weights, reduction)
+    gradients = backend.per_sample_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
+    return _to_numpy(backend, case.params, gradients)
 
 
 def jvp(
     problem: str | Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
+    data: DataLike,
+    params: Mapping[str, Any] | None,
     direction: Mapping[str, Any],
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
@@ -79,16 +81,16 @@ def jvp(
     >>> jvp("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, along, "numpy")
     (5.0, -14.0)
     """
-    problem, backend = as_problem(problem), as_backend(backend)
-    function = derivative_function(backend, problem, "jvp", checked_reduction(reduction))
-    loss, derivative = function(*_arguments_along(problem, data, params, direction, backend, weights))
+    backend, case = _case(problem, data, params, backend, weights, reduction, "jvp")
+    function = derivative_function(backend, case.problem, "jvp", case.reduction)
+    loss, derivative = function(*backend_arguments(case, backend, case.direction(direction)))
     return float(backend.to_numpy(loss)), float(backend.to_numpy(derivative))
 
 
 def hvp(
     problem: str | Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
+    data: DataLike,
+    params: Mapping[str, Any] | None,
     direction: Mapping[str, Any],
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
@@ -103,16 +105,15 @@ def hvp(
     >>> product["theta_0"].tolist(), product["theta_1"].tolist()  # 2/n sum (1 + x_i), 2/n sum (1 + x_i) x_i
     (6.0, [14.0])
     """
-    problem, backend = as_problem(problem), as_backend(backend)
-    function = derivative_function(backend, problem, "hvp", checked_reduction(reduction))
-    arguments = _arguments_along(problem, data, params, direction, backend, weights)
-    return _to_numpy(backend, arguments[0], function(*arguments))
+    backend, case = _case(problem, data, params, backend, weights, reduction, "hvp")
+    function = derivative_function(backend, case.problem, "hvp", case.reduction)
+    return _to_numpy(backend, case.params, function(*backend_arguments(case, backend, case.direction(direction))))
 
 
 def hessian(
     problem: str | Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
+    data: DataLike,
+    params: Mapping[str, Any] | None,
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
     reduction: str = "mean",
@@ -124,11 +125,9 @@ def hessian(
     >>> blocks["theta_0"]["theta_1"].tolist(), blocks["theta_1"]["theta_1"].tolist()  # 2/n sum x_i, 2/n X^T X
     ([4.0], [[10.0]])
     """
-    problem, backend = as_problem(problem), as_backend(backend)
-    function = derivative_function(backend, problem, "hessian", checked_reduction(reduction))
-    arguments = backend_arguments(problem, data, params, backend, weights)
-    blocks = function(*arguments)
-    return {name: _to_numpy(backend, arguments[0], blocks[name]) for name in arguments[0]}
+    backend, case = _case(problem, data, params, backend, weights, reduction, "hessian")
+    blocks = derivative_function(backend, case.problem, "hessian", case.reduction)(*backend_arguments(case, backend))
+    return {name: _to_numpy(backend, case.params, blocks[name]) for name in case.params}
 
 
 def offers(backend: Backend[Any], problem: Problem, derivative: str) -> bool:
@@ -203,37 +202,33 @@ def hessian_blocks(
     return blocks
 
 
-def _arguments_along(
-    problem: Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
-    direction: Mapping[str, Any],
-    backend: Backend[Any],
+def _case(
+    problem: str | Problem,
+    data: DataLike,
+    params: Mapping[str, Any] | None,
+    backend: str | Backend[Any],
     weights: ArrayLike | None,
-) -> tuple[Any, ...]:
-    arrays, features, targets, shares = backend_arguments(problem, data, params, backend, weights)
-    along = {name: backend.asarray(value) for name, value in check_parameters(problem, data, direction).items()}
-    return arrays, features, targets, along, shares
+    reduction: str,
+    derivative: Derivative = "gradient",
+) -> tuple[Backend[Any], Case]:
+    """Return the backend and the case, in its dtype, once it is known that it has this derivative of the problem."""
+    problem, backend = as_problem(problem), as_backend(backend)
+    if derivative != "gradient":
+        derivative_function(backend, problem, derivative)
+    case = Case.of(problem, data, params, backend.dtype, reduction, weights=weights, refereed=False)
+    case.backends([backend], refereed=False)
+    return backend, case
 
 
-def backend_arguments(
-    problem: Problem,
-    data: Dataset,
-    params: Mapping[str, Any],
-    backend: Backend[Any],
-    weights: ArrayLike | None = None,
-) -> tuple[Any, ...]:
-    """Return (params, features, targets, weights) as the backend's arrays, all checked."""
-    check_targets(problem, data)
-    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
-    checked = check_parameters(problem, data, params)
-    shares = data.weights if weights is None else checked_weights(weights, len(data))
-    return (
-        {name: backend.asarray(value) for name, value in checked.items()},
-        backend.asarray(data.features),
-        backend.asarray(data.targets),
-        None if shares is None else backend.asarray(shares),
-    )
+def backend_arguments(case: Case, backend: Backend[Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+    """Return (params, features, targets, weights) as the backend's arrays; a direction comes before the weights."""
+
+    def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: backend.asarray(value) for name, value in arrays.items()}
+
+    along = [] if direction is None else [named(direction)]
+    weights = None if case.weights is None else backend.asarray(case.weights)
+    return named(case.params), backend.asarray(case.features), backend.asarray(case.targets), *along, weights
 
 
 def _to_numpy(backend: Backend[Any], order: Iterable[str], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

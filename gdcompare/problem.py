@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from gdcompare.table import as_html, count, table
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -35,6 +37,8 @@ class Problem(ABC):
     ...         return {"m": ()}
     ...     def per_sample_losses(self, xp, params, features, targets):
     ...         return (params["m"] - targets) ** 2
+    >>> Mean()
+    <Mean>
     >>> Mean().derived
     False
     """
@@ -118,6 +122,23 @@ class Problem(ABC):
         del samples, seed
         return None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def _repr_html_(self) -> str:
+        names: list[str] = [each.name for each in fields(self)] if is_dataclass(self) else []
+        known = {"gradient": self.derived, "Hessian-vector product": self.twice_derived}
+        by_hand = ", ".join(what for what, derived in known.items() if derived) or "nothing"
+        rows = [*((name, repr(getattr(self, name))) for name in names), ("derived by hand", by_hand)]
+        about = " ".join((type(self).__doc__ or "").partition("\n\n")[0].split())
+        if about.startswith(f"{type(self).__name__}("):  # what a dataclass says that has no docstring
+            about = ""
+        return as_html([repr(self), *filter(None, [about]), table("", ["setting", "value"], rows, left=2)])
+
+
+_SHOWN_ROWS = 5
+_SHOWN_COLUMNS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -182,7 +203,23 @@ class Dataset:
     def __repr__(self) -> str:
         n, d = self.features.shape
         weighted = "" if self.weights is None else ", weighted"
-        return f"Dataset({self.name!r}, {_count(n, 'row')}, {_count(d, 'feature')}{weighted})"
+        return f"Dataset({self.name!r}, {count(n, 'row')}, {count(d, 'feature')}{weighted})"
+
+    def _repr_html_(self) -> str:
+        shown = min(len(self), _SHOWN_ROWS)
+        targets = self.targets[:shown].reshape(shown, -1)
+        columns = {f"feature {i}": each for i, each in enumerate(self.features.T)}
+        columns |= {f"target {i}" if targets.shape[1] > 1 else "target": each for i, each in enumerate(targets.T)}
+        columns |= {} if self.weights is None else {"weight": self.weights}
+        names = list(columns)
+        if len(names) > _SHOWN_COLUMNS:
+            names = [*names[: _SHOWN_COLUMNS // 2], "...", *names[-_SHOWN_COLUMNS // 2 :]]
+        rows = [
+            [str(row), *(f"{columns[name][row]:.6g}" if name in columns else "..." for name in names)]
+            for row in range(shown)
+        ]
+        more = [f"and {count(len(self) - shown, 'row')} more"] if len(self) > shown else []
+        return as_html([repr(self), table("", ["row", *names], rows), *more])
 
 
 def checked_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
@@ -280,7 +317,3 @@ def _refuse_non_finite(what: str, values: NDArray[np.float64]) -> None:
         raise ValueError(f"{what} hold {values[index]} in {place}; drop or fill such rows first")
     place = f" in index {', '.join(map(str, index))}" if index else ""
     raise ValueError(f"{what} holds {values[index]}{place}; parameters must be finite")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

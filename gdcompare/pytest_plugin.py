@@ -18,7 +18,8 @@ import pytest
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from gdcompare import Backend, Dataset, Problem, Report
+    from gdcompare import Backend, Problem, Report
+    from gdcompare.case import DataLike
     from gdcompare.testing import Candidate
 
 MARKER = "each_gradient_backend"
@@ -37,7 +38,7 @@ class Gradients:
         self,
         implementation: Candidate,
         problem: str | Problem,
-        data: str | Dataset,
+        data: DataLike = None,
         params: Mapping[str, ArrayLike] | None = None,
         dtype: str | None = None,
         *,

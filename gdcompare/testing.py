@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from gdcompare.authoring.faults import FAULTS, MutationScore, by_hand, mutate
 from gdcompare.backend import Backend
-from gdcompare.problem import Dataset, Problem
+from gdcompare.case import DataLike
+from gdcompare.problem import Problem
 from gdcompare.referee.verdict import Report
 from gdcompare.referee.verify import verify
 
@@ -36,7 +37,7 @@ class GradientError(AssertionError):
 def assert_gradients_agree(
     implementation: Candidate,
     problem: str | Problem,
-    data: str | Dataset,
+    data: DataLike = None,
     params: Mapping[str, ArrayLike] | None = None,
     dtype: str | None = None,
     *,
@@ -53,8 +54,8 @@ def assert_gradients_agree(
     * its gradients, `{name: array}`, already computed at `params`;
     * a backend, or a backend's name.
 
-    `params=None` draws them as `verify` does. `dtype=None` is the backend's own, or float64. With `reduction="sum"`,
-    sums over the rows are due instead of means. With `atol` or `rtol`, what is allowed is instead
+    Problem, data and parameters are what `verify` takes. `dtype=None` is the backend's own, or float64. With
+    `reduction="sum"`, sums over the rows are due instead of means. With `atol` or `rtol`, what is allowed is instead
     `atol + rtol |truth|`.
 
     Raises GradientError, an AssertionError, for what is wrong or inconclusive: it names the element, both values and

@@ -139,6 +139,7 @@ def test_backends_is_a_source_root_and_no_package() -> None:
 # The wings, from the bottom up. A file imports from its own storey and from those below.
 
 STOREYS = [
+    {"table"},
     {"problem"},
     {"backend", "problems", "data"},
     {"registry"},
@@ -265,7 +266,7 @@ def test_a_documented_path_of_version_0_1_still_leads_to_its_name(path: str, nam
 
 # In a fresh interpreter
 
-HEAVY = FRAMEWORKS | {"jaxlib", "sklearn", "pyarrow", "hypothesis", "pytest", "optax", "scipy", "matplotlib"}
+HEAVY = FRAMEWORKS | {"jaxlib", "sklearn", "pyarrow", "hypothesis", "pytest", "optax", "scipy", "matplotlib", "rich"}
 
 HELP = """
 import runpy, sys
@@ -291,7 +292,7 @@ def heavy_modules_after(program: str) -> list[str]:
         "import gdcompare",
         "import gdcompare.cli",
         "import gdcompare as gdc; gdc.backend_names(); gdc.problem_names(); gdc.load_problem('linear-regression')",
-        "import gdcompare as gdc; gdc.descend('linear-regression', gdc.datasets.noisy_line(), 'numpy', epochs=2)",
+        "import gdcompare as gdc; repr(gdc.descend('linear-regression', gdc.datasets.noisy_line(), 'numpy', epochs=2))",
         HELP,
     ],
     ids=["import", "import the command line", "look at the names", "descend with NumPy", "--help"],

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from gdcompare.authoring.conformance_checks import CHECKS, Bench, UnmetError
 from gdcompare.backend import Backend, Precision
 from gdcompare.registry import backend_class, problem_names
+from gdcompare.table import count
 
 Says: TypeAlias = Literal["holds", "fails", "not run"]
 
@@ -46,6 +47,10 @@ class Conformance:
 
     def __bool__(self) -> bool:
         return all(outcome.says == "holds" for outcome in self.outcomes)
+
+    def __repr__(self) -> str:
+        holding = sum(outcome.says == "holds" for outcome in self.outcomes)
+        return f"Conformance({self.backend}: {holding} of {count(len(self.outcomes), 'check')} hold)"
 
     def __str__(self) -> str:
         failed = [outcome for outcome in self.outcomes if outcome.says == "fails"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gdcompare import data as datasets
 from gdcompare.backend import Precision, eager_scan
+from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem, drawn_parameters
 from gdcompare.referee.laws import check_batch_laws
 from gdcompare.referee.point import LOSS, Referee
@@ -467,7 +468,7 @@ def _judged(bench: Bench, name: str) -> None:
     data = _few_rows(problem)
     params = drawn_parameters(problem, data)
     report = verify(problem, data, params, backends=[backend], dtype=bench.dtype)
-    referee = Referee(problem, data, params, bench.dtype)
+    referee = Referee(Case.of(problem, data, params, bench.dtype))
     point, *columns = referee.point
     arrays = {key: backend.asarray(value) for key, value in point.items()}
     rows = backend.per_sample_grad(problem)(arrays, *map(backend.asarray, columns))

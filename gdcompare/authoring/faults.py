@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.problem import NotDerivedError, Problem
+from gdcompare.table import count
 
 Gradient: TypeAlias = dict[str, NDArray[Any]]
 Implementation: TypeAlias = Callable[[Mapping[str, NDArray[Any]], NDArray[Any], NDArray[Any]], tuple[Any, Gradient]]
@@ -193,6 +194,10 @@ class MutationScore:
         """The share of the faults that were noticed, of those that change anything; 1.0 if none does."""
         planted = len(self.killed) + len(self.survived)
         return len(self.killed) / planted if planted else 1.0
+
+    def __repr__(self) -> str:
+        planted = len(self.killed) + len(self.survived)
+        return f"MutationScore({self.score:.0%}: {len(self.killed)} of {count(planted, 'planted fault')} noticed)"
 
 
 def mutate(

@@ -23,7 +23,7 @@ def check_backend(backend: str, json_path: str | None) -> None:
     from rich.progress import track
 
     from gdcompare.authoring.conformance import check_backend as check
-    from gdcompare.report.tables import table
+    from gdcompare.table import table
 
     console = console_for(json_path)
     bar = partial(

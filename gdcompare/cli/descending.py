@@ -17,7 +17,7 @@ from gdcompare.registry import (
 
 @click.command()
 @about_a_problem
-@click.option("--rule", default="sgd", show_default=True, help="sgd, momentum, nesterov or adam.")
+@click.option("--rule", default="sgd", show_default=True, help=f"{', '.join(rules.RULES)}.")
 @click.option("--learning-rate", type=float, default=0.01, show_default=True)
 @click.option("--schedule", default="constant", show_default=True, help="constant, inverse-time or cosine.")
 @click.option("--batch-size", type=int, help="Rows a step; 1 is stochastic. Default: the full batch.")

@@ -176,8 +176,9 @@ def mutate(
     """
     from gdcompare.authoring.faults import by_hand
     from gdcompare.authoring.faults import mutate as plant
+    from gdcompare.case import Case
     from gdcompare.referee.point import Referee
-    from gdcompare.report.tables import table
+    from gdcompare.table import table
 
     if subject.backend_names or subject.device:
         raise click.UsageError(
@@ -191,7 +192,7 @@ def mutate(
     def referee(implementation: Any) -> bool:
         return bool(gdc.verify(problem, data, params, backends=[], implementations={"": implementation}, dtype=dtype))
 
-    score = plant(own or referee, by_hand(problem), *Referee(problem, data, params, dtype).point)
+    score = plant(own or referee, by_hand(problem), *Referee(Case.of(problem, data, params, dtype)).point)
     outcomes = {"killed": score.killed, "survived": score.survived, "changes nothing here": score.equivalent}
     console = console_for(subject.json_path)
     console.print(

@@ -25,7 +25,7 @@ from gdcompare.registry import (
 @json_option
 def list_(json_path: str | None) -> None:
     """List the backends, problems, data sets and update rules."""
-    from gdcompare.report.tables import table
+    from gdcompare.table import table
 
     console = console_for(json_path)
     lacking = {name: how_to_install(name) for name in [*registered_backends(), *approximation_names()]}
@@ -73,7 +73,7 @@ def explain(topic: str, backends: tuple[str, ...], dtype: str, device: str | Non
     """Explain the classical checks of a gradient, or the conventions of the backends where a loss bends."""
     from gdcompare.referee.classical import METHODS
     from gdcompare.referee.conventions import conventions, what_each_gives
-    from gdcompare.report.tables import table
+    from gdcompare.table import table
 
     console = console_for(json_path)
     if topic == "methods":

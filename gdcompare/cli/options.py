@@ -16,6 +16,7 @@ import numpy as np
 
 import gdcompare as gdc
 from gdcompare import data as datasets
+from gdcompare.case import data_for
 from gdcompare.registry import (
     backends_for,
     from_file,
@@ -66,7 +67,7 @@ def about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument PROBLEM and the options that go with it, loaded and checked, as a `Subject`."""
 
     @click.argument("problem")
-    @click.option("--data", "data_name", help="A built-in name (see `list`) or a .csv, .npz or .parquet file.")
+    @click.option("--data", "data_name", help="A name (see `list`), a .csv, .npz or .parquet file, or FILE.py:NAME.")
     @click.option("--target", help="The target's column or array, for files.")
     @click.option("--weights", help="The column or array of the samples' weights, for files.")
     @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of PROBLEM, as degree=3.")
@@ -92,8 +93,7 @@ def about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
         found = gdc.load_problem(problem, **_settings(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
-        data = datasets.example(found) if data_name is None else datasets.load(data_name, target, weights)
-        data = datasets.suited(found, data)
+        data = data_for(found, data_name, target, weights)
         data = datasets.standardise(data) if standardise else data
         command(Subject(found, data, backends, dtype, device, json_path), **others)
 

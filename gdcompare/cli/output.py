@@ -22,21 +22,15 @@ BAD_INPUT = 2
 
 def finish(report: Report, json_path: str | None) -> None:
     """Show the report, write it, and exit with its verdict."""
-    from gdcompare.report.tables import causes, verdicts
-
-    console = console_for(json_path)
-    context: Mapping[str, Any] = report.context
-    sizes = f"n = {context['n']}, d = {context['d']}{', weighted' if context.get('weighted') else ''}"
-    reduction = ", the sum over the samples" if context.get("reduction") == "sum" else ""
-    what = f", {context['derivative']}" if context.get("derivative", "gradient") != "gradient" else ""
-    head = f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}{reduction}{what}"
-    console.print(head, highlight=False)
-    console.print(verdicts(report))
-    for line in causes(report):
-        console.print(line, highlight=False)
-    console.print(report.explanation() if report else f"verdict: {report.verdict}", highlight=False)
+    show(console_for(json_path), report)
     write_json(json_path, report.to_dict())
     sys.exit(EXIT_CODES[report.verdict])
+
+
+def show(console: Console, report: Report) -> None:
+    """Show the report: heading, tables, what is wrong and why."""
+    for part in report.shown():
+        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
 
 
 def console_for(json_path: str | None) -> Console:

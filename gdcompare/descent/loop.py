@@ -10,15 +10,15 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
 from gdcompare.backend import Backend, ValueAndGrad
+from gdcompare.case import Case, DataLike
 from gdcompare.descent.progress import progress_bar
 from gdcompare.descent.record import Descent, Params, Progress, Recorder
 from gdcompare.descent.rules import Direction, Rule, sgd
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.descent.stopping import StopReason, Watch
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
-from gdcompare.registry import as_backend, as_problem
+from gdcompare.problem import Dataset, Problem
+from gdcompare.registry import as_backend
 
 # A chunk is long enough for its overhead to vanish, and short enough to be looked at about once a second and to keep
 # its records within some tens of megabytes.
@@ -29,7 +29,7 @@ _CHUNK_NUMBERS = 4_000_000
 
 def descend(
     problem: str | Problem,
-    data: Dataset,
+    data: DataLike,
     backend: str | Backend[Any],
     rule: Rule = sgd(0.01),  # noqa: B008 - a rule is immutable
     batch_size: int | None = None,
@@ -48,6 +48,8 @@ def descend(
 ) -> Descent:
     """Minimise the mean loss by gradient descent: full batch, mini-batch (`batch_size`), or stochastic (1).
 
+    Problem and data are as `case` has it: by name, from a file, or themselves; data=None for the problem's own.
+
     An epoch is one pass over the rows: one step of the full batch, or `ceil(n / batch_size)` steps over a fresh
     permutation, the same for every backend. The descent starts where the problem says, unless `start` says otherwise.
 
@@ -61,9 +63,13 @@ def descend(
     * the loss or a parameter is no longer finite ("diverged": the last finite parameters are returned);
     * `callback`, called between chunks with a `Progress`, returns True; or Ctrl-C is pressed ("interrupted").
 
+    "diverged" is also the reason of a descent that ends at a finite loss more than 1/u^3 times those of its first epoch
+    (about 1e48 in float64), and than 1: its path is not cut, for until the end it might have come back.
+
     `history_every=k` keeps every k-th step and the last, so that memory does not grow with the number of steps.
-    `progress` shows a bar on stderr; None means where stderr is a terminal. `chunk` is the number of steps between two
-    looks; it changes no result, except in the last bits where a compiler treats a chunk of one step in its own way.
+    `progress` shows a bar on stderr, which also says that a compiler takes its time; None means where stderr is a
+    terminal. `chunk` is the number of steps between two looks; it changes no result, except in the last bits where a
+    compiler treats a chunk of one step in its own way.
 
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
@@ -73,11 +79,11 @@ def descend(
     >>> fit.stop_reason, fit.steps, fit.parameters["theta_1"].round(4).tolist()
     ('gradient norm', 105, [2.0])
     """
-    problem, backend = as_problem(problem), as_backend(backend)
+    backend = as_backend(backend)
+    case = Case.of(problem, data, start, backend.dtype, refereed=False, otherwise=lambda it, rows: it.start(rows))
+    case.backends([backend], refereed=False)
+    problem, data, first = case.problem, case.data, case.params
     n = len(data)
-    check_targets(problem, data)
-    checked_shapes(problem, data)
-    first = check_parameters(problem, data, problem.start(data) if start is None else start)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch
     if not isinstance(rule, Rule):
@@ -86,7 +92,6 @@ def descend(
     recorder = Recorder(first, backend, _whole("history_every", history_every))
     length = _chunk_length(total, data, batch_size, first, chunk)
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
-    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=False)
 
     step = _Step(
         backend,
@@ -124,6 +129,8 @@ def descend(
                     break
     except KeyboardInterrupt:
         reason = "interrupted"
+    if watch.blown_up and reason in ("epochs", "loss change", "gradient norm"):
+        reason = "diverged"
     return recorder.finish(reason)
 
 
@@ -158,7 +165,7 @@ class _Step:
             data, coefficients = coefficients[-given:], coefficients[:-given]
 
         loss, gradient = self.value_and_grad(params, *data)
-        direction, memory = self.direction.update(self.backend.xp, gradient, memory, coefficients)
+        direction, memory = self.direction.update(self.backend.xp, params, gradient, memory, coefficients)
         params = {name: value - rate * direction[name] for name, value in params.items()}
 
         record = [loss, *[params[name] for name in self.names]]
@@ -211,7 +218,7 @@ def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], leng
     if wrong.any():
         where = int(np.argmax(wrong))
         raise ValueError(f"learning rate is {rates[where]} at step {steps[where]}; it must be finite and 0 or above")
-    fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(steps)]
+    fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(np, steps)]
     if batches is not None:
         fed += batches.take(len(steps))
     surplus = length - len(steps)

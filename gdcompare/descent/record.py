@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
 from gdcompare.descent.stopping import StopReason
+from gdcompare.table import as_html, count, table, vector
 
 Params: TypeAlias = dict[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History:
     """What happened on the way.
 
@@ -27,15 +28,35 @@ class History:
     losses: NDArray[Any]
     parameters: Params
 
+    def __repr__(self) -> str:
+        ends = f", losses {self.losses[0]:.3g} to {self.losses[-1]:.3g}" if len(self.losses) else ""
+        return f"History({count(len(self.losses), 'step')}{ends})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Descent:
-    """The outcome of a descent: where it ended, why, after how many steps, and the way there."""
+    """The outcome of a descent: where it ended, why, after how many steps, and the way there.
+
+    >>> import gdcompare as gdc
+    >>> data = gdc.Dataset([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+    >>> gdc.descend("linear-regression", data, "numpy", gdc.rules.sgd(0.2), epochs=1000, gradient_norm=1e-6)
+    Descent('gradient norm' after 105 steps, loss 7.16e-13)
+    """
 
     parameters: Params
     stop_reason: StopReason
     steps: int
-    history: History = field(repr=False)
+    history: History
+    last_loss: float = math.nan
+    """The loss that the last step met, before its update; of its batch, if there are batches."""
+
+    def __repr__(self) -> str:
+        loss = "" if math.isnan(self.last_loss) else f", loss {self.last_loss:.3g}"
+        return f"Descent({self.stop_reason!r} after {count(self.steps, 'step')}{loss})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, str(value.shape), vector(np.ravel(value), most=4)) for name, value in self.parameters.items()]
+        return as_html([repr(self), table("", ["parameter", "shape", "where it ended"], rows, left=3)])
 
 
 class Progress(NamedTuple):
@@ -82,7 +103,8 @@ class Recorder:
             for name, value in self._now.items():
                 self._parameters[name].append(value[None])
         parameters = {name: np.concatenate(parts) for name, parts in self._parameters.items()}
-        return Descent(self._now, reason, self._steps, History(steps, np.concatenate(self._losses), parameters))
+        history = History(steps, np.concatenate(self._losses), parameters)
+        return Descent(self._now, reason, self._steps, history, self._loss)
 
     def _own(self, part: NDArray[Any]) -> NDArray[Any]:
         """Copy a thinned part, so that it does not keep the chunk that it was cut from alive."""

@@ -1,59 +1,109 @@
 """Update rules: how a gradient becomes a step.
 
 Every rule here is `theta <- theta - rate_t * direction_t`. The learning rate is a schedule, a function of the step
-number; the direction is an init/update pair over the array namespace `xp`, with a memory handed from step to step.
+number; the direction is an init/update pair over the array namespace `xp`, with a memory handed from step to step. Both
+are formulas: `verify_rule` runs them in proven arithmetic, to judge an optimizer of anybody's.
 
 What depends on the step number alone is computed once, in float64 with NumPy, and travels to the backend as data: all
 backends see the same numbers, and a compiling backend does not compile again for another learning rate.
 
-Conventions are those of `torch.optim` and `optax`: momentum without dampening, Adam with its epsilon outside the root.
+Where `torch.optim` and `optax` agree, their conventions are the defaults: momentum without dampening, Adam with its
+epsilon outside the root. Where they do not, a setting says which: see `rmsprop`, `adagrad` and `clipped`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias, final
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from gdcompare.descent.directions import Adagrad, Adam, Clipped, Decayed, Direction, Momentum, Plain, RMSProp
+from gdcompare.descent.schedules import (
+    SCHEDULES,
+    Schedule,
+    as_schedule,
+    call,
+    checked_rate,
+    constant,
+    cosine,
+    inverse_time,
+    load_schedule,
+)
+from gdcompare.table import as_html, table
 
-Steps: TypeAlias = NDArray[np.int64]
-Schedule: TypeAlias = Callable[[Steps], NDArray[np.floating]]
-Params: TypeAlias = Mapping[str, NDArray[np.float64]]
-Gradient: TypeAlias = Mapping[str, Any]
-Memory: TypeAlias = Mapping[str, Gradient]
-
-
-class Direction(Protocol):
-    """Where a step points. Make it a frozen dataclass: equal directions share one compiled program."""
-
-    @abstractmethod
-    def init(self, params: Params) -> Memory:
-        """Return the memory before the first step, each part named and shaped like the parameters."""
-
-    @abstractmethod
-    def coefficients(self, steps: Steps) -> tuple[NDArray[np.floating], ...]:
-        """Return what else depends on the step number alone, each of the shape of `steps` (the first step is 0)."""
-
-    @abstractmethod
-    def update(
-        self, xp: Any, gradient: Gradient, memory: Memory, coefficients: Sequence[Any]
-    ) -> tuple[Gradient, Memory]:
-        """Return (direction, new memory); nothing is changed in place."""
+__all__ = [
+    "RULES",
+    "SCHEDULES",
+    "Direction",
+    "Rule",
+    "Schedule",
+    "adagrad",
+    "adam",
+    "adamw",
+    "clipped",
+    "constant",
+    "cosine",
+    "inverse_time",
+    "load",
+    "load_schedule",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "sgd",
+]
 
 
 class Rule(NamedTuple):
-    """An update rule, `theta <- theta - learning_rate(t) * direction_t`, with t = 0 for the first step."""
+    """An update rule, `theta <- theta - learning_rate(t) * direction_t`, with t = 0 for the first step.
+
+    It is written as it is made.
+
+    >>> sgd(0.01), momentum(cosine(0.1, steps=100))
+    (sgd(learning_rate=0.01), momentum(learning_rate=cosine(rate=0.1, steps=100, final=0.0), beta=0.9))
+    >>> clipped(adamw(0.1), 1.0)  # doctest: +ELLIPSIS
+    clipped(rule=adamw(learning_rate=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.01), norm=1.0)
+    """
 
     learning_rate: Schedule
     direction: Direction
 
+    def __repr__(self) -> str:
+        name, settings = self._named()
+        return call(name, settings)
 
-def sgd(learning_rate: float | Schedule) -> Rule:
-    """Gradient descent: direction = g.
+    def _repr_html_(self) -> str:
+        name, settings = self._named()
+        about = RULES[name].__doc__ if name in RULES else type(self.direction).__doc__
+        words = " ".join((about or "").partition(">>>")[0].split())
+        return as_html([name, *filter(None, [words]), table("", ["setting", "value"], settings.items(), left=2)])
+
+    def _named(self) -> tuple[str, dict[str, str]]:
+        """Return the name of what makes it, and what that is given, unless by default."""
+        direction = self.direction
+        if isinstance(direction, Clipped):
+            added = {"added": repr(direction.added)} if direction.added else {}
+            return "clipped", {
+                "rule": repr(self._replace(direction=direction.direction)),
+                "norm": repr(direction.norm),
+            } | added
+        if isinstance(direction, Decayed):
+            name, settings = self._replace(direction=direction.direction)._named()
+            return ("adamw" if direction.decoupled else name), settings | {"weight_decay": repr(direction.decay)}
+        rate = {"learning_rate": _written(self.learning_rate)}
+        own = type(direction).__name__.lower()
+        kind = "sgd" if own == "plain" else own
+        if kind not in RULES or not is_dataclass(direction):
+            return type(self).__name__, rate | {"direction": _written(direction)}
+        given = {each.name: getattr(direction, each.name) for each in fields(direction)}
+        usual = {each.name: each.default for each in fields(direction)}
+        if given.pop("nesterov", False):
+            kind = "nesterov"
+        return kind, rate | {name: repr(value) for name, value in given.items() if value != usual[name]}
+
+
+def sgd(learning_rate: float | Schedule, *, weight_decay: float = 0.0) -> Rule:
+    """Gradient descent: direction = g, or g + weight_decay theta.
 
     >>> import gdcompare as gdc
     >>> data = gdc.Dataset([[0.0], [1.0]], [1.0, 3.0])
@@ -61,28 +111,108 @@ def sgd(learning_rate: float | Schedule) -> Rule:
     >>> float(fit.parameters["theta_0"]), fit.parameters["theta_1"].tolist()
     (2.0, [1.5])
     """
-    return Rule(_schedule(learning_rate), Plain())
+    return Rule(as_schedule(learning_rate), _decayed(Plain(), weight_decay))
 
 
-def momentum(learning_rate: float | Schedule, beta: float = 0.9) -> Rule:
-    """Heavy ball (Polyak 1964): v <- beta v + g, direction = v; v starts at 0."""
-    return Rule(_schedule(learning_rate), Momentum(_fraction("beta", beta), nesterov=False))
+def momentum(
+    learning_rate: float | Schedule, beta: float = 0.9, *, dampening: float = 0.0, weight_decay: float = 0.0
+) -> Rule:
+    """Heavy ball (Polyak 1964): v <- beta v + (1 - dampening) g, direction = v.
+
+    v starts at the first g, undampened, as in `torch.optim`; optax has no dampening. Weight decay adds to g.
+    """
+    direction = Momentum(_fraction("beta", beta), _fraction("dampening", dampening), nesterov=False)
+    return Rule(as_schedule(learning_rate), _decayed(direction, weight_decay))
 
 
-def nesterov(learning_rate: float | Schedule, beta: float = 0.9) -> Rule:
+def nesterov(learning_rate: float | Schedule, beta: float = 0.9, *, weight_decay: float = 0.0) -> Rule:
     """Nesterov momentum as in `torch.optim` (Sutskever et al. 2013): v <- beta v + g, direction = g + beta v."""
-    return Rule(_schedule(learning_rate), Momentum(_fraction("beta", beta), nesterov=True))
+    direction = Momentum(_fraction("beta", beta), 0.0, nesterov=True)
+    return Rule(as_schedule(learning_rate), _decayed(direction, weight_decay))
 
 
-def adam(learning_rate: float | Schedule, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8) -> Rule:
+def adam(
+    learning_rate: float | Schedule,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    *,
+    weight_decay: float = 0.0,
+) -> Rule:
     """Adam (Kingma and Ba 2015, algorithm 1), with t = 1 for the first step.
 
     m <- beta_1 m + (1 - beta_1) g,   v <- beta_2 v + (1 - beta_2) g^2,
     direction = (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon).
+
+    Weight decay adds to g, and so goes through m and v; `adamw` keeps it out of them.
     """
-    if not epsilon > 0 or not math.isfinite(epsilon):
-        raise ValueError(f"epsilon must be a positive number, not {epsilon}")
-    return Rule(_schedule(learning_rate), Adam(_fraction("beta_1", beta_1), _fraction("beta_2", beta_2), epsilon))
+    direction = Adam(_fraction("beta_1", beta_1), _fraction("beta_2", beta_2), _positive("epsilon", epsilon))
+    return Rule(as_schedule(learning_rate), _decayed(direction, weight_decay))
+
+
+def adamw(
+    learning_rate: float | Schedule,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    *,
+    weight_decay: float = 0.01,
+) -> Rule:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): direction = Adam's + weight_decay theta.
+
+    The decay of a step is thus rate_t weight_decay theta, as in `torch.optim` and optax.
+    """
+    direction = Adam(_fraction("beta_1", beta_1), _fraction("beta_2", beta_2), _positive("epsilon", epsilon))
+    return Rule(as_schedule(learning_rate), _decayed(direction, weight_decay, decoupled=True))
+
+
+def rmsprop(
+    learning_rate: float | Schedule,
+    beta: float = 0.99,
+    epsilon: float = 1e-8,
+    *,
+    epsilon_inside: bool = False,
+    weight_decay: float = 0.0,
+) -> Rule:
+    """RMSProp (Tieleman and Hinton 2012): v <- beta v + (1 - beta) g^2, direction = g / (sqrt(v) + epsilon).
+
+    With `epsilon_inside`, g / sqrt(v + epsilon): optax's default, with beta = 0.9 there.
+    """
+    direction = RMSProp(_fraction("beta", beta), _positive("epsilon", epsilon), epsilon_inside)
+    return Rule(as_schedule(learning_rate), _decayed(direction, weight_decay))
+
+
+def adagrad(
+    learning_rate: float | Schedule,
+    epsilon: float = 1e-10,
+    *,
+    start: float = 0.0,
+    epsilon_inside: bool = False,
+    weight_decay: float = 0.0,
+) -> Rule:
+    """Adagrad (Duchi, Hazan and Singer 2011): s <- s + g^2 from s = start, direction = g / (sqrt(s) + epsilon).
+
+    The defaults are those of `torch.optim`; optax starts at 0.1 and has epsilon, 1e-7, inside the root.
+    """
+    if not 0 <= start < math.inf:
+        raise ValueError(f"start must be a finite number, 0 or above, not {start!r}")
+    direction = Adagrad(_positive("epsilon", epsilon), float(start), epsilon_inside)
+    return Rule(as_schedule(learning_rate), _decayed(direction, weight_decay))
+
+
+def clipped(rule: Rule, norm: float, *, added: float = 0.0) -> Rule:
+    """Return the rule after its gradient is cut to a norm: g <- g min(1, norm / (|g| + added)).
+
+    |g| is the Euclidean norm over all parameters together, as in `optax.clip_by_global_norm`; with `added=1e-6` that of
+    `torch.nn.utils.clip_grad_norm_`.
+
+    >>> import gdcompare as gdc
+    >>> data = gdc.Dataset([[0.0]], [4.0])
+    >>> fit = gdc.descend("linear-regression", data, "numpy", clipped(sgd(0.5), 1.0), epochs=1)  # g = (-8, 0)
+    >>> float(fit.parameters["theta_0"])
+    0.5
+    """
+    return rule._replace(direction=Clipped(rule.direction, _positive("norm", norm), float(added)))
 
 
 RULES: dict[str, Callable[[float | Schedule], Rule]] = {
@@ -90,6 +220,9 @@ RULES: dict[str, Callable[[float | Schedule], Rule]] = {
     "momentum": momentum,
     "nesterov": nesterov,
     "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
 }
 
 
@@ -99,150 +232,30 @@ def load(name: str, learning_rate: float | Schedule) -> Rule:
     >>> load("newton", 0.1)
     Traceback (most recent call last):
     ...
-    LookupError: unknown rule 'newton'; known: adam, momentum, nesterov, sgd
+    LookupError: unknown rule 'newton'; known: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd
     """
     if name not in RULES:
         raise LookupError(f"unknown rule {name!r}; known: {', '.join(sorted(RULES))}")
     return RULES[name](learning_rate)
 
 
-def constant(rate: float) -> Schedule:
-    """rate_t = rate."""
-    checked = _checked_rate(rate)
-    return lambda steps: np.full(steps.shape, checked)
+def _decayed(direction: Direction, weight_decay: float, *, decoupled: bool = False) -> Direction:
+    decay = checked_rate(weight_decay, "weight_decay")
+    return Decayed(direction, decay, decoupled) if decay else direction
 
 
-def inverse_time(rate: float, decay: float = 1.0) -> Schedule:
-    """rate_t = rate / (1 + decay t): the 1/t schedule of Robbins and Monro (1951).
+def _written(part: object) -> str:
+    """Return a schedule or direction as it is written; of what would show an address, the name.
 
-    >>> inverse_time(1.0)(np.arange(3)).tolist()
-    [1.0, 0.5, 0.3333333333333333]
+    >>> def halving(steps):
+    ...     return 0.5**steps
+    >>> sgd(halving), sgd(lambda steps: 0.5**steps)
+    (sgd(learning_rate=halving), sgd(learning_rate=<lambda>))
     """
-    checked, checked_decay = _checked_rate(rate), _checked_rate(decay, "decay")
-    return lambda steps: checked / (1 + checked_decay * steps)
-
-
-def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
-    """rate_t = final + (rate - final) (1 + cos(pi t / steps)) / 2 up to t = steps, then `final`.
-
-    Without the restarts of Loshchilov and Hutter (2017).
-
-    >>> cosine(1.0, steps=2)(np.arange(4)).tolist()
-    [1.0, 0.5, 0.0, 0.0]
-    """
-    checked, checked_final = _checked_rate(rate), _checked_rate(final, "final")
-    if steps < 1:
-        raise ValueError(f"a cosine schedule needs at least 1 step, not {steps}")
-    half = (checked - checked_final) / 2
-    return lambda at: checked_final + half * (1 + np.cos(np.pi * np.minimum(at / steps, 1.0)))
-
-
-SCHEDULES = ("constant", "cosine", "inverse-time")
-
-
-def load_schedule(name: str, rate: float, steps: int) -> Schedule:
-    """Return the schedule of that name that starts at `rate`; a cosine reaches 0 after `steps` steps.
-
-    >>> load_schedule("step", 0.1, steps=100)
-    Traceback (most recent call last):
-    ...
-    LookupError: unknown schedule 'step'; known: constant, cosine, inverse-time
-    """
-    if name not in SCHEDULES:
-        raise LookupError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
-    if name == "cosine":
-        return cosine(rate, steps)
-    return inverse_time(rate) if name == "inverse-time" else constant(rate)
-
-
-@final
-@dataclass(frozen=True)
-class Plain(Direction):
-    """direction = g; no memory."""
-
-    def init(self, params: Params) -> Memory:
-        """No memory."""
-        del params
-        return {}
-
-    def coefficients(self, steps: Steps) -> tuple[NDArray[np.floating], ...]:
-        """None."""
-        del steps
-        return ()
-
-    def update(
-        self, xp: Any, gradient: Gradient, memory: Memory, coefficients: Sequence[Any]
-    ) -> tuple[Gradient, Memory]:
-        """direction = g."""
-        del xp, coefficients
-        return gradient, memory
-
-
-@final
-@dataclass(frozen=True)
-class Momentum(Direction):
-    """v <- beta v + g; direction = v, or g + beta v after Nesterov."""
-
-    beta: float
-    nesterov: bool
-
-    def init(self, params: Params) -> Memory:
-        """v = 0."""
-        return {"velocity": _zeros(params)}
-
-    def coefficients(self, steps: Steps) -> tuple[NDArray[np.floating], ...]:
-        """None."""
-        del steps
-        return ()
-
-    def update(
-        self, xp: Any, gradient: Gradient, memory: Memory, coefficients: Sequence[Any]
-    ) -> tuple[Gradient, Memory]:
-        """v <- beta v + g."""
-        del xp, coefficients
-        velocity = {name: self.beta * memory["velocity"][name] + g for name, g in gradient.items()}
-        ahead = {name: g + self.beta * velocity[name] for name, g in gradient.items()} if self.nesterov else velocity
-        return ahead, {"velocity": velocity}
-
-
-@final
-@dataclass(frozen=True)
-class Adam(Direction):
-    """The direction of `adam`; 1 - beta^t comes as a coefficient, exact to float64 on every backend."""
-
-    beta_1: float
-    beta_2: float
-    epsilon: float
-
-    def init(self, params: Params) -> Memory:
-        """m = v = 0."""
-        return {"mean": _zeros(params), "square": _zeros(params)}
-
-    def coefficients(self, steps: Steps) -> tuple[NDArray[np.floating], ...]:
-        """1 - beta_1^t and sqrt(1 - beta_2^t), with t = 1 for the first step."""
-        return 1 - self.beta_1 ** (steps + 1.0), np.sqrt(1 - self.beta_2 ** (steps + 1.0))
-
-    def update(
-        self, xp: Any, gradient: Gradient, memory: Memory, coefficients: Sequence[Any]
-    ) -> tuple[Gradient, Memory]:
-        """direction = (m / c_1) / (sqrt(v) / c_2 + epsilon)."""
-        c_1, c_2 = coefficients
-        mean = {name: self.beta_1 * memory["mean"][name] + (1 - self.beta_1) * g for name, g in gradient.items()}
-        square = {
-            name: self.beta_2 * memory["square"][name] + (1 - self.beta_2) * (g * g) for name, g in gradient.items()
-        }
-        ahead = {name: (mean[name] / c_1) / (xp.sqrt(square[name]) / c_2 + self.epsilon) for name in gradient}
-        return ahead, {"mean": mean, "square": square}
-
-
-def _schedule(learning_rate: float | Schedule) -> Schedule:
-    return learning_rate if callable(learning_rate) else constant(learning_rate)
-
-
-def _checked_rate(rate: float, what: str = "learning rate") -> float:
-    if not isinstance(rate, int | float | np.number) or not math.isfinite(rate) or rate < 0:
-        raise ValueError(f"{what} must be a finite number, 0 or above, not {rate!r}")
-    return float(rate)
+    words = repr(part)
+    if " at 0x" not in words:
+        return words
+    return str(getattr(part, "__name__", f"<{type(part).__name__}>"))
 
 
 def _fraction(what: str, value: float) -> float:
@@ -251,5 +264,7 @@ def _fraction(what: str, value: float) -> float:
     return float(value)
 
 
-def _zeros(params: Params) -> dict[str, NDArray[np.float64]]:
-    return {name: np.zeros_like(value) for name, value in params.items()}
+def _positive(what: str, value: float) -> float:
+    if not value > 0 or not math.isfinite(value):
+        raise ValueError(f"{what} must be a positive number, not {value}")
+    return float(value)

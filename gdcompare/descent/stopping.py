@@ -1,4 +1,8 @@
-"""When a descent stops: the rules, and the exact step at which one is met."""
+"""When a descent stops: the rules, and the exact step at which one is met.
+
+A loss that is huge but finite stops nothing on the way, since a path may come back from it, by a smaller learning rate
+or by Adam's bounded steps. Where the path ends there, it has diverged.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,17 @@ class Watch:
         self._tail = np.empty(0)  # shares of the epoch loss, since the beginning of the last whole epoch
         self._best = math.inf
         self._idle = 0
+        self._first = 1.0  # the largest loss of the first epoch, or 1
+        self._last = 0.0
+        self._huge = math.inf
+
+    @property
+    def blown_up(self) -> bool:
+        """Whether the last loss exceeds 1 and all of the first epoch's by a factor of more than 1 / u^3.
+
+        Between a perfect fit, where only rounding is left, and the data's own size lies a factor of 1 / u^2.
+        """
+        return self._last > self._huge * self._first
 
     def look(
         self, losses: NDArray[Any], norms: NDArray[Any], after: list[NDArray[Any]]
@@ -58,8 +73,18 @@ class Watch:
                 stops += self._no_change(epoch_losses, self.loss_change)
         if self.gradient_norm is not None:
             stops += _first(norms[:steps].astype(np.float64) <= self.gradient_norm, "gradient norm")
+        kept, stopped = min(stops, key=lambda stop: (stop[0], stop[1] == "diverged")) if stops else (steps, None)
+        self._remember(losses[:kept])
         self._seen += steps
-        return min(stops, key=lambda stop: (stop[0], stop[1] == "diverged")) if stops else (steps, None)
+        return kept, stopped
+
+    def _remember(self, losses: NDArray[Any]) -> None:
+        if not len(losses):
+            return
+        self._huge = float(np.finfo(losses.dtype).eps / 2) ** -3
+        early = losses[: max(0, self.per_epoch - self._seen)].astype(np.float64)
+        self._first = max(self._first, float(np.max(np.abs(early), initial=0.0)))
+        self._last = float(losses[-1])
 
     def _epoch_losses(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return, for each step, the mean loss over the n rows of the epoch's worth of steps that ends there.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gdcompare.referee.shown import heading
 from gdcompare.referee.verdict import Entry, Floats, Report
+from gdcompare.table import Part, Table, number, table
 
 LOSS = "loss"
 GRADIENT, ROWS, FORWARD, BACKWARD = "", "per sample", "forward", "backward"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Report):
     """What several models say of the same loss: a report whose budgets are estimated.
 
@@ -32,6 +34,11 @@ class Comparison(Report):
     def first_difference(self) -> Entry | None:
         """The first layer, forward and then backward, whose values differ beyond rounding."""
         return next((entry for entry in self.layers if entry.verdict == "wrong"), None)
+
+    def shown(self) -> list[Part]:
+        """Return what is shown of it: a heading, the arrays, the layers, and the explanation."""
+        layers = [_layers(self.layers)] if self.layers else []
+        return [heading(self.context), _arrays(self.entries), *layers, *self.explanation().splitlines()]
 
     def explanation(self) -> str:
         """Return the first layer that differs, the report's lines, the remarks, and what kind of budget it was.
@@ -57,6 +64,27 @@ class Comparison(Report):
         }
 
 
+def _arrays(entries: Iterable[Entry]) -> Table:
+    """Return what models say of each array, one a row: the loss and gradients, of all rows or of each, or of steps."""
+    rows = []
+    for entry in entries:
+        where = [entry.implementation, f"{entry.law}: " * bool(entry.law) + entry.parameter, entry.verdict]
+        rows.append([*where, number(entry.budget_fraction, "{:.2g}"), number(entry.detectable, "{:.0e}")])
+    return table("", ["model", "array", "verdict", "of budget", "detectable"], rows, left=3)
+
+
+def _layers(entries: Iterable[Entry]) -> Table:
+    """Return the layers, one a row: whether their values and their cotangents agree, and their share of the budget."""
+    found: dict[tuple[str, str], dict[str, Entry]] = {}
+    for entry in entries:
+        found.setdefault((entry.implementation, entry.parameter), {})[entry.law] = entry
+    rows = []
+    for where, laws in found.items():
+        shares = {law: f"{each.verdict} {number(each.budget_fraction, '{:.2g}')}" for law, each in laws.items()}
+        rows.append([*where, *(shares.get(law, "") for law in (FORWARD, BACKWARD))])
+    return table("", ["model", "layer", "forward", "backward"], rows, left=4)
+
+
 def _first_layer(first: Entry) -> str:
     place = f"[{', '.join(map(str, first.worst_index))}]" if first.worst_index else ""
     return (
@@ -65,7 +93,7 @@ def _first_layer(first: Entry) -> str:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training(Report):
     """How several models go through the same steps of a training: an entry for the loss and for each parameter.
 
@@ -75,15 +103,19 @@ class Training(Report):
 
     first_bad_step: int | None = None
     """The first step, counted from 0, at which anything differs beyond rounding."""
-    there: Comparison | None = field(default=None, repr=False)
+    there: Comparison | None = None
     """The comparison of the models at that step, with their layers; None without `resync`."""
-    losses: Mapping[str, Floats] = field(default_factory=dict, repr=False)
+    losses: Mapping[str, Floats] = field(default_factory=dict)
     """`{model: (steps,)}`: the loss that each step met."""
-    apart: Mapping[str, Floats] = field(default_factory=dict, repr=False)
+    apart: Mapping[str, Floats] = field(default_factory=dict)
     """`{model: (steps,)}`: the largest difference from the source, as a share of that array's largest magnitude.
 
     Of the gradients at the same parameters with `resync`; of the parameters after the step without.
     """
+
+    def shown(self) -> list[Part]:
+        """Return what is shown of it: a heading, the arrays, and the explanation."""
+        return [heading(self.context), _arrays(self.entries), *self.explanation().splitlines()]
 
     def explanation(self) -> str:
         """Return the report's lines, the first bad step, and what kind of budget it was."""

@@ -32,6 +32,9 @@ class Layer(NamedTuple):
     cotangent: NDArray[Any]
     """The gradient of the loss by the value; of its shape."""
 
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r}, {np.shape(self.value)})"
+
 
 def layer_names(name: str, call: int, arrays: int) -> list[str]:
     """Return the names of the arrays that one call of a layer gives out.
@@ -173,7 +176,7 @@ class Native(ABC):
         return self.name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
+        return f"<{type(self).__qualname__.lstrip('_')} {self.name!r}>"
 
     def __call__(
         self,

@@ -109,8 +109,8 @@ class _Walker:
     def step(self, gradient: Mapping[str, NDArray[Any]], number: int) -> None:
         """Take theta to theta - rate * direction."""
         at = np.array([number])
-        coefficients = [each[0] for each in self._rule.direction.coefficients(at)]
-        direction, self._memory = self._rule.direction.update(np, gradient, self._memory, coefficients)
+        coefficients = [each[0] for each in self._rule.direction.coefficients(np, at)]
+        direction, self._memory = self._rule.direction.update(np, self.params, gradient, self._memory, coefficients)
         rate = np.asarray(self._rule.learning_rate(at), dtype=np.float64)[0]
         self.params = {
             name: (value - rate * direction[name]).astype(value.dtype) for name, value in self.params.items()

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, final, get_args
+from typing import Any, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Derivative
 from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
-from gdcompare.problem import check_parameters
 from gdcompare.referee.budget import (
     budget_of_formula_along,
     budget_of_loss_along,
@@ -27,10 +26,8 @@ from gdcompare.referee.budget import (
 )
 from gdcompare.referee.due import as_due
 from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
+from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Floats
-
-if TYPE_CHECKING:
-    from gdcompare.referee.point import Referee
 
 LARGEST_HESSIAN = 256
 
@@ -58,8 +55,7 @@ class RefereeAlong:
             self._directions = unit_directions(self._shapes)
         else:
             drawn = _drawn_direction(self._shapes) if direction is None else direction
-            checked = check_parameters(self.problem, referee.data, drawn)
-            self.direction = {name: referee.rounded(f"direction {name!r}", value) for name, value in checked.items()}
+            self.direction = referee.case.direction(drawn)
             self._directions = {name: value[None] for name, value in self.direction.items()}
 
     @property

@@ -31,7 +31,8 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
-from gdcompare.problem import Dataset, Problem, drawn_parameters
+from gdcompare.case import Case, DataLike
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
@@ -52,8 +53,8 @@ _from_hex = np.frompyfunc(float.fromhex, 1, 1)
 _overlap = np.frompyfunc(arb.overlaps, 2, 1)
 
 
-def certify(problem: str | Problem, data: Dataset, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the certificate of a problem at a point, in plain values; `params=None` draws them as `verify` does.
+def certify(problem: str | Problem, data: DataLike = None, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the certificate of a problem at a point, in plain values; all three are what `verify` takes.
 
     A dtype that the inputs are too large for has, instead of a section, the words that say so.
 
@@ -63,22 +64,23 @@ def certify(problem: str | Problem, data: Dataset, params: Mapping[str, Any] | N
     >>> certificate["sections"]["float64"]["truth"]["theta_1"]
     {'balls': ['-0x5p1 +/- 0x0p0'], 'mid': ['-0x1.4000000000000p+3'], 'kinks': [False]}
     """
-    problem = as_problem(problem)
-    params = drawn_parameters(problem, data) if params is None else params
-    exact = Referee(problem, data, params)
+    case = Case.of(problem, data, params)
+    if case.problem.derived:
+        case.check_derivation()
+    exact = Referee(case)
     sections: dict[str, Any] = {exact.dtype: _section(exact)}
     for dtype in set(get_args(Precision)) - {exact.dtype}:
         try:
-            sections[dtype] = _section(Referee(problem, data, params, dtype))
+            sections[dtype] = _section(Referee(Case.of(case.problem, case.data, case.params, dtype)))
         except ValueError as error:
             sections[dtype] = str(error)
-    name = name_of(problem)
+    name = name_of(case.problem)
     contents = {
         "format": FORMAT,
         "version": VERSION,
-        "problem": {"name": name, "is": _described(problem), "registered": name in problem_names()},
-        "data": data.name,
-        "environment": context_of(exact, data, [])["environment"]
+        "problem": {"name": name, "is": _described(case.problem), "registered": name in problem_names()},
+        "data": case.data.name,
+        "environment": context_of(exact, case.data, [])["environment"]
         | {package: version(package) for package in ("gdcompare", "python-flint")},
         "sections": sections,
     }
@@ -311,7 +313,7 @@ def _truth(stated: Mapping[str, Any]) -> Enclosed:
 def _recomputed(point: CertifiedPoint) -> Iterator[Entry]:
     """Judge the certificate itself: its balls, and the room it leaves, beside those computed from its inputs."""
     assert point.problem is not None
-    referee = Referee(point.problem, point.data, point.params, point.dtype)
+    referee = Referee(Case.of(point.problem, point.data, point.params, point.dtype))
     for name, now in referee.truths.items():
         stated = point.truths[name]
         apart = ~np.asarray(_overlap(stated.balls, now.balls), dtype=bool)

@@ -17,6 +17,7 @@ from typing import Any, final
 import numpy as np
 
 from gdcompare.backend import Backend
+from gdcompare.case import Case
 from gdcompare.gradients import value_and_grad
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.point import Referee
@@ -156,7 +157,7 @@ def conventions(backends: Sequence[str | Backend[Any]] | None = None, dtype: str
 def convention(operation: str, backend: Backend[Any]) -> Convention:
     """Return what a backend gives at one of the `KINKS`, in its dtype."""
     problem, params = AtKink(operation), {"x": KINKS[operation].at}
-    referee = Referee(problem, ONE_ROW, params, backend.dtype)
+    referee = Referee(Case.of(problem, ONE_ROW, params, backend.dtype))
     truth, budget = referee.truths["x"], referee.budgets(getattr(backend, "by_hand", False))["x"]
     with np.errstate(all="ignore"):  # 1 / 0 and sqrt(-1) are the point
         _, gradient = value_and_grad(problem, ONE_ROW, params, backend)

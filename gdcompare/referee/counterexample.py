@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, checked_dtype
-from gdcompare.problem import Dataset, Problem, check_parameters, drawn_parameters
+from gdcompare.case import Case, DataLike
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import kind_of_failure
-from gdcompare.referee.point import LOSS, Implementation, Referee
+from gdcompare.referee.point import LOSS, Implementation
 from gdcompare.referee.reproduction import Counterexample
 from gdcompare.referee.verdict import Report
 from gdcompare.referee.verify import verify
-from gdcompare.registry import as_backend, as_problem
+from gdcompare.registry import as_backend
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ EXAMPLES = 200
 def counterexample(
     problem: str | Problem,
     implementation: str | Backend[Any] | Implementation,
-    data: Dataset,
+    data: DataLike = None,
     params: Mapping[str, Any] | None = None,
     dtype: str = "float64",
     seconds: float = 10.0,
@@ -48,7 +49,7 @@ def counterexample(
 ) -> Counterexample | None:
     """Return the simplest point found at which the implementation is wrong as it is at this one; None if it is not.
 
-    `implementation` is a function, or a backend or its name. `params=None` draws them as `verify` does. The search
+    `implementation` is a function, or a backend or its name. Data and parameters are what `verify` takes. The search
     takes `seconds` at most, after one look at the whole data, and repeats exactly unless that cuts it short. `name` is
     what the report calls a function, and `origin` where a script can find it, as `"path/to/file.py:function"`.
 
@@ -64,12 +65,12 @@ def counterexample(
     """
     if find_spec("hypothesis") is None:
         raise ImportError("a counterexample needs 'hypothesis': pip install 'gdcompare[test]'", name="hypothesis")
-    problem = as_problem(problem)
-    params = check_parameters(problem, data, drawn_parameters(problem, data) if params is None else params)
+    case = Case.of(problem, data, params)  # in float64: the search goes on from the values as they were given
+    problem, data = case.problem, case.data
     if not callable(implementation):
         implementation = as_backend(implementation, checked_dtype(dtype))
     judge = _Judge(problem, implementation, name or str(getattr(implementation, "__name__", "mine")), dtype)
-    start = _Point(params, data.features, data.targets, data.weights)
+    start = _Point(case.params, data.features, data.targets, data.weights)
     report = judge(start)
     if not _failures(report):
         return None
@@ -78,7 +79,7 @@ def counterexample(
         search.deadline = begun + share * seconds
         with suppress(_TimeIsUp):
             look()
-    at = Referee(problem, search.best.data, search.best.params, dtype)
+    at = Case.of(problem, search.best.data, search.best.params, dtype)
     point = (at.params, at.features, at.targets)
     return Counterexample(*point, dtype, implementation, search.report, problem, origin, at.weights)
 

@@ -31,14 +31,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.arithmetic.rounded import RoundedNumbers
-from gdcompare.backend import Backend
-from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
+from gdcompare.backend import Backend, Reduction
+from gdcompare.case import Case, DataLike
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
 from gdcompare.referee.verify import context_of
-from gdcompare.registry import as_problem, backends_for
+from gdcompare.registry import as_backend
 
 _FIRST_ROWS = 6
 """Batches are enumerated over at most this many rows: C(6, 3) = 20 of them."""
@@ -68,11 +68,15 @@ class _Claim:
 
 
 def check_batch_laws(
-    problem: str | Problem, data: Dataset, params: Mapping[str, Any] | None, backend: str | Backend[Any]
+    problem: str | Problem,
+    data: DataLike,
+    params: Mapping[str, Any] | None,
+    backend: str | Backend[Any],
 ) -> Report:
     """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
 
-    `params=None` draws them as `verify` does. When a law fails, the cause names the samples or the batch at fault.
+    Problem, data and parameters are what `verify` takes. When a law fails, the cause names the samples or the batch at
+    fault.
 
     >>> import gdcompare as gdc
     >>> data = gdc.datasets.noisy_line()
@@ -80,18 +84,15 @@ def check_batch_laws(
     >>> report.verdict, report.entries[0].law
     ('agree', 'mean of per-sample gradients')
     """
-    problem = as_problem(problem)
-    (backend,) = backends_for(problem, [backend])
-    check_targets(problem, data)
-    check_formula(problem, data, by_hand=getattr(backend, "by_hand", False), refereed=True)
-    if params is None:
-        params = drawn_parameters(problem, data)
-    referee = Referee(problem, data, params, backend.dtype)
-    bench = _Bench(problem, backend)
+    backend = as_backend(backend)
+    case = Case.of(problem, data, params, backend.dtype)
+    case.backends([backend])
+    referee = Referee(case)
+    bench = _Bench(case.problem, backend)
     entries = _misfits(bench, referee) or [
         _judged(claim, name, backend) for claim in _claims(bench, referee) for name in claim.actual
     ]
-    return Report(tuple(entries), context_of(referee, data, [backend]))
+    return Report(tuple(entries), context_of(referee, case.data, [backend]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +150,7 @@ def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
     yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
 
-    def part(start: int, stop: int, reduction: str = "mean") -> _Part:
+    def part(start: int, stop: int, reduction: Reduction = "mean") -> _Part:
         rows = slice(start, stop)
         weight = float(np.sum(own[rows])) if reduction == "mean" else 1.0
         return bench.batch(f"rows {start} to {stop - 1}", referee.on(data.rows(rows), reduction), weight)

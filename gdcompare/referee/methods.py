@@ -15,13 +15,14 @@ from numpy.typing import ArrayLike
 
 from gdcompare.arithmetic.analytic import AnalyticNumpy
 from gdcompare.backend import Backend, unit_roundoff
+from gdcompare.case import Case, DataLike
 from gdcompare.gradients import value_and_grad
 from gdcompare.problem import Dataset, Problem, refuse_weights
 from gdcompare.referee.classical import METHODS, Answer, Subject, Vector
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Report, Verdict
 from gdcompare.referee.verify import verify
-from gdcompare.registry import as_backend, as_problem, backends_for
+from gdcompare.registry import as_backend, backends_for
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,15 @@ class MethodOutcome:
     """Whether it contradicts the enclosure. An inconclusive check contradicts nothing."""
     why: str = ""
 
+    def __repr__(self) -> str:
+        figure = "" if math.isnan(self.figure) else f", {self.figure:.3g}"
+        return f"MethodOutcome({self.method}: {self.says}{figure}{', at fault' if self.at_fault else ''})"
+
 
 def all_methods(
     problem: str | Problem,
-    data: Dataset,
-    params: Mapping[str, ArrayLike],
+    data: DataLike,
+    params: Mapping[str, ArrayLike] | None,
     implementation: str | Backend[Any] | Implementation,
     dtype: str = "float64",
 ) -> list[MethodOutcome]:
@@ -56,16 +61,17 @@ def all_methods(
     >>> outcomes[0].method, outcomes[0].says, [outcome.method for outcome in outcomes if outcome.at_fault]
     ('central differences', 'agree', [])
     """
+    case = Case.of(problem, data, params, dtype)
+    problem, data = case.problem, case.data
     refuse_weights(data, "the comparison of methods")
-    problem = as_problem(problem)
-    referee = Referee(problem, data, params, dtype)
+    referee = Referee(case)
     if callable(implementation):
         backend, compute = None, _with_loss(problem, implementation)
-        report = verify(problem, data, params, backends=[], implementations={"it": implementation}, dtype=dtype)
+        report = verify(problem, data, case.params, backends=[], implementations={"it": implementation}, dtype=dtype)
     else:
         backend = as_backend(implementation, dtype)
         compute = _implementation_of(problem, backend)
-        report = verify(problem, data, params, backends=[backend], dtype=dtype)
+        report = verify(problem, data, case.params, backends=[backend], dtype=dtype)
     with np.errstate(all="ignore"):
         outcomes = list(_outcomes(problem, referee, compute, backend))
     return [_weighed(outcome, report) for outcome in outcomes] + [_reference(report)]

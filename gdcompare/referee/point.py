@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
-from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.backend import Backend, Precision, Reduction
+from gdcompare.case import Case
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
 from gdcompare.referee.verdict import Floats
@@ -53,38 +54,12 @@ class Reference(Protocol):
 
 
 class Referee:
-    """What is true of a problem at one point, and what rounding may do to it there.
+    """What is true of a case, and what rounding may do to it there."""
 
-    The inputs are first rounded to the dtype under test: they are exact from then on.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        data: Dataset,
-        params: Mapping[str, Any],
-        dtype: str = "float64",
-        reduction: str = "mean",
-    ) -> None:
-        self.dtype: Precision = checked_dtype(dtype)
-        self.reduction = checked_reduction(reduction)
-        check_targets(problem, data)
-        self.problem = problem
-        self.params = {
-            name: self.rounded(f"parameter {name!r}", value)
-            for name, value in check_parameters(problem, data, params).items()
-        }
-        self.features = self.rounded("features", data.features)
-        self.targets = self.rounded("targets", data.targets)
-        self.weights = None if data.weights is None else self.rounded("weights", data.weights)
-
-    def rounded(self, what: str, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the values in the dtype, if it holds them."""
-        with np.errstate(over="ignore"):
-            rounded = values.astype(self.dtype)
-        if not np.isfinite(rounded).all():
-            raise ValueError(f"{what} hold {values[~np.isfinite(rounded)][0]:g}, which is too large for {self.dtype}")
-        return rounded
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.problem, self.dtype, self.reduction = case.problem, case.dtype, case.reduction
+        self.params, self.features, self.targets, self.weights = case.params, case.features, case.targets, case.weights
 
     @property
     def point(self) -> tuple[Any, ...]:
@@ -102,9 +77,9 @@ class Referee:
         """The referee of the same point if no sample had a weight."""
         return self.on(Dataset(self.features, self.targets), self.reduction)
 
-    def on(self, data: Dataset, reduction: str = "mean") -> Referee:
+    def on(self, data: Dataset, reduction: Reduction = "mean") -> Referee:
         """Return the referee of the same point on other data: some of the rows, or weighted ones."""
-        return Referee(self.problem, data, self.params, self.dtype, reduction)
+        return Referee(self.case.on(data, reduction))
 
     @cached_property
     def _enclosure(self) -> Enclosure:

@@ -20,10 +20,12 @@ from flint import arb, ctx
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
+from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import CALLS_DIFFER, kind_of_failure
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Entry, Report
+from gdcompare.table import count
 
 
 @final
@@ -40,6 +42,10 @@ class Counterexample:
     problem: Problem
     origin: str | None = None
     weights: NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        size = f"{count(len(self.features), 'row')}, {count(self.features.shape[1], 'feature')}"
+        return f"Counterexample({self.problem!r}: {size}, {self.dtype})"
 
     @property
     def data(self) -> dict[str, NDArray[Any]]:
@@ -142,7 +148,7 @@ def _checks(found: Counterexample, entry: Entry, place: str) -> tuple[list[str],
 def _allowance(found: Counterexample, parameter: str, index: tuple[int, ...]) -> tuple[float, float, float]:
     """Return the true value as a sum of two floats, and how far from it the referee calls nothing wrong."""
     data = Dataset(found.features, found.targets, weights=found.weights)
-    referee = Referee(found.problem, data, found.params, found.dtype)
+    referee = Referee(Case.of(found.problem, data, found.params, found.dtype))
     truth, one = referee.truths[parameter], found.implementation
     kinds = (False, True) if callable(one) else (getattr(one, "by_hand", False),)
     budget = max(float(referee.budgets(by_hand)[parameter][index]) for by_hand in kinds)

@@ -21,6 +21,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.referee.shown import causes, entry_in_a_line, heading, one_line, verdict_table
+from gdcompare.table import Part, as_html, as_text
+
 Verdict: TypeAlias = Literal["agree", "wrong", "inconclusive"]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -82,12 +85,27 @@ class Entry:
     law: str = ""
     """The batch law that was checked, if it was one; in a comparison of models, what kind of array it is."""
 
+    def __repr__(self) -> str:
+        return entry_in_a_line(self)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Report:
     """The judgement of several implementations, law by law or parameter by parameter.
 
     It is true when all agree. `context` holds what the results depend on: problem, data, sizes, dtype, versions.
+
+    >>> report = Report((judge("mine", "w", np.array([1.0]), Known(np.array([1.0])), np.array([1e-15]), "float64"),))
+    >>> report
+    Report(agree, 1 entry)
+    >>> print(report)
+     implementation   parameter   verdict   ulps   of budget   detectable
+     --------------------------------------------------------------------
+     mine             w[0]        agree        0           0        2e-15
+    <BLANKLINE>
+    all 1 comparisons agree; a relative fault of 2.0e-15 would have been caught
+    >>> report.entries[0]
+    Entry(agree, mine: w[0], 0 ulps, 0 of budget)
     """
 
     entries: tuple[Entry, ...]
@@ -106,6 +124,20 @@ class Report:
 
     def __bool__(self) -> bool:
         return self.verdict == "agree"
+
+    def shown(self) -> list[Part]:
+        """Return what is shown of it: a heading, tables, and lines to close with."""
+        closing = self.explanation() if self else f"verdict: {self.verdict}"
+        return [heading(self.context), verdict_table(self.entries), *causes(self.entries), closing]
+
+    def __repr__(self) -> str:
+        return one_line(type(self).__name__, self.verdict, len(self.entries), self.context)
+
+    def __str__(self) -> str:
+        return as_text(self.shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.shown())
 
     def assert_agree(self) -> None:
         """Raise an AssertionError that names every entry that does not agree, its worst element and the cause."""

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare import data as datasets
-from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import Backend
+from gdcompare.case import Case, DataLike
+from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
-from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.due import NotDueError, as_due
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
-from gdcompare.registry import as_problem, backends_for, refuse_nobody
+from gdcompare.registry import refuse_nobody
 
 
 def verify(
     problem: str | Problem,
-    data: str | Dataset,
+    data: DataLike = None,
     params: Mapping[str, Any] | None = None,
     *,
     backends: Sequence[str | Backend[Any]] | None = None,
@@ -42,7 +42,8 @@ def verify(
     is the rounding budget of a correct program at this dtype. Every implementation is called twice, on copies; one that
     differs between the calls, or changes its inputs, is told so.
 
-    `params=None` draws them near the problem's start (`drawn_parameters`). `backends=None` takes all that are installed
+    Problem, data and parameters are as `case` has it: by name, from a file, or themselves; `None` takes the problem's
+    own data, and draws parameters near its start (`drawn_parameters`). `backends=None` takes all that are installed
     and suit the problem. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`,
     given NumPy arrays of the dtype, and the weights as a fourth argument if the data have any. Loss and gradient are
     means over the rows, weighted if the data are; sums with `reduction="sum"`. With `atol` or `rtol`, what is allowed
@@ -61,29 +62,21 @@ def verify(
     >>> report.verdict
     'agree'
     """
-    problem = as_problem(problem)
-    data = datasets.suited(problem, datasets.load(data)) if isinstance(data, str) else data
-    check_targets(problem, data)
-    derivative = checked_derivative(derivative, direction)
-    loaded = backends_for(problem, backends, dtype)
+    kind = checked_derivative(derivative, direction)
+    case = Case.of(problem, data, params, dtype, reduction)
+    loaded = case.backends(backends)
     if backends is None:
-        loaded = [each for each in loaded if offers(each, problem, derivative)]
-    refuse_nobody(problem, [*loaded, *(implementations or ())], derivative)
-    derivation = problem.derived and (bool(implementations) or any(getattr(each, "by_hand", False) for each in loaded))
-    check_formula(problem, data, by_hand=derivation, refereed=True)
-    if params is None:
-        params = drawn_parameters(problem, data)
-    at_point = Referee(problem, data, params, dtype, reduction)
-    referee = at_point if derivative == "gradient" else RefereeAlong(at_point, derivative, direction)
+        loaded = [each for each in loaded if offers(each, case.problem, kind)]
+    refuse_nobody(case.problem, [*loaded, *(implementations or ())], kind)
+    if implementations and case.problem.derived:
+        case.check_derivation()  # its budget counts, too
+    at_point = Referee(case)
+    referee = at_point if kind == "gradient" else RefereeAlong(at_point, kind, direction)
     functions = [referee.backend_implementation(each) for each in loaded]  # what is not offered is refused here
     own = {name: referee.implementation(each) for name, each in (implementations or {}).items()}
     allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
     for backend, theirs in zip(loaded, functions, strict=True):
-        if backend.dtype != dtype:
-            raise ValueError(
-                f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
-            )
         budgets = referee.budgets(getattr(backend, "by_hand", False))
         found = judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
         entries += _excused(found, getattr(backend, "approximates", ""))
@@ -92,7 +85,7 @@ def verify(
         entries += _hinted(
             judged(referee, name, implementation, allowed or either, may_raise=True), implementation, referee
         )
-    return Report(tuple(entries), context_of(referee, data, loaded))
+    return Report(tuple(entries), context_of(referee, case.data, loaded))
 
 
 def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any]]) -> dict[str, Any]:
@@ -158,7 +151,9 @@ def judged(
     for _ in range(2):
         point = referee.point
         try:
-            loss, gradient = as_due(implementation(*point), (None, {}), "(loss, {name: gradient})")
+            with said_if_long(f"{name}: computing, or compiling"):
+                found = implementation(*point)
+            loss, gradient = as_due(found, (None, {}), "(loss, {name: gradient})")
             gradient = {str(key): np.asarray(value) for key, value in gradient.items()}
         except NotDueError as error:
             return [Entry(name, LOSS, "wrong", cause=str(error))]

@@ -12,7 +12,7 @@ import numpy as np
 import gdcompare as gdc
 from gdcompare.backend import Backend
 from gdcompare.referee.verdict import Report, ulp
-from gdcompare.report.tables import table, vector
+from gdcompare.table import table, vector
 
 if TYPE_CHECKING:
     from rich.console import Console

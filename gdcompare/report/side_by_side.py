@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gdcompare.problem import Dataset, Problem, drawn_parameters
+from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.methods import all_methods, what_each_says
 from gdcompare.referee.verdict import Verdict
-from gdcompare.report.tables import table
+from gdcompare.table import table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,10 +27,9 @@ def side_by_side(
 
     `params=None` draws them as `verify` does.
     """
-    point = drawn_parameters(problem, data) if params is None else params
     results = {}
     for name, subject in subjects.items():
-        outcomes = all_methods(problem, data, point, subject, dtype)
+        outcomes = all_methods(problem, data, params, subject, dtype)
         results[name] = [asdict(each) for each in outcomes]
         console.print(table(name, ["method", "says", "figure", "remark"], what_each_says(outcomes), left=4))
     said = {outcomes[-1]["says"] for outcomes in results.values()}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gdcompare import Dataset, backend_names, datasets, load_problem, verify
 from gdcompare.authoring.faults import FAULTS, by_hand
+from gdcompare.case import Case
 from gdcompare.cli import commands
 from gdcompare.problems.polynomial_regression import PolynomialRegression
 from gdcompare.referee.point import Referee
@@ -117,7 +118,7 @@ def test_at_the_optimum_a_gradient_of_1e26_is_right_from_every_backend() -> None
 
     report.assert_agree()
     assert {entry.implementation for entry in report.entries} == set(backend_names())
-    assert np.abs(Referee(DECIC, data, optimum(data)).truths["theta"].mid[-1]) > 1e25
+    assert np.abs(Referee(Case.of(DECIC, data, optimum(data))).truths["theta"].mid[-1]) > 1e25
 
 
 def test_the_truth_at_the_optimum_is_that_of_exact_fractions() -> None:
@@ -128,13 +129,13 @@ def test_the_truth_at_the_optimum_is_that_of_exact_fractions() -> None:
 
     gradient = [2 * sum(r * a**j for r, a in zip(residuals, x, strict=True)) / 50 for j in range(11)]
 
-    assert Referee(DECIC, data, params).truths["theta"].mid.tolist() == list(map(float, gradient))
+    assert Referee(Case.of(DECIC, data, params)).truths["theta"].mid.tolist() == list(map(float, gradient))
 
 
 @pytest.mark.parametrize("point", POWERS)
 def test_a_fault_just_above_what_is_detectable_is_wrong(point: Callable[[Dataset], Params]) -> None:
     params, correct = point(raw_data()), by_hand(DECIC)
-    truth = Referee(DECIC, raw_data(), params).truths["theta"].mid
+    truth = Referee(Case.of(DECIC, raw_data(), params)).truths["theta"].mid
     power = judged(correct, params).detectable
 
     def scaled(*arguments: Any) -> tuple[Any, Any]:

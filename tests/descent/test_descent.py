@@ -6,6 +6,7 @@ import functools
 import math
 import re
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gdcompare import Backend, Dataset, Descent, Problem, descend, load_backend, load_problem, rules
+from gdcompare import Backend, Dataset, Descent, Problem, descend, load_backend, load_problem, rules, verify
 from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import unit_roundoff
+from gdcompare.descent.progress import progress_bar, said_if_long
 from gdcompare.descent.record import Progress
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from tests.agreement import ROUNDINGS, assert_agree, assert_loss_agrees, mean_over_rows, rounded, sizes_of_rows
@@ -527,6 +529,65 @@ def test_a_start_that_is_too_far_away_diverges_at_once(backend: Backend[Any], dt
     assert float(fit.parameters["theta_0"]) == far
 
 
+# The loss theta_0^2 from theta_0 = 1: with rate 3/2 a step takes theta_0 to -2 theta_0, and with rate 1/2 to 0.
+
+BORDER = {"float32": 36, "float64": 79}
+"""The last step whose loss, 4^t, is at most 1 / u^3: 2^72 and 2^159."""
+
+
+@pytest.mark.parametrize("how", [{}, {"loss_change": 0.0, "patience": 200}])
+def test_a_descent_that_ends_at_a_huge_finite_loss_has_diverged(
+    backend: Backend[Any], dtype: str, how: dict[str, Any]
+) -> None:
+    start = {"theta_0": 1.0, "theta_1": [0.0]}
+    ends = [
+        descend(
+            LINEAR, Dataset([[0.0]], [0.0]), backend, rules.sgd(1.5), epochs=BORDER[dtype] + more, start=start, **how
+        )
+        for more in (1, 2)
+    ]
+
+    assert [fit.stop_reason for fit in ends] == ["epochs", "diverged"]
+    for fit in ends:
+        np.testing.assert_array_equal(fit.history.losses, 4.0 ** np.arange(fit.steps))
+        assert fit.parameters["theta_0"] == (-2.0) ** fit.steps
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_a_path_that_comes_back_from_a_huge_loss_is_not_cut(chunk: int | None) -> None:
+    rule = rules.sgd(lambda steps: np.where(steps < 200, 1.5, 0.5))
+
+    fit = descend(
+        LINEAR, Dataset([[0.0]], [0.0]), "numpy", rule, epochs=300, start={"theta_0": 1, "theta_1": [0]}, chunk=chunk
+    )
+
+    assert (fit.stop_reason, fit.steps) == ("epochs", 300)
+    assert fit.history.losses.max() == 4.0**200
+    assert fit.parameters["theta_0"] == 0
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_a_loss_that_is_huge_from_the_start_is_no_divergence(batch_size: int | None) -> None:
+    far = {"theta_0": 2.0**400, "theta_1": [0.0]}
+
+    fit = descend(LINEAR, Dataset([[0.0]] * 3, [0.0] * 3), "numpy", rules.sgd(0.01), batch_size, epochs=5, start=far)
+
+    assert fit.stop_reason == "epochs"
+    assert fit.last_loss > 1e200
+
+
+def test_a_rule_that_is_met_or_a_callback_keeps_its_name_at_a_huge_loss() -> None:
+    how: dict[str, Any] = {"epochs": 200, "start": {"theta_0": 1, "theta_1": [0]}, "chunk": 100}
+    data, rule = Dataset([[0.0]], [0.0]), rules.sgd(1.5)
+
+    met = descend(LINEAR, data, "numpy", rule, target_loss=1e300, **how)
+    stopped = descend(LINEAR, data, "numpy", rule, callback=lambda _: True, **how)
+
+    assert (met.stop_reason, met.steps) == ("target loss", 1)
+    assert (stopped.stop_reason, stopped.steps) == ("callback", 100)
+    assert stopped.last_loss > 1e50
+
+
 @pytest.mark.parametrize("threshold", [1e-300, 1e300])
 def test_a_norm_that_the_dtype_has_not_is_compared_all_the_same(backend: Backend[Any], threshold: float) -> None:
     fit = descend(LINEAR, some_data(LINEAR), backend, epochs=3, gradient_norm=threshold)
@@ -684,6 +745,62 @@ def test_a_quick_descent_shows_no_bar(capsys: pytest.CaptureFixture[str]) -> Non
     descend(LINEAR, some_data(LINEAR), "numpy", epochs=3, progress=True)
 
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdcompare.descent.progress._SILENCE", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_long_silence_before_the_first_step_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = set(threading.enumerate())
+
+    with progress_bar(10, True, "descending") as advance:
+        time.sleep(0.3)
+        advance(10)
+
+    assert "descending: compiling, or in the first steps" in capsys.readouterr().err
+    assert set(threading.enumerate()) <= threads
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_thread_is_left_by_what_fails_during_a_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = set(threading.enumerate())
+
+    def fail() -> None:
+        with said_if_long("[/x] compiling", show=True):
+            time.sleep(0.3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert "[/x] compiling" in capsys.readouterr().err
+    assert set(threading.enumerate()) <= threads
+
+
+def test_a_short_silence_is_not_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with said_if_long("compiling", show=True), progress_bar(1, True, "descending") as advance:
+        advance(1)
+
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_verdict_that_waits_for_an_implementation_says_so_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+
+    def slow(params: Any, features: Any, targets: Any) -> Any:
+        time.sleep(0.2)
+        return LINEAR.value_and_gradient(np, params, features, targets)
+
+    verify(LINEAR, some_data(LINEAR), backends=[], implementations={"slow": slow}).assert_agree()
+
+    assert ("slow: computing, or compiling" in capsys.readouterr().err) == terminal
 
 
 # What is compiled

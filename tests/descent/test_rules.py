@@ -194,12 +194,15 @@ def test_a_rule_has_its_default_settings_when_loaded_by_name() -> None:
         "momentum": rules.momentum,
         "nesterov": rules.nesterov,
         "adam": rules.adam,
+        "adamw": rules.adamw,
+        "rmsprop": rules.rmsprop,
+        "adagrad": rules.adagrad,
     }.items():
         loaded, made = rules.load(name, 0.1), make(0.1)
 
         assert loaded.direction == made.direction
         assert loaded.learning_rate(np.arange(3)).tolist() == [0.1] * 3
-    assert set(rules.RULES) == {"sgd", "momentum", "nesterov", "adam"}
+    assert set(rules.RULES) == {"sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad"}
 
 
 def test_a_schedule_is_loaded_by_name() -> None:
@@ -273,7 +276,7 @@ def test_a_cosine_over_no_steps_is_refused() -> None:
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
-    with refusal(LookupError, "unknown rule 'newton'; known: adam, momentum, nesterov, sgd"):
+    with refusal(LookupError, "unknown rule 'newton'; known: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd"):
         rules.load("newton", 0.1)
 
 

@@ -22,6 +22,7 @@ import gdcompare as gdc
 from gdcompare import Dataset, Problem, datasets
 from gdcompare.authoring.faults import Implementation, by_hand, mutate
 from gdcompare.backend import Backend, unit_roundoff
+from gdcompare.case import Case
 from gdcompare.cli import commands
 from gdcompare.gradients import backend_arguments
 from gdcompare.problem import check_targets, drawn_parameters
@@ -47,7 +48,7 @@ CASES = 1000  # of each problem and dtype, in the long run
 @cache
 def referee(problem: Problem, dtype: str) -> Referee:
     data = few_rows(problem)
-    return Referee(problem, data, drawn_parameters(problem, data), dtype)
+    return Referee(Case.of(problem, data, drawn_parameters(problem, data), dtype))
 
 
 def wrong(entries: Iterable[Entry]) -> list[Entry]:
@@ -81,7 +82,7 @@ def test_every_backend_agrees_at_the_problems_own_data(backend: Backend[Any], pr
 
 def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Problem) -> None:
     judge = referee(problem, backend.dtype)
-    arguments = backend_arguments(problem, few_rows(problem), judge.params, backend)
+    arguments = backend_arguments(judge.case, backend)
 
     rows = backend.per_sample_grad(problem)(*arguments)
 
@@ -165,7 +166,7 @@ def test_either_derivation_gives_the_other(problem: Problem, by_rows: bool) -> N
     loss, gradient = half.value_and_gradient(np, *judge.point)
     rows = half.per_sample_gradients(np, *judge.point)
 
-    same = Referee(half, few_rows(problem), judge.params)
+    same = Referee(Case.of(half, few_rows(problem), judge.params))
     for name, truth in judge.row_truths.items():
         budget, row_budget = same.budgets(True)[name], same.row_budgets(True)[name]
         assert not wrong([compare("mean", name, gradient[name], judge.truths[name], budget, "float64")])
@@ -242,11 +243,11 @@ def test_no_right_backend_is_called_wrong_in_many_cases(
 
 def called_wrong(problem: Problem, data: Dataset, params: Mapping[str, Any], dtype: str) -> list[Entry]:
     """Judge each backend's loss, gradient and rows at one point."""
-    judge = Referee(problem, data, params, dtype)
+    judge = Referee(Case.of(problem, data, params, dtype))
     entries = []
     for backend in (gdc.load_backend(name, dtype) for name in gdc.backend_names()):
         with np.errstate(all="ignore"):
-            arguments = backend_arguments(problem, data, params, backend)
+            arguments = backend_arguments(Case.of(problem, data, params, backend.dtype), backend)
             loss, gradient = backend.value_and_grad(problem)(*arguments)
             rows = backend.per_sample_grad(problem)(*arguments)
         budgets, row_budgets = judge.budgets(backend.by_hand), judge.row_budgets(backend.by_hand)
@@ -315,7 +316,7 @@ def allowed_apart(problem: Problem, batch_size: int | None) -> dict[str, Array]:
     for i in range(steps - 1):
         params = {name: values[i] for name, values in path.items()}
         rows = problem.per_sample_gradients(np, params, data.features, data.targets)
-        judge = Referee(problem, data, params)
+        judge = Referee(Case.of(problem, data, params))
         off = sum(max(np.max(each) for each in judge.row_budgets(by_hand).values()) for by_hand in (True, False))
         off += 2 * (len(data) + 4) * u * max(np.max(np.abs(each)) for each in rows.values())
         size = max(np.max(np.abs(values[i : i + 2])) for values in path.values())

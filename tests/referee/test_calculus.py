@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import gdcompare as gdc
 from gdcompare.backend import Backend, unit_roundoff
+from gdcompare.case import Case
 from gdcompare.gradients import derivative_function, offers
 from gdcompare.problem import NotDerivedError, drawn_parameters
 from gdcompare.referee.along import RefereeAlong
@@ -180,7 +181,7 @@ def fraction(
     params, features, targets = drawn(problem, generator, 7, 2, backend.dtype, decades)
     weights = some_weights(generator, 7) if generator.random() < 0.3 else None
     data = gdc.Dataset(features, targets, weights=weights)
-    referee = RefereeAlong(Referee(problem, data, params, backend.dtype), derivative)  # type: ignore[arg-type]
+    referee = RefereeAlong(Referee(Case.of(problem, data, params, backend.dtype)), derivative)  # type: ignore[arg-type]
     budgets = referee.budgets(getattr(backend, "by_hand", False))
 
     with np.errstate(all="ignore"):
@@ -262,7 +263,7 @@ def test_a_transposed_block_is_named() -> None:
     problem = Network("tanh", width=3)
 
     def transposed(params: Any, features: Any, targets: Any) -> Any:
-        truths = RefereeAlong(Referee(problem, plane(), params), "hessian").truths
+        truths = RefereeAlong(Referee(Case.of(problem, plane(), params)), "hessian").truths
         blocks = {name: {other: truths[f"{name}, {other}"].mid for other in params} for name in params}
         blocks["outer"]["offsets"] = blocks["outer"]["offsets"].T.copy()
         return blocks
@@ -314,7 +315,7 @@ def test_at_a_kink_the_second_derivative_is_the_hull_of_the_one_sided_ones(able:
 
     report = gdc.verify(problem, data, params, backends=[able], dtype=able.dtype, derivative="hessian")
     five = (
-        RefereeAlong(Referee(problem, data, params, able.dtype), "hessian")
+        RefereeAlong(Referee(Case.of(problem, data, params, able.dtype)), "hessian")
         .truths["a, a"]
         .distance(np.array([[5.0, 0, 0], [0, 4.0, 0], [0, 0, 6.0]]))
     )
@@ -330,7 +331,7 @@ def test_rounding_that_hides_a_kink_is_allowed_for() -> None:
     params = {"inner": np.full((1, 1), 0.1), "offsets": np.array([-0.3]), "outer": np.ones(1), "shift": np.array(-1.0)}
 
     near, far = (
-        RefereeAlong(Referee(problem, gdc.Dataset([[x]], [0.0]), params), "hessian").budgets(by_hand=False)
+        RefereeAlong(Referee(Case.of(problem, gdc.Dataset([[x]], [0.0]), params)), "hessian").budgets(by_hand=False)
         for x in (3.0, 5.0)
     )
 
@@ -409,7 +410,9 @@ def test_the_gradient_of_a_referee_is_that_of_its_directional_derivatives() -> N
 
     gradient = enclose(LINEAR, params, data.features, data.targets).gradient["theta_1"].mid
     along = [
-        RefereeAlong(Referee(LINEAR, data, params), "jvp", {"theta_0": 0.0, "theta_1": unit}).truths["derivative"]
+        RefereeAlong(Referee(Case.of(LINEAR, data, params)), "jvp", {"theta_0": 0.0, "theta_1": unit}).truths[
+            "derivative"
+        ]
         for unit in np.eye(3)
     ]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.arithmetic.analytic import AnalyticNumpy
 from gdcompare.authoring.faults import FAULTS, Implementation, by_hand
+from gdcompare.case import Case
 from gdcompare.problem import drawn_parameters
 from gdcompare.referee import classical
 from gdcompare.referee.classical import METHODS, extrapolated
@@ -231,7 +232,7 @@ def test_one_flipped_entry_of_ten_thousand_passes_the_fast_mode() -> None:
     implementation = faulty("flipped sign of one component")
     data = gdc.Dataset(np.random.default_rng(0).uniform(0.5, 1.5, size=(2, 10_000)), [1.0, 1.0])
     params = {"theta_0": 0.0, "theta_1": np.zeros(10_000)}
-    point = Referee(LINEAR, data, params).point
+    point = Referee(Case.of(LINEAR, data, params)).point
     before = torch.get_rng_state()
 
     fast = next(c for c in gdc.load_backend("torch").native_checks(LINEAR, *point, implementation) if "fast" in c.name)  # type: ignore[attr-defined]  # optional

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.authoring.faults import FAULTS, Implementation, by_hand, mutate
 from gdcompare.backend import Backend
+from gdcompare.case import Case
 from gdcompare.problem import NotDerivedError, drawn_parameters
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.point import Referee
@@ -70,7 +71,7 @@ def test_every_planted_fault_is_called_wrong(linear_model: gdc.Problem, dtype: s
             gdc.verify(linear_model, lattice, params, backends=[], implementations={"": implementation}, dtype=dtype)
         )
 
-    score = mutate(check, by_hand(linear_model), *Referee(linear_model, lattice, params, dtype).point)
+    score = mutate(check, by_hand(linear_model), *Referee(Case.of(linear_model, lattice, params, dtype)).point)
 
     below = {name for name in score.survived if "times 1 + 1e-" in name}  # what lies below the stated detection power
     assert set(score.survived) == below
