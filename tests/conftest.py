@@ -9,6 +9,8 @@ import pytest
 from gdcompare import Backend, BackendUnavailableError, Problem, load_backend, load_problem, problem_names
 from gdcompare.registry import registered_backends
 
+from . import marking
+
 if not registered_backends():
     raise pytest.UsageError("no backend is registered, so nothing would be tested: pip install -e '.[test]'")
 
@@ -23,10 +25,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for marker in marking.MARKERS:
+        config.addinivalue_line("markers", marker)
     if unknown := _required(config) - set(registered_backends()):
         raise pytest.UsageError(
             f"--require-backends: unknown {', '.join(sorted(unknown))}; registered: {', '.join(registered_backends())}"
         )
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marking.mark(items)
 
 
 @pytest.fixture(scope="session", params=registered_backends())
