@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,11 @@ from gdcompare import Backend, BackendUnavailableError, Problem, load_backend, l
 from gdcompare.registry import registered_backends
 
 from . import marking
+
+# What JAX has compiled once it loads in the next run: in the quick loop, that is most of the work. Set in the environment,
+# it reaches JAX however late it is imported, and worker processes as well.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 if not registered_backends():
     raise pytest.UsageError("no backend is registered, so nothing would be tested: pip install -e '.[test]'")

@@ -106,6 +106,7 @@ def test_a_plus_before_a_loss(backend: Backend[Any]) -> None:
 
 @pytest.mark.feature("hvp")
 @pytest.mark.one_in(6, "jax")
+@pytest.mark.thorough
 def test_a_hessian_vector_product_of_every_problem(backend_name: str, problem: Problem) -> None:
     data = gdc.datasets.example(problem)
     start = problem.start(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, final
@@ -212,12 +212,14 @@ def test_polynomials_are_exact_on_integer_lattices(name: str, backend: Backend[A
 
 @settings(deadline=None, max_examples=4)
 @given(draw=st.data())
-def test_no_right_backend_is_called_wrong_at_any_scale(problem: Problem, dtype: str, draw: st.DataObject) -> None:
+def test_no_right_backend_is_called_wrong_at_any_scale(
+    problem: Problem, backend: Backend[Any], dtype: str, draw: st.DataObject
+) -> None:
     own = few_rows(problem)
     data = rounded(draw.draw(data_sets(problem, st.just(own.features.shape))), dtype)
     params = draw.draw(parameters(problem, data, dtype))
 
-    assert called_wrong(problem, data, params, dtype) == []
+    assert called_wrong(problem, data, params, [backend]) == []
 
 
 @pytest.mark.soundness
@@ -225,18 +227,22 @@ def test_no_right_backend_is_called_wrong_in_many_cases(
     problem: Problem, dtype: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator, found = np.random.default_rng(2026), []
+    backends = [gdc.load_backend(name, dtype) for name in gdc.backend_names()]
 
     for _ in range(CASES):
-        found += called_wrong(problem, *suitable(problem, dtype, generator), dtype)
+        found += called_wrong(problem, *suitable(problem, dtype, generator), backends)
 
     assert found == []
 
 
-def called_wrong(problem: Problem, data: Dataset, params: Mapping[str, Any], dtype: str) -> list[Entry]:
-    """Judge each backend's loss, gradient and rows at one point."""
+def called_wrong(
+    problem: Problem, data: Dataset, params: Mapping[str, Any], backends: Sequence[Backend[Any]]
+) -> list[Entry]:
+    """Judge the loss, gradient and rows of backends of one dtype at one point."""
+    dtype = backends[0].dtype
     judge = Referee(problem, data, params, dtype)
     entries = []
-    for backend in (gdc.load_backend(name, dtype) for name in gdc.backend_names()):
+    for backend in backends:
         with np.errstate(all="ignore"):
             arguments = backend_arguments(problem, data, params, backend)
             loss, gradient = backend.value_and_grad(problem)(*arguments)
