@@ -13,7 +13,7 @@ from gdcompare.registry import registered_backends
 
 from . import marking
 
-# What JAX has compiled once it loads in the next run: in the quick loop, that is most of the work. Set in the environment,
+# What JAX has compiled once it loads in the next run: in the quick loop, that is most of the work. From the environment
 # it reaches JAX however late it is imported, and worker processes as well.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -63,7 +63,7 @@ def check_names(lacks: Iterable[Lack]) -> None:
             known("problem", problem, problem_names())
 
 
-def known(kind: str, name: object, names: Iterable[str]) -> None:
+def known(kind: str, name: object, names: Collection[str]) -> None:
     if name not in names:
         raise pytest.UsageError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
 

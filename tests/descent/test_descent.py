@@ -304,9 +304,7 @@ def test_memory_does_not_grow_with_the_steps_where_the_history_is_thinned() -> N
 
 
 @pytest.mark.parametrize("batch_size", [None, 5])
-@pytest.mark.parametrize(
-    "chunk", [pytest.param(1, marks=pytest.mark.feature("the same bits in chunks of one step")), 5, 1000]
-)
+@pytest.mark.parametrize("chunk", [5, 1000])
 def test_the_length_of_a_chunk_changes_nothing(backend: Backend[Any], chunk: int, batch_size: int | None) -> None:
     rule = rules.adam(rules.cosine(0.1, steps=12))
     walk = functools.partial(descend, LINEAR, some_data(LINEAR), backend, rule, batch_size, 4 if batch_size else 12)
@@ -314,6 +312,17 @@ def test_the_length_of_a_chunk_changes_nothing(backend: Backend[Any], chunk: int
     fit = walk(chunk=chunk)
 
     assert_same_descent(fit, walk())
+
+
+@pytest.mark.feature("the same bits in chunks of one step")
+def test_nor_does_a_chunk_of_one_step(backend_name: str) -> None:
+    rule = rules.adam(rules.cosine(0.1, steps=12))
+    for dtype in ("float32", "float64"):
+        for batch_size, epochs in ((None, 12), (5, 4)):
+            backend = load_backend(backend_name, dtype)
+            walk = functools.partial(descend, LINEAR, some_data(LINEAR), backend, rule, batch_size, epochs)
+
+            assert_same_descent(walk(chunk=1), walk())
 
 
 def test_chunks_of_one_step_change_nothing_but_the_last_bits(backend: Backend[Any], dtype: str) -> None:
