@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections import defaultdict
@@ -20,6 +21,7 @@ MARKERS = [
     "feature(*names): it tries these features, of tests/lacks.py, on each backend",
     "notyet: by tests/lacks.py the backend does not have it yet; the test must fail as is said there",
     "never: by tests/lacks.py the backend cannot have it; the test must fail as is said there",
+    "thorough_on(*backends): on these backends it is thorough: others try the theorem in the quick loop",
     "one_in(n, backend): on this backend one of n runs before the soundness run: it compiles for each case",
 ]
 HOUSE = {
@@ -97,7 +99,12 @@ def parameter(item: pytest.Item, name: str) -> object:
 
 
 def leave_out(item: pytest.Item) -> None:
-    """Leave to the soundness run what `one_in` says."""
+    """Leave to the soundness run what `one_in` says, and to the gate what `thorough_on` says."""
+    for marker in item.iter_markers("thorough_on"):
+        for backend in marker.args:
+            known("backend", backend, registered_backends())
+        if parameter(item, "backend_name") in marker.args:
+            item.add_marker("thorough")
     for marker in item.iter_markers("one_in"):
         n, backend = marker.args
         known("backend", backend, registered_backends())
@@ -150,6 +157,14 @@ def each_choice(cases: Mapping[str, Mapping[str, Hashable]], last: Iterable[str]
             kept.add(name)
             seen |= left[name]
     return kept | {name for name, case in cases.items() if not case}
+
+
+def share(config: pytest.Config) -> None:
+    """Run the whole suite in a process for each CPU, up to four, if pytest-xdist is there and `-n` does not say."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
+    options = config.option
+    if whole and not options.usepdb and getattr(options, "numprocesses", 0) is None:
+        options.numprocesses = min(os.cpu_count() or 1, 4)
 
 
 def shuffled(name: str) -> int:

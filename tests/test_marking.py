@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from .lacks import FEATURES, Lack
-from .marking import check_names, each_choice, shuffled
+from .marking import check_names, each_choice, share, shuffled
 
 pytest_plugins = ["pytester"]
 
@@ -85,6 +88,7 @@ def test_a_backend_of_somebody_else_may_lack_what_the_table_cannot_know(inner: p
         ('"jvp"', '"jpv"', "unknown feature 'jpv'; known: gradient, *"),
         ("backend_name", "name", "*::test_it[[]numpy]: marked with a feature, and runs on no backend in turn"),
         ('feature("jvp")', 'one_in(2, "jaxx")', "unknown backend 'jaxx'; known: autograd, *"),
+        ('feature("jvp")', 'thorough_on("jaxx")', "unknown backend 'jaxx'; known: autograd, *"),
         ("mark.feature", "mark.features", "*'features' not found in `markers` configuration option*"),
     ],
 )
@@ -159,6 +163,40 @@ def test_the_quick_loop_keeps_each_value_of_a_fixture_and_each_row_of_a_table(in
         quick.stdout.fnmatch_lines([f"*test_it[[]{dtype}-*] PASSED*"])
 
 
+def test_a_test_is_thorough_on_the_backends_that_it_says(inner: pytest.Pytester) -> None:
+    inner.makepyfile("""
+import pytest
+
+@pytest.mark.thorough_on("torch")
+@pytest.mark.parametrize("backend_name", ["numpy", "torch"])
+def test_it(backend_name):
+    pass
+""")
+
+    result = inner.runpytest("-v", "-m", "not thorough")
+
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*test_it[[]numpy] PASSED*"])
+
+
+def test_one_in_so_many_runs_on_the_backend_that_it_says(inner: pytest.Pytester) -> None:
+    inner.makepyfile("""
+import pytest
+
+@pytest.mark.one_in(4, "jax")
+@pytest.mark.parametrize("backend_name", ["jax", "numpy"])
+@pytest.mark.parametrize("case", range(40))
+def test_it(backend_name, case):
+    pass
+""")
+
+    on_jax = inner.runpytest("-m", "not soundness", "-k", "jax").parseoutcomes()["passed"]
+    on_numpy = inner.runpytest("-m", "not soundness", "-k", "numpy").parseoutcomes()["passed"]
+
+    assert 2 < on_jax < 20
+    assert on_numpy == 40
+
+
 def cases(*sizes: int) -> dict[str, dict[str, int]]:
     return {str(row): {str(i): value for i, value in enumerate(row)} for row in product(*map(range, sizes))}
 
@@ -193,6 +231,27 @@ def test_each_choice_does_not_count_on_what_cannot_pass() -> None:
 
     assert {whole[name]["1"] for name in kept - last} == set(range(5))
     assert len(kept & last) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "processes"),
+    [
+        ("TESTPATHS", {"usepdb": False, "numprocesses": None}, min(os.cpu_count() or 1, 4)),
+        ("TESTPATHS", {"usepdb": False, "numprocesses": 0}, 0),
+        ("TESTPATHS", {"usepdb": True, "numprocesses": None}, None),
+        ("TESTPATHS", {"usepdb": False}, "no such option"),
+        ("ARGS", {"usepdb": False, "numprocesses": None}, None),
+    ],
+    ids=["bare", "-n 0", "--pdb", "without xdist", "a file"],
+)
+def test_the_whole_suite_alone_is_shared_among_processes(
+    source: str, options: dict[str, Any], processes: object
+) -> None:
+    config: Any = SimpleNamespace(args_source=pytest.Config.ArgsSource[source], option=SimpleNamespace(**options))
+
+    share(config)
+
+    assert getattr(config.option, "numprocesses", "no such option") == processes
 
 
 def test_what_chooses_is_the_same_in_every_process() -> None:
