@@ -7,9 +7,11 @@ import gc
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -191,13 +193,21 @@ def pytest_benchmark_group_stats() -> Generator[None, Groups, Groups]:
     return shown
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Add what a time depends on: versions, threads, and how busy the machine was."""
-    machine_info["threads"] = config.stash.get(THREADS, None)
-    machine_info["environment"] = {name: _environment(gdc.load_backend(name)) for name in gdc.backend_names()}
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Add the versions on which a time depends: where two runs differ in one of them, they are not compared.
+
+    They are read without importing anything: `--benchmark-compare` asks before the process is pinned to a CPU.
+    """
+    needed = {match[0] for each in metadata.requires("gdcompare") or () if (match := re.match(r"[\w.-]+", each))}
+    machine_info["versions"] = {name: found for name in sorted(needed) if (found := _version(name)) is not None}
     machine_info["garbage collector"] = gc.isenabled()
-    if hasattr(os, "getloadavg"):
-        machine_info["load average"] = os.getloadavg()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _environment(backend: Backend[Any]) -> Mapping[str, str]:
@@ -206,9 +216,13 @@ def _environment(backend: Backend[Any]) -> Mapping[str, str]:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Put the ratios beside the times."""
+    """Put the ratios beside the times, and what no two runs need share: threads, and how busy the machine was."""
     output_json["ratios"] = [row.as_dict() for row in config.stash[SUMMARY].ratios]
     output_json["findings"] = config.stash[SUMMARY].findings
+    output_json["threads"] = config.stash.get(THREADS, None)
+    output_json["environment"] = {name: _environment(gdc.load_backend(name)) for name in gdc.backend_names()}
+    if hasattr(os, "getloadavg"):
+        output_json["load average"] = os.getloadavg()
 
 
 @pytest.hookimpl(trylast=True)

@@ -15,7 +15,7 @@ import gdcompare as gdc
 
 from . import contenders, timing
 from .checked import DescentCase, check, descent_case, gradient_case, problem_case
-from .conftest import Measure
+from .conftest import Measure, pytest_benchmark_update_machine_info
 from .timing import Contender, Timed, interleave, wait_for
 
 CASE = gradient_case("linear-regression", 40, 2)
@@ -166,3 +166,16 @@ def test_interleaving_runs_each_contender_once_a_block_and_the_first_one_twice(
     assert rounds == {"aab", "aba", "baa"}
     assert {name: len(seconds) for name, seconds in samples.seconds.items()} == {"a": 50, "b": 50}
     assert len(samples.control) == 50
+
+
+def test_what_two_runs_must_share_to_be_compared_is_the_same_before_and_after_anything_is_timed() -> None:
+    first: dict[str, Any] = {}
+    second: dict[str, Any] = {}
+
+    pytest_benchmark_update_machine_info(machine_info=first)
+    gdc.value_and_grad("linear-regression", gdc.datasets.noisy_line(), {"theta_0": 1, "theta_1": [0]}, "numpy")
+    pytest_benchmark_update_machine_info(machine_info=second)
+
+    assert first == second
+    assert first["versions"]["numpy"] == np.__version__
+    assert set(first) == {"versions", "garbage collector"}

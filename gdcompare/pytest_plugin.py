@@ -75,7 +75,10 @@ def gradients(request: pytest.FixtureRequest) -> Gradients:
 
 @pytest.fixture(scope="session")
 def gradient_backend(request: pytest.FixtureRequest) -> Backend[Any]:
-    """One registered backend after another, in tests marked `each_gradient_backend`; skipped if not installed."""
+    """One registered backend after another, in tests marked `each_gradient_backend`; skipped if not installed.
+
+    So is a test in which a backend that evaluates derivations by hand meets a problem without one.
+    """
     if not hasattr(request, "param"):
         pytest.fail(f"'gradient_backend' is one backend after another: mark the test @pytest.mark.{MARKER}", False)
     from gdcompare.registry import BackendUnavailableError, load_backend
@@ -98,6 +101,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     dtypes = [checked_dtype(dtype) for dtype in marker.args or ["float64"]]
     cases = [(name, dtype) for name in registered_backends() for dtype in dtypes]
     metafunc.parametrize("gradient_backend", cases, indirect=True, ids=["-".join(case) for case in cases])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Skip a test of each backend where its backend evaluates derivations by hand, and there is none."""
+    try:
+        return (yield)
+    except TypeError as error:
+        backend = getattr(item, "funcargs", {}).get("gradient_backend")
+        if item.get_closest_marker(MARKER) is None or not getattr(backend, "by_hand", False):
+            raise
+        from gdcompare.problem import NotDerivedError
+
+        if not isinstance(error, NotDerivedError):
+            raise
+        pytest.skip(str(error))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

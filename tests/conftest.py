@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gdcompare import Backend, BackendUnavailableError, Problem, load_backend, load_problem, problem_names
 from gdcompare.registry import registered_backends
+
+from . import marking
+
+# What JAX has compiled once it loads in the next run: in the quick loop, that is most of the work. From the environment
+# it reaches JAX however late it is imported, and worker processes as well.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 if not registered_backends():
     raise pytest.UsageError("no backend is registered, so nothing would be tested: pip install -e '.[test]'")
@@ -23,10 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for marker in marking.MARKERS:
+        config.addinivalue_line("markers", marker)
     if unknown := _required(config) - set(registered_backends()):
         raise pytest.UsageError(
             f"--require-backends: unknown {', '.join(sorted(unknown))}; registered: {', '.join(registered_backends())}"
         )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads it
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    marking.share(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marking.mark(items)
 
 
 @pytest.fixture(scope="session", params=registered_backends())

@@ -15,9 +15,11 @@ import hypothesis.strategies  # noqa: F401
 import pytest
 
 import gdcompare.testing  # noqa: F401
-from gdcompare.registry import registered_backends
+from gdcompare.registry import backend_names, load_backend, registered_backends
 
 pytest_plugins = ["pytester"]
+
+DIFFERENTIATE = [name for name in backend_names() if not load_backend(name).by_hand]  # and all frameworks are imported
 
 MINE = """
 import gdcompare as gdc
@@ -225,6 +227,64 @@ def test_a_missing_framework_is_a_skip_that_says_how_to_install_it(
     result.stdout.fnmatch_lines(
         ["SKIPPED * backend 'phantom' needs 'framework_of_dreams': pip install 'phantom[[]more]'"]
     )
+
+
+UNDERIVED = """
+class Underived(gdc.Problem):
+    def parameter_shapes(self, data):
+        return {"x": (1,)}
+
+    def per_sample_losses(self, xp, params, features, targets):
+        return (params["x"][0] * features[:, 0] - targets) ** 2
+
+@pytest.mark.each_gradient_backend
+def test_it(gradients, gradient_backend):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'gradients.agree(gradient_backend, Underived(), DATA, {"x": [1.0]})',
+        'gdc.verify(Underived(), DATA, {"x": [1.0]}, backends=[gradient_backend]).assert_agree()',
+        'gdc.value_and_grad(Underived(), DATA, {"x": [1.0]}, gradient_backend)',
+    ],
+    ids=["agree", "verify", "value_and_grad"],
+)
+def test_where_nobody_derived_a_gradient_the_backend_that_needs_one_is_skipped_and_no_other(
+    pytester: pytest.Pytester, body: str
+) -> None:
+    pytester.makepyfile(MINE + UNDERIVED.replace("{body}", body))
+
+    result = pytester.runpytest("-rs", "-k", " or ".join(["numpy", *DIFFERENTIATE]))
+
+    result.assert_outcomes(
+        passed=len(DIFFERENTIATE), skipped=1, deselected=len(registered_backends()) - len(DIFFERENTIATE) - 1
+    )
+    result.stdout.fnmatch_lines(["SKIPPED *Underived has no*"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["raise TypeError('of another kind')", "backend = gdc.load_backend('numpi')"],
+    ids=["TypeError", "LookupError"],
+)
+def test_no_other_error_is_a_skip(pytester: pytest.Pytester, body: str) -> None:
+    pytester.makepyfile(MINE + UNDERIVED.replace("{body}", body))
+
+    pytester.runpytest("-k", "numpy").assert_outcomes(failed=1, deselected=len(registered_backends()) - 1)
+
+
+def test_where_one_backend_alone_is_asked_for_a_missing_derivation_is_an_error(pytester: pytest.Pytester) -> None:
+    code = UNDERIVED.replace("{body}", 'gradients.agree("numpy", Underived(), DATA, {"x": [1.0]})')
+    code = code.replace("@pytest.mark.each_gradient_backend\n", "").replace("gradients, gradient_backend", "gradients")
+    pytester.makepyfile(MINE + code)
+
+    result = pytester.runpytest()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * backend 'numpy' evaluates gradients derived by hand, and Underived has none*"])
 
 
 @pytest.mark.parametrize(

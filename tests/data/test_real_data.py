@@ -46,6 +46,7 @@ def test_every_backend_agrees_on_real_data(name: str, data: str, settings: dict[
     assert max(entry.detectable for entry in report.entries) < {"float64": 1e-9, "float32": 0.5}[dtype]
 
 
+@pytest.mark.thorough
 def test_every_backend_agrees_on_digits(dtype: str) -> None:
     """300 rows, which hold all digits; the command line below takes all 1797."""
     pytest.importorskip("sklearn", reason="scikit-learn bundles the data")

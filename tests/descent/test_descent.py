@@ -306,16 +306,25 @@ def test_memory_does_not_grow_with_the_steps_where_the_history_is_thinned() -> N
 
 
 @pytest.mark.parametrize("batch_size", [None, 5])
-@pytest.mark.parametrize("chunk", [1, 5, 1000])
+@pytest.mark.parametrize("chunk", [5, 1000])
 def test_the_length_of_a_chunk_changes_nothing(backend: Backend[Any], chunk: int, batch_size: int | None) -> None:
-    if backend.name == "jax" and chunk == 1:
-        pytest.skip("XLA unrolls a loop of one step, and then rounds it otherwise; see the next test")
     rule = rules.adam(rules.cosine(0.1, steps=12))
     walk = functools.partial(descend, LINEAR, some_data(LINEAR), backend, rule, batch_size, 4 if batch_size else 12)
 
     fit = walk(chunk=chunk)
 
     assert_same_descent(fit, walk())
+
+
+@pytest.mark.feature("the same bits in chunks of one step")
+def test_nor_does_a_chunk_of_one_step(backend_name: str) -> None:
+    rule = rules.adam(rules.cosine(0.1, steps=12))
+    for dtype in ("float32", "float64"):
+        for batch_size, epochs in ((None, 12), (5, 4)):
+            backend = load_backend(backend_name, dtype)
+            walk = functools.partial(descend, LINEAR, some_data(LINEAR), backend, rule, batch_size, epochs)
+
+            assert_same_descent(walk(chunk=1), walk())
 
 
 def test_chunks_of_one_step_change_nothing_but_the_last_bits(backend: Backend[Any], dtype: str) -> None:
@@ -686,14 +695,12 @@ def interrupted(backend: Backend[Any], after: int) -> Interrupted:
     return problem
 
 
+@pytest.mark.feature("Ctrl-C inside a chunk")
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("steps", [1, 3, 4, 5, 8, 11])
 def test_ctrl_c_in_the_middle_of_a_chunk_returns_the_steps_before(
     backend: Backend[Any], steps: int, chunk: int | None
 ) -> None:
-    if backend.name == "jax":
-        pytest.skip("a compiled chunk runs no Python that could be interrupted")
-
     fit = descend(interrupted(backend, steps), some_data(LINEAR), backend, epochs=12, chunk=chunk)
 
     assert (fit.stop_reason, fit.steps) == ("interrupted", steps)

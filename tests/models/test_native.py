@@ -387,9 +387,8 @@ def test_the_command_line_takes_a_native_model_from_a_file(tmp_path: Path) -> No
 # Operations
 
 
+@pytest.mark.feature("gradient of what nobody derived")
 def test_every_backend_differentiates_an_operation(backend: gdc.Backend[Any]) -> None:
-    if backend.by_hand:
-        pytest.skip("an operation is not derived by hand")
     operation = gdc.Operation(lambda xp, x, w: xp.tanh(w @ x)[:, None] * x, x=(3,), w=(2, 3))
 
     report = gdc.verify(operation, operation.example(), backends=[backend], dtype=backend.dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, final
@@ -55,13 +55,6 @@ def wrong(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.verdict != "agree"]
 
 
-def take_turns(backend: Backend[Any], problem: Problem, turn: int, of: int) -> None:
-    """Where every new shape is a compilation, leave a long test to one problem in so many."""
-    place = gdc.problem_names().index(name_of(problem))
-    if backend.name == "jax" and place % of != turn:
-        pytest.skip("it compiles for each batch; `pytest -m soundness` leaves nothing out")
-
-
 @cache
 def name_of(problem: Problem) -> str:
     return next(name for name in gdc.problem_names() if gdc.load_problem(name) == problem)
@@ -95,9 +88,8 @@ def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Prob
     assert wrong(entries) == []
 
 
+@pytest.mark.one_in(6, "jax")
 def test_every_batch_law_holds(backend: Backend[Any], problem: Problem) -> None:
-    take_turns(backend, problem, turn=0 if backend.dtype == "float32" else 3, of=6)
-
     gdc.check_batch_laws(problem, few_rows(problem).rows(slice(4)), None, backend).assert_agree()
 
 
@@ -221,12 +213,14 @@ def test_polynomials_are_exact_on_integer_lattices(name: str, backend: Backend[A
 
 @settings(deadline=None, max_examples=4)
 @given(draw=st.data())
-def test_no_right_backend_is_called_wrong_at_any_scale(problem: Problem, dtype: str, draw: st.DataObject) -> None:
+def test_no_right_backend_is_called_wrong_at_any_scale(
+    problem: Problem, backend: Backend[Any], dtype: str, draw: st.DataObject
+) -> None:
     own = few_rows(problem)
     data = rounded(draw.draw(data_sets(problem, st.just(own.features.shape))), dtype)
     params = draw.draw(parameters(problem, data, dtype))
 
-    assert called_wrong(problem, data, params, dtype) == []
+    assert called_wrong(problem, data, params, [backend]) == []
 
 
 @pytest.mark.soundness
@@ -234,18 +228,22 @@ def test_no_right_backend_is_called_wrong_in_many_cases(
     problem: Problem, dtype: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator, found = np.random.default_rng(2026), []
+    backends = [gdc.load_backend(name, dtype) for name in gdc.backend_names()]
 
     for _ in range(CASES):
-        found += called_wrong(problem, *suitable(problem, dtype, generator), dtype)
+        found += called_wrong(problem, *suitable(problem, dtype, generator), backends)
 
     assert found == []
 
 
-def called_wrong(problem: Problem, data: Dataset, params: Mapping[str, Any], dtype: str) -> list[Entry]:
-    """Judge each backend's loss, gradient and rows at one point."""
+def called_wrong(
+    problem: Problem, data: Dataset, params: Mapping[str, Any], backends: Sequence[Backend[Any]]
+) -> list[Entry]:
+    """Judge the loss, gradient and rows of backends of one dtype at one point."""
+    dtype = backends[0].dtype
     judge = Referee(Case.of(problem, data, params, dtype))
     entries = []
-    for backend in (gdc.load_backend(name, dtype) for name in gdc.backend_names()):
+    for backend in backends:
         with np.errstate(all="ignore"):
             arguments = backend_arguments(Case.of(problem, data, params, backend.dtype), backend)
             loss, gradient = backend.value_and_grad(problem)(*arguments)
@@ -333,9 +331,9 @@ def coincide(problem: Problem, batch_size: int | None, one: gdc.Descent, other: 
     )
 
 
+@pytest.mark.one_in(2, "jax")
 @pytest.mark.parametrize("batch_size", [None, 4], ids=["full batch", "mini-batch"])
 def test_descents_go_down_along_one_path(backend_name: str, problem: Problem, batch_size: int | None) -> None:
-    take_turns(gdc.load_backend(backend_name), problem, turn=0 if batch_size else 1, of=2)
     data, rate = few_rows(problem), rate_of(problem)
 
     path = path_of(problem, backend_name, batch_size, rate)

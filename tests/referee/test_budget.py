@@ -23,6 +23,7 @@ from gdcompare.problems.linear_regression import LinearRegression
 from gdcompare.problems.logistic_regression import LogisticRegression
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, enclose, enclose_rows
+from gdcompare.registry import how_to_install
 from tests.formulas import FUNCTIONS, PROBLEMS, Formula, Network, Point, drawn, some_weights
 from tests.strategies import data_sets, lattices, parameters, shapes, weights
 
@@ -158,16 +159,17 @@ def test_no_backend_exceeds_the_budget_nor_leaves_it_unused(
     assert np.nanmedian(relative) < 200 * unit_roundoff(dtype)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.feature("unary plus") if name == "positive" else ()) for name in FUNCTIONS],
+)
 @pytest.mark.parametrize(
     "backend_name",
     ["autograd", "torch", *(pytest.param(name, marks=pytest.mark.soundness) for name in ("jax", "tensorflow"))],
 )
 def test_no_differentiator_exceeds_the_budget_of_any_function(name: str, backend_name: str) -> None:
     if backend_name not in backend_names():
-        pytest.skip(f"{backend_name} is not installed")
-    if (name, backend_name) == ("positive", "autograd"):
-        pytest.skip("autograd's arrays have no unary +")
+        pytest.skip(f"{backend_name}: {how_to_install(backend_name)}")
     for dtype in DTYPES:
         a, b = np.array([0.7, 1.1, 0.6], dtype), np.array([0.9, 0.8, 1.2], dtype)
         features = np.array([[1.0, 1.5, 0.75], [0.5, 1.25, 1.5]], dtype)

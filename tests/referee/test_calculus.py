@@ -18,10 +18,12 @@ from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import enclose, enclose_products
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Report
+from gdcompare.registry import how_to_install
 from tests.arithmetic.test_tape import GOALS, POINT, ROWS
 from tests.formulas import FUNCTIONS, PROBLEMS, Formula, Network, drawn, some_weights
 
 DERIVATIVES = ["jvp", "hvp", "hessian"]
+OF_EACH_BACKEND = [pytest.param(name, marks=pytest.mark.feature(name)) for name in DERIVATIVES]
 LATTICE = gdc.datasets.integer_lattice()
 WHOLE = {"theta_0": 1.0, "theta_1": [2.0, -1.0, 3.0]}
 LINEAR, LOGISTIC = gdc.load_problem("linear-regression"), gdc.load_problem("logistic-regression")
@@ -35,27 +37,21 @@ def plane(n: int = 24, d: int = 3, labels: bool = False, weighted: bool = False)
     return gdc.Dataset(features, (targets > 0) * 1.0 if labels else targets, "plane", weights)
 
 
-@pytest.fixture
-def able(backend: Backend[Any]) -> Backend[Any]:
-    """Each backend that has these derivatives."""
-    if not offers(backend, LOGISTIC, "hvp"):
-        pytest.skip(f"{backend.name} has gradients, and no more")
-    return backend
-
-
 # Right ones agree.
 
 
-@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("derivative", OF_EACH_BACKEND)
 @pytest.mark.parametrize(("reduction", "weighted"), [("mean", False), ("sum", True)])
-def test_every_backend_agrees(able: Backend[Any], derivative: str, reduction: str, weighted: bool) -> None:
+def test_every_backend_agrees(backend: Backend[Any], derivative: str, reduction: str, weighted: bool) -> None:
     data = plane(labels=True, weighted=weighted)
 
-    report = gdc.verify(LOGISTIC, data, backends=[able], dtype=able.dtype, reduction=reduction, derivative=derivative)
+    report = gdc.verify(
+        LOGISTIC, data, backends=[backend], dtype=backend.dtype, reduction=reduction, derivative=derivative
+    )
 
     report.assert_agree()
     assert all(entry.budget_fraction < 1 for entry in report.entries)
-    assert all(entry.detectable < 1e5 * unit_roundoff(able.dtype) for entry in report.entries)
+    assert all(entry.detectable < 1e5 * unit_roundoff(backend.dtype) for entry in report.entries)
 
 
 @pytest.mark.parametrize("name", TWICE_DERIVED)
@@ -83,12 +79,13 @@ def test_products_are_symmetric_and_linear_in_the_direction(problem: gdc.Problem
         np.testing.assert_allclose(each[0] + each[1], each[2], rtol=1e-9, atol=1e-12)
 
 
-def test_the_hessian_of_linear_regression_is_twice_the_second_moments(able: Backend[Any]) -> None:
+@pytest.mark.feature("hessian")
+def test_the_hessian_of_linear_regression_is_twice_the_second_moments(backend: Backend[Any]) -> None:
     """2/n [1 X]^T [1 X], to the last bit on whole numbers."""
     n, design = len(LATTICE), np.column_stack([np.ones(len(LATTICE)), LATTICE.features])
 
-    blocks = gdc.hessian(LINEAR, LATTICE, WHOLE, able)
-    report = gdc.verify(LINEAR, LATTICE, WHOLE, backends=[able], dtype=able.dtype, derivative="hessian")
+    blocks = gdc.hessian(LINEAR, LATTICE, WHOLE, backend)
+    report = gdc.verify(LINEAR, LATTICE, WHOLE, backends=[backend], dtype=backend.dtype, derivative="hessian")
 
     expected = 2 / n * design.T @ design
     assert blocks["theta_0"]["theta_0"] == expected[0, 0]
@@ -102,21 +99,22 @@ def test_the_hessian_of_linear_regression_is_twice_the_second_moments(able: Back
     }
 
 
-def test_the_three_calls_are_about_one_loss(able: Backend[Any]) -> None:
+@pytest.mark.feature(*DERIVATIVES)
+def test_the_three_calls_are_about_one_loss(backend: Backend[Any]) -> None:
     data, v = plane(labels=True), {"theta_0": np.array(0.5), "theta_1": np.array([1.0, -1.0, 2.0])}
-    params, rtol = drawn_parameters(LOGISTIC, data), 200 * unit_roundoff(able.dtype)
+    params, rtol = drawn_parameters(LOGISTIC, data), 200 * unit_roundoff(backend.dtype)
 
-    loss, along = gdc.jvp(LOGISTIC, data, params, v, able)
-    product = gdc.hvp(LOGISTIC, data, params, v, able)
-    blocks = gdc.hessian(LOGISTIC, data, params, able)
+    loss, along = gdc.jvp(LOGISTIC, data, params, v, backend)
+    product = gdc.hvp(LOGISTIC, data, params, v, backend)
+    blocks = gdc.hessian(LOGISTIC, data, params, backend)
 
-    value, gradient = gdc.value_and_grad(LOGISTIC, data, params, able)
+    value, gradient = gdc.value_and_grad(LOGISTIC, data, params, backend)
     assert loss == pytest.approx(value, rel=rtol)
     assert along == pytest.approx(float(sum(np.vdot(gradient[name], v[name]) for name in v)), rel=rtol)
     for name, row in blocks.items():
         columns = np.stack([np.tensordot(row[other], v[other], v[other].ndim) for other in v])
         np.testing.assert_allclose(np.sum(columns, axis=0), product[name], rtol=rtol, atol=rtol)
-        assert product[name].dtype == row[name].dtype == able.dtype
+        assert product[name].dtype == row[name].dtype == backend.dtype
 
 
 @pytest.mark.parametrize("derivative", DERIVATIVES)
@@ -133,7 +131,7 @@ def test_no_differentiator_exceeds_its_budget(problem: gdc.Problem, derivative: 
 @pytest.mark.parametrize("backend_name", [pytest.param("torch"), pytest.param("jax", marks=pytest.mark.soundness)])
 def test_no_differentiator_exceeds_the_budget_of_any_function(name: str, backend_name: str) -> None:
     if backend_name not in gdc.backend_names():
-        pytest.skip(f"{backend_name} is not installed")
+        pytest.skip(f"{backend_name}: {how_to_install(backend_name)}")
     problem, data = Formula(FUNCTIONS[name]), gdc.Dataset(ROWS, GOALS)
     for dtype in ("float32", "float64"):
         backend = gdc.load_backend(backend_name, dtype)
@@ -163,10 +161,8 @@ def test_no_backend_exceeds_its_budget_in_many_cases(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.soundness
-@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("derivative", OF_EACH_BACKEND)
 def test_every_backend_agrees_on_every_problem(problem: gdc.Problem, backend: Backend[Any], derivative: str) -> None:
-    if not offers(backend, problem, derivative):
-        pytest.skip(f"{backend.name} has no {derivative} of it")
     data = gdc.datasets.example(problem)
 
     report = gdc.verify(problem, data, backends=[backend], dtype=backend.dtype, derivative=derivative)
@@ -305,17 +301,16 @@ def test_an_implementation_that_changes_its_direction_is_told_so() -> None:
 # Kinks.
 
 
-def test_at_a_kink_the_second_derivative_is_the_hull_of_the_one_sided_ones(able: Backend[Any]) -> None:
+@pytest.mark.feature("hessian", "gradient of what nobody derived")
+def test_at_a_kink_the_second_derivative_is_the_hull_of_the_one_sided_ones(backend: Backend[Any]) -> None:
     """max(x, 0)^2 at 0 has the second derivatives 0 and 2; |x| y has sign(x) in its mixed one."""
-    if able.by_hand:
-        pytest.skip("it differentiates nothing")
     problem = Formula(lambda xp, x, y: xp.maximum(x, xp.zeros_like(x)) ** 2 + xp.abs(x) * y)
     data = gdc.Dataset(np.ones((1, 3)), [0.0])
     params = {"a": [0.0, 1.0, 2.0], "b": [1.0, 1.0, 1.0]}
 
-    report = gdc.verify(problem, data, params, backends=[able], dtype=able.dtype, derivative="hessian")
+    report = gdc.verify(problem, data, params, backends=[backend], dtype=backend.dtype, derivative="hessian")
     five = (
-        RefereeAlong(Referee(Case.of(problem, data, params, able.dtype)), "hessian")
+        RefereeAlong(Referee(Case.of(problem, data, params, backend.dtype)), "hessian")
         .truths["a, a"]
         .distance(np.array([[5.0, 0, 0], [0, 4.0, 0], [0, 0, 6.0]]))
     )

@@ -37,6 +37,7 @@ def test_every_law_holds_for_every_backend(backend: Backend[Any], linear_model: 
     assert {entry.law for entry in report.entries} == LAWS
 
 
+@pytest.mark.thorough_on("jax")
 def test_laws_hold_to_the_last_bit_on_integer_lattices(backend: Backend[Any]) -> None:
     lattice = gdc.datasets.integer_lattice(samples=16)
 
@@ -53,6 +54,7 @@ def weighted(data: gdc.Dataset, weights: ArrayLike) -> gdc.Dataset:
     return gdc.Dataset(data.features, data.targets, data.name, weights)
 
 
+@pytest.mark.thorough_on("jax")
 @pytest.mark.parametrize("zeros", [0, 2])
 def test_every_law_holds_for_weighted_data(backend: Backend[Any], linear_model: gdc.Problem, zeros: int) -> None:
     weights = np.arange(40) % 5 + 0.25

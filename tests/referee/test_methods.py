@@ -74,10 +74,9 @@ def test_in_float64_every_method_agrees_with_every_backend(backend_name: str, li
     assert [*found][-1] == "enclosure"
 
 
+@pytest.mark.feature("gradient checkers")
 def test_the_frameworks_bring_their_own_checkers(backend_name: str) -> None:
     backend = gdc.load_backend(backend_name)
-    if not hasattr(backend, "native_checks"):
-        pytest.skip(f"{backend_name} has no gradient checker of its own")
 
     found = native(outcomes(backend))
 
