@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from gdcompare.writing import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,10 +20,34 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"agree": 0, "wrong": 1, "inconclusive": 3}
 BAD_INPUT = 2
+BUG = 4
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_STDOUT = "gdcompare.stdout"
 
 
-def finish(report: Report, json_path: str | None) -> None:
+def leave(code: int) -> NoReturn:
+    """End the command with this exit code. A SystemExit is never ours: see `door`."""
+    click.get_current_context().exit(code)
+
+
+def note(done: str) -> None:
+    """Remember what is done, to be said if Ctrl-C is pressed."""
+    finished = click.get_current_context().find_object(list)
+    if finished is not None:
+        finished.append(done)
+
+
+def finish(report: Report, json_path: str | None) -> NoReturn:
     """Show the report, write it, and exit with its verdict."""
+    write_json(json_path, report.to_dict())
+    show(report, json_path)
+    leave(EXIT_CODES[report.verdict])
+
+
+def show(report: Report, json_path: str | None) -> None:
+    """Show the report: a table, a line for each cause, and the verdict."""
     from gdcompare.report.tables import causes, verdicts
 
     console = console_for(json_path)
@@ -30,20 +56,24 @@ def finish(report: Report, json_path: str | None) -> None:
     reduction = ", the sum over the samples" if context.get("reduction") == "sum" else ""
     what = f", {context['derivative']}" if context.get("derivative", "gradient") != "gradient" else ""
     head = f"{context['problem']} on {context['data']}: {sizes}, {context['dtype']}{reduction}{what}"
-    console.print(head, highlight=False)
+    console.print(head)
     console.print(verdicts(report))
     for line in causes(report):
-        console.print(line, highlight=False)
-    console.print(report.explanation() if report else f"verdict: {report.verdict}", highlight=False)
-    write_json(json_path, report.to_dict())
-    sys.exit(EXIT_CODES[report.verdict])
+        console.print(line)
+    console.print(report.explanation() if report else f"verdict: {report.verdict}")
 
 
 def console_for(json_path: str | None) -> Console:
-    """Return where tables go: stdout, or stderr when stdout carries the JSON."""
+    """Return where tables go: stdout, or stderr when stdout carries the JSON; it shows names as they are, no markup."""
     from rich.console import Console
 
-    return Console(stderr=json_path == "-", highlight=False)
+    return Console(stderr=json_path == "-", highlight=False, markup=False, emoji=False)
+
+
+def keep_stdout_for_json(context: click.Context) -> None:
+    """Send to stderr what anybody prints until the command ends, the code that it calls, too."""
+    context.meta[_STDOUT] = sys.stdout
+    context.with_resource(redirect_stdout(sys.stderr))
 
 
 def write_json(path: str | None, results: Mapping[str, Any]) -> None:
@@ -54,6 +84,6 @@ def write_json(path: str | None, results: Mapping[str, Any]) -> None:
         return
     text = json.dumps(plain(results), indent=2, allow_nan=False) + "\n"
     if path == "-":
-        click.echo(text, nl=False)
+        click.echo(text, nl=False, file=click.get_current_context().meta[_STDOUT])
     else:
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)

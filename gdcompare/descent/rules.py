@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.words import did_you_mean
+
 Steps: TypeAlias = NDArray[np.int64]
 Schedule: TypeAlias = Callable[[Steps], NDArray[np.floating]]
 Params: TypeAlias = Mapping[str, NDArray[np.float64]]
@@ -102,7 +104,7 @@ def load(name: str, learning_rate: float | Schedule) -> Rule:
     LookupError: unknown rule 'newton'; known: adam, momentum, nesterov, sgd
     """
     if name not in RULES:
-        raise LookupError(f"unknown rule {name!r}; known: {', '.join(sorted(RULES))}")
+        raise LookupError(f"unknown rule {name!r}; known: {', '.join(sorted(RULES))}{did_you_mean(name, RULES)}")
     return RULES[name](learning_rate)
 
 
@@ -149,7 +151,7 @@ def load_schedule(name: str, rate: float, steps: int) -> Schedule:
     LookupError: unknown schedule 'step'; known: constant, cosine, inverse-time
     """
     if name not in SCHEDULES:
-        raise LookupError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+        raise LookupError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}{did_you_mean(name, SCHEDULES)}")
     if name == "cosine":
         return cosine(rate, steps)
     return inverse_time(rate) if name == "inverse-time" else constant(rate)
