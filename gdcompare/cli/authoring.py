@@ -7,7 +7,7 @@ from functools import partial
 
 import click
 
-from gdcompare.cli import completing
+import gdcompare.cli.completing as completing
 from gdcompare.cli.options import OUTPUT, json_option, refuse_overwriting
 from gdcompare.cli.output import console_for, leave, write_json
 

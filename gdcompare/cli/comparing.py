@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 import gdcompare as gdc
+import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
-from gdcompare.cli import completing
 from gdcompare.cli.options import dtype_option, json_option, made_by, refuse_overwriting
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, note, write_json
 from gdcompare.descent import rules

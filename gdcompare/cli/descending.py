@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gdcompare.cli import completing
+import gdcompare.cli.completing as completing
 from gdcompare.cli.options import Subject, about_a_problem, given_parameters
 from gdcompare.cli.output import INTERRUPTED, console_for, leave, write_json
 from gdcompare.descent import rules

@@ -31,7 +31,7 @@ from gdcompare.cli.output import BAD_INPUT, BROKEN_PIPE, BUG, INTERRUPTED
 from gdcompare.registry import shown_path
 from gdcompare.words import one_line
 
-GRACE = 1.5
+GRACE = 1.2
 """How many seconds a command has to end by itself after Ctrl-C."""
 
 _SUITE = __name__.partition(".")[0]
@@ -76,10 +76,10 @@ def _said(error: BaseException, done: Sequence[str]) -> int:
         click.UsageError(words, getattr(cause, "ctx", None)).show()
         return BAD_INPUT
     own = _somebodys(cause.__traceback__)
-    if (words := _bad_input(cause, own)) is not None:
+    if (about := _bad_input(cause, own)) is not None:
         if isinstance(cause, OSError):
             _forget_stdout()
-        click.echo(f"error: {one_line(words)}", err=True)
+        click.echo(f"error: {one_line(about)}", err=True)
         return BAD_INPUT
     traceback.print_exception(type(cause), cause, own or cause.__traceback__)
     click.echo("error: a bug " + (f"at {_place(own)}" if own else f"in {_SUITE}: please report it"), err=True)
@@ -164,6 +164,8 @@ def end_when_interrupted(done: Sequence[str]) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell asks for in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         while os.read(reading, 1) != bytes([signal.SIGINT]):

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 import gdcompare as gdc
+import gdcompare.cli.completing as completing
 from gdcompare.backend import checked_dtype
-from gdcompare.cli import completing
 from gdcompare.cli.options import (
     OUTPUT,
     Subject,

@@ -16,8 +16,8 @@ import click
 import numpy as np
 
 import gdcompare as gdc
+import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
-from gdcompare.cli import completing
 from gdcompare.cli.output import keep_stdout_for_json
 from gdcompare.registry import backends_for, from_file, said_of_file
 
