@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -24,8 +25,10 @@ from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, no
 
 def main() -> None:
     """Run the command line of this process."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # any name can be shown
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called: what is said goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # any name can be shown
     done: list[str] = []
     end_when_interrupted(done)
     code = commands.main(obj=done, standalone_mode=False)

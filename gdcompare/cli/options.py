@@ -161,6 +161,7 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         refuse_overwriting()
+        refuse_twice("--backend", backends)
         found = gdc.load_problem(problem, **_settings(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
@@ -197,7 +198,7 @@ def made_by(name: str) -> Any:
         return found()
 
 
-def _once(option: str, names: Sequence[str]) -> None:
+def refuse_twice(option: str, names: Sequence[str]) -> None:
     """Raise a UsageError if a name is given twice: the last would win unseen."""
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -211,7 +212,7 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
     {'degree': 3, 'widths': (4, 3), 'activation': 'tanh'}
     """
     found = {}
-    _once("--set", [setting.partition("=")[0] for setting in settings])
+    refuse_twice("--set", [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not (name and equals):
@@ -226,7 +227,7 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
 def named_functions(settings: Sequence[str]) -> dict[str, tuple[Callable[..., Any], str]]:
     """Read NAME=FILE.py:FUNCTION settings; return the functions, and where they are."""
     functions = {}
-    _once("--implementation", [setting.partition("=")[0] for setting in settings])
+    refuse_twice("--implementation", [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, _, origin = setting.partition("=")
         function = from_file(origin)
@@ -246,6 +247,7 @@ def check_function(name: str) -> Callable[[Any], object]:
 
 def loaded_backends(names: Sequence[str], dtype: str, device: str | None) -> list[gdc.Backend[Any]]:
     """Return the backends of these names, or all that are installed."""
+    refuse_twice("--backend", names)
     return [gdc.load_backend(name, dtype, device) for name in names or gdc.backend_names()]
 
 
@@ -257,7 +259,7 @@ def given_parameters(settings: Sequence[str], subject: Subject) -> dict[str, NDA
         return None
     shapes = checked_shapes(subject.problem, subject.data)
     params = {}
-    _once("a value of", [setting.partition("=")[0] for setting in settings])
+    refuse_twice("a value of", [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, equals, values = setting.partition("=")
         try:

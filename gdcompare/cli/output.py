@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -72,8 +73,27 @@ def console_for(json_path: str | None) -> Console:
 
 def keep_stdout_for_json(context: click.Context) -> None:
     """Send to stderr what anybody prints until the command ends, the code that it calls, too."""
-    context.meta[_STDOUT] = sys.stdout
+    context.meta[_STDOUT] = context.with_resource(_own_stdout())
     context.with_resource(redirect_stdout(sys.stderr))
+
+
+@contextmanager
+def _own_stdout() -> Iterator[IO[str]]:
+    """Give stdout as it is; what C code, or another process, writes to it meanwhile goes to stderr."""
+    try:
+        out, err = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # in a test, they are no files
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    own = os.dup(out)
+    os.dup2(err, out)
+    try:
+        with os.fdopen(own, "w", encoding="utf-8", closefd=False) as file:
+            yield file
+    finally:
+        os.dup2(own, out)
+        os.close(own)
 
 
 def write_json(path: str | None, results: Mapping[str, Any]) -> None:

@@ -165,7 +165,11 @@ def _read_npz(path: Path, target: str | None, weights: str | None) -> _Arrays:
             raise _not_really(path, "it is no archive made by numpy.savez")
         file.seek(0)
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            opened = np.load(file, allow_pickle=False)
+        except Exception as error:  # whatever a damaged file makes of NumPy
+            raise _not_really(path, str(error)) from None
+        try:
+            with opened as archive:
                 feature_names, target_name = _choose_arrays(path, archive.files, target)
                 targets, shares = _array(path, archive, target_name), None
                 if weights is not None:

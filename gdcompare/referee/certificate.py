@@ -31,7 +31,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
-from gdcompare.problem import Dataset, Problem, drawn_parameters
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
@@ -300,6 +300,10 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
             raise ValueError(f"features have the shape {features.shape}, targets {targets.shape}")
         if weights is not None and weights.shape != features.shape[:1]:
             raise ValueError(f"features have the shape {features.shape}, weights {weights.shape}")
+        if problem is not None:
+            data = Dataset(features, targets, weights=weights)
+            check_targets(problem, data)
+            check_parameters(problem, data, params)
         kinks = tuple(map(str, _has(section, "kinks")))
     except (ValueError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(f"the certificate's section {dtype!r} cannot be read: {error}") from None

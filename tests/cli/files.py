@@ -161,6 +161,7 @@ def _write_archives(folder: Path) -> None:
     spoilt = bytearray(whole)
     spoilt[60:90] = bytes(30)
     (folder / "spoilt.npz").write_bytes(spoilt)
+    (folder / "shifted.npz").write_bytes(b"x" + whole)
 
 
 def _write_certificates(folder: Path) -> None:
@@ -176,6 +177,7 @@ def _write_certificates(folder: Path) -> None:
                                           for name in ("loss", "theta_0", "theta_1")}})  # fmt: skip
     write("no_ball", section={"truth": {"loss": {"balls": "1 +- 2", "mid": "0x0p0", "kinks": False}}})
     write("no_params", section={"params": []})
+    write("misfit", section={"params": {"theta_0": "0x0p0"}})
     write("no_budgets", section={"budgets": 3})
     write("ragged", section={"features": [["0x1p0"], ["0x1p0", "0x1p0"]]})
     write("rows", section={"targets": ["0x1p0"]})

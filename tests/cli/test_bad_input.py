@@ -76,7 +76,7 @@ CASES = [
     *(f"verify {LINE} --data {name}.npz" for name in (
         "three", "rows", "complex", "objects", "dates", "hollow", "narrow", "empty", "nan", "huge", "negative",
         "beyond", "odd", "deep",
-        "cut", "spoilt", "pretends",
+        "cut", "spoilt", "pretends", "shifted",
     )),
     f"verify {LINE} --data fine.npz --target z", f"verify {LINE} --data fine.npz --target y --weights X",
     f"verify {LINE} --data pretends.parquet --target y",
@@ -93,6 +93,7 @@ CASES = [
         "--fault typo", "--fault sum", "--all-methods --reduction sum", "--derivative hvp --certificate x.json",
         "--counterexample x.py --reduction sum",
     )),
+    f"verify {LINE} --backend numpy", "explain kinks --backend numpy --backend numpy",
     "verify linear-regression --backend tf", "verify linear-regression --backend ''",
     "verify linear-regression --backend backends.py:Bare",
     "verify linear-regression --backend backends.py:Half", "verify linear-regression --backend backends.py:Raises",
@@ -145,7 +146,8 @@ CASES = [
         "other.json", "future.json", "lacking.json", "latin.json",
     )),
     *(f"check-certificate certificate_{name}.json" for name in (
-        "overflow", "wide_ball", "no_ball", "no_params", "no_budgets", "ragged", "rows", "weights", "decimals",
+        "overflow", "misfit", "wide_ball", "no_ball", "no_params", "no_budgets", "ragged", "rows", "weights",
+        "decimals",
         "words", "kinks",
         "no_sections", "no_section", "words_for_a_section", "number_for_a_section", "problem", "nameless",
         "elsewhere", "another",

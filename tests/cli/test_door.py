@@ -33,6 +33,7 @@ import numpy as np
 
 def summed(params, features, targets):
     print("a print of mine")
+    os.system("echo another")
     residuals = params["theta_0"] + features @ params["theta_1"] - targets
     return None, {"theta_0": 2 * np.sum(residuals), "theta_1": 2 * residuals @ features}
 
@@ -234,6 +235,16 @@ def test_json_on_stdout_is_json_whoever_prints() -> None:
     assert done.exit_code == 1
     assert json.loads(done.stdout)["verdict"] == "wrong"
     assert "a print of mine" in done.stderr
+
+
+def test_json_on_stdout_is_json_whoever_else_writes_there() -> None:
+    arguments = ["verify", "linear-regression", "--backend", "numpy", "--implementation", "mine=mine.py:summed"]
+    running = process(*arguments, "--json", "-", stdout=subprocess.PIPE)
+    shown, said = running.communicate(timeout=60)
+
+    assert running.returncode == 1
+    assert json.loads(shown)["verdict"] == "wrong"
+    assert "another" in said.splitlines()
 
 
 def test_a_problem_may_import_what_lies_beside_it_and_two_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
