@@ -81,8 +81,8 @@ def test_a_bug_in_a_check_is_shown_from_its_own_line_on_with_an_exit_code_of_its
     first, place, *_, last = done.stderr.splitlines()
     assert done.exit_code == 4
     assert first == "Traceback (most recent call last):"
-    assert place.endswith('mine.py", line 10, in check')
-    assert last == "error: a bug at mine.py:10"
+    assert place.endswith('mine.py", line 11, in check')
+    assert last == "error: a bug at mine.py:11"
 
 
 def test_a_bug_of_ours_is_no_verdict_either(monkeypatch: pytest.MonkeyPatch) -> None:
