@@ -161,8 +161,10 @@ class _Summary:
 
     def pytest_sessionfinish(self) -> None:
         if self.path is not None:
+            from gdcompare.writing import write_text
+
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps({"reports": self.reports}, indent=2) + "\n", encoding="utf-8")
+            write_text(self.path, json.dumps({"reports": self.reports}, indent=2) + "\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.reports:

@@ -12,8 +12,10 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -21,6 +23,7 @@ from typing import Any
 
 from gdcompare.backend import Backend, checked_dtype
 from gdcompare.problem import NotDerivedError, Problem
+from gdcompare.words import did_you_mean
 
 BACKENDS = "gdcompare.backends"
 APPROXIMATIONS = "gdcompare.approximations"
@@ -82,7 +85,9 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
     LookupError: unknown backend 'tensor'; registered: ...
     """
     precision = checked_dtype(dtype)
-    backend = backend_class(name)(dtype=precision, device=device, **options)
+    make = backend_class(name)
+    with said_of_file(make):
+        backend = make(dtype=precision, device=device, **options)
     _must_have(backend, name, "Backend", ("asarray", "to_numpy", "value_and_grad", "per_sample_grad", "scan"))
     return backend  # type: ignore[no-any-return]
 
@@ -130,12 +135,14 @@ def load_problem(name: str, **settings: Any) -> Problem:
     known = inspect.signature(make).parameters
     if unknown := [each for each in settings if each not in known]:
         has = ", ".join(known) or "none"
-        raise TypeError(f"problem {name!r} has no setting {unknown[0]!r}; it has: {has}")
+        nearest = did_you_mean(unknown[0], known)
+        raise TypeError(f"problem {name!r} has no setting {unknown[0]!r}; it has: {has}{nearest}")
     if needed := [each.name for each in known.values() if _must_be_given(each) and each.name not in settings]:
         raise TypeError(f"problem {name!r} needs the setting {needed[0]!r}: --set {needed[0]}=..., or a default for it")
     if lacking := sorted(getattr(make, "__abstractmethods__", ())):
         raise LookupError(f"{name!r} is no Problem yet: it lacks {', '.join(lacking)}")
-    problem = make(**settings)
+    with said_of_file(make):
+        problem = make(**settings)
     if not isinstance(problem, Problem):
         raise LookupError(f"{name!r} is no Problem: let {type(problem).__name__} inherit from gdcompare.Problem")
     return problem
@@ -214,6 +221,15 @@ def how_to_install(name: str) -> str | None:
     return _how_to_install(entry_point, missing[0]) if missing else None
 
 
+def how_to_get_more() -> str | None:
+    """Return the line that says how to install more backends where there is but one, or None."""
+    lacking = [_backend_entry_point(name) for name in registered_backends() if name not in backend_names()]
+    if len(backend_names()) > 1 or not lacking:
+        return None
+    lines = dict.fromkeys(_to_install(each, each.name) for each in lacking)
+    return f"only the backend {', '.join(backend_names()) or 'none'} is installed; for more: {' or '.join(lines)}"
+
+
 def _entry_points(group: str) -> EntryPoints:
     return _read_entry_points(group, tuple(sys.path))
 
@@ -236,14 +252,19 @@ def _entry_point(group: str, kind: str, name: str, also: str = "") -> EntryPoint
     found = _entry_points(group)
     if name not in found.names:
         known = ", ".join(sorted(found.names)) or f"none (is gdcompare installed? entry points {group!r} are empty)"
-        raise LookupError(f"unknown {kind} {name!r}; registered: {known}{also}")
+        nearest = did_you_mean(name, [*found.names, *(approximation_names() if also else ())])
+        raise LookupError(f"unknown {kind} {name!r}; registered: {known}{also}{nearest}")
     return found[name]
 
 
 def _how_to_install(entry_point: EntryPoint, module: str) -> str:
+    return f"backend {entry_point.name!r} needs {module!r}: {_to_install(entry_point, module)}"
+
+
+def _to_install(entry_point: EntryPoint, module: str) -> str:
     package = entry_point.dist.name if entry_point.dist else "gdcompare"
     wanted = f"{package}[{','.join(entry_point.extras)}]" if entry_point.extras else module
-    return f"backend {entry_point.name!r} needs {module!r}: pip install '{wanted}'"
+    return f"pip install '{wanted}'"
 
 
 def _missing(entry_point: EntryPoint) -> list[str]:
@@ -308,24 +329,69 @@ def _load_module(written: str) -> ModuleType:
     if not Path(written).is_file():
         raise LookupError(f"there is no file {written!r}")
     path = Path(written).resolve()
-    name = "user_file_" + re.sub(r"\W", "_", str(path))
+    name = _OURS + re.sub(r"\W", "_", str(path))
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        _look_beside(path.parent)
         sys.modules[name] = module  # dataclasses look their module up by name
         try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
+            with said_of_file(module):
+                spec.loader.exec_module(module)
+        except BaseException:
             del sys.modules[name]
-            if isinstance(error, Exception):
-                raise FileError(_where_it_failed(path, error)) from error
             raise
     return sys.modules[name]
 
 
-def _where_it_failed(path: Path, error: Exception) -> str:
+_OURS = "user_file_"
+_folders: list[str] = []
+"""Where files were loaded from: what lies beside them can be imported, after what is installed."""
+
+
+def _look_beside(folder: Path) -> None:
+    """Let a file import what lies beside it, and not what lies beside another file under the same name."""
+    for name, module in list(sys.modules.items()):
+        home = str(Path(getattr(module, "__file__", None) or ".").parent)
+        if name.startswith(_OURS) or "." in name or home == str(folder) or home not in _folders:
+            continue
+        if (folder / f"{name}.py").is_file() or (folder / name).is_dir():
+            del sys.modules[name]
+    sys.path[:] = [each for each in sys.path if each not in _folders]
+    _folders[:] = [str(folder), *(each for each in _folders if each != str(folder))]
+    sys.path += [each for each in _folders if each not in sys.path]
+
+
+def can_be_imported(module: str) -> bool:
+    """Whether any program here can import it, not only one that has loaded a file beside it.
+
+    >>> can_be_imported("json"), can_be_imported("no_such_module")
+    (True, False)
+    """
+    root = module.partition(".")[0]
+    installed = [each for each in sys.path if each not in _folders]
+    return root in sys.builtin_module_names or PathFinder.find_spec(root, installed) is not None
+
+
+@contextmanager
+def said_of_file(thing: Any) -> Iterator[None]:
+    """Say what a file, or a class or function of it, raises, with its place; what others raise stays as it is."""
+    module = thing if isinstance(thing, ModuleType) else sys.modules.get(getattr(thing, "__module__", ""))
+    if module is None or not module.__name__.startswith(_OURS) or module.__file__ is None:
+        yield
+        return
+    path = Path(module.__file__)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, FileError | BackendUnavailableError):
+            raise
+        raise FileError(_where_it_failed(path, error)) from error
+
+
+def _where_it_failed(path: Path, error: BaseException) -> str:
     """Return the place in the file, the error, and the line."""
     if isinstance(error, SyntaxError) and error.filename:
         place, line, what = f"{shown_path(error.filename)}:{error.lineno}", error.text, error.msg
@@ -334,7 +400,8 @@ def _where_it_failed(path: Path, error: Exception) -> str:
         place, line, what = shown_path(path), None, str(error)
         if here:
             place, line = f"{place}:{here[-1].lineno}", here[-1].line
-    return f"{place}: {type(error).__name__}: {what}" + (f"\n    {line.strip()}" if line else "")
+    kind = "it calls sys.exit" if isinstance(error, SystemExit) else type(error).__name__
+    return f"{place}: {kind}: {what}" + (f"\n    {line.strip()}" if line else "")
 
 
 def _must_have(thing: object, name: str, kind: str, members: tuple[str, ...]) -> None:

@@ -78,12 +78,16 @@ def test_a_backend_that_is_only_named_computes_in_float64() -> None:
     assert as_backend("numpy") == load_backend("numpy", "float64")
 
 
-@pytest.mark.parametrize("name", ["tensor", "", "Numpy", "numpy "])
-def test_an_unknown_backend_is_refused_with_the_registered_ones(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("tensor", "tensorflow"), ("", None), ("Numpy", "numpy"), ("finite-diff", "finite-differences")],
+)
+def test_an_unknown_backend_is_refused_with_the_registered_ones_and_the_nearest(name: str, nearest: str | None) -> None:
     known = f"{', '.join(registered_backends())}; approximations: {', '.join(approximation_names())}"
+    guess = "" if nearest is None else f"; did you mean {nearest!r}?"
 
     for refuses in (load_backend, as_backend, how_to_install):
-        with refusal(LookupError, f"unknown backend {name!r}; registered: {known}"):
+        with refusal(LookupError, f"unknown backend {name!r}; registered: {known}{guess}"):
             refuses(name)
 
 
@@ -102,11 +106,20 @@ def test_the_approximations_are_found() -> None:
     assert approximation_names() == sorted(approximation_names())
 
 
-@pytest.mark.parametrize("name", ["linear", "", "linear_regression"])
-def test_an_unknown_problem_is_refused_with_the_registered_ones(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "guess"), [("linear", ""), ("", ""), ("linear_regression", "; did you mean 'linear-regression'?")]
+)
+def test_an_unknown_problem_is_refused_with_the_registered_ones_and_the_nearest(name: str, guess: str) -> None:
     for refuses in (load_problem, as_problem):
-        with refusal(LookupError, f"unknown problem {name!r}; registered: {', '.join(problem_names())}"):
+        with refusal(LookupError, f"unknown problem {name!r}; registered: {', '.join(problem_names())}{guess}"):
             refuses(name)
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
+    message = "problem 'polynomial-regression' has no setting 'degre'; it has: degree; did you mean 'degree'?"
+
+    with refusal(TypeError, message):
+        load_problem("polynomial-regression", degre=3)
 
 
 def test_an_empty_registry_is_said_to_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:

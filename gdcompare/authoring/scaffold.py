@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gdcompare.problem import Problem
+from gdcompare.writing import write_text
 
 TEMPLATE = '''\
 """Poisson regression, a problem to make your own. Look at it with: gdcompare verify {file}"""
@@ -77,7 +78,7 @@ def write_problem(path: str | Path, force: bool = False) -> str:
     if not file.exists() and (stem in sys.modules or find_spec(stem) is not None):
         raise ValueError(f"{file.name!r} would hide the module {stem!r}; choose another name, such as 'my_{file.name}'")
     name = class_name(file)
-    file.write_text(TEMPLATE.format(file=file.name, name=name), encoding="utf-8")
+    write_text(file, TEMPLATE.format(file=file.name, name=name))
     return name
 
 

@@ -1,12 +1,14 @@
 """The command line: `gdcompare`, and its subcommands.
 
-Exit codes: 0 agree, 1 wrong, 2 usage or bad input, 3 inconclusive.
+Exit codes: 0 agree, 1 wrong, 2 usage or bad input, 3 inconclusive, 4 a bug in somebody's own code, whose traceback is
+shown; 130 interrupted by Ctrl-C, 141 nobody reads the output.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import traceback
+from pathlib import Path
 
 import click
 
@@ -14,38 +16,34 @@ import gdcompare as gdc
 from gdcompare.cli.authoring import check_backend, new
 from gdcompare.cli.comparing import compare
 from gdcompare.cli.descending import descend
+from gdcompare.cli.door import Door, end_when_interrupted
 from gdcompare.cli.judging import check_certificate, laws, mutate, verify
 from gdcompare.cli.looking import explain, list_
 from gdcompare.cli.options import json_option
-from gdcompare.cli.output import BAD_INPUT, EXIT_CODES, console_for, write_json
+from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, note, write_json
 
 
 def main() -> None:
-    """Run the command line; what the suite's own checks refuse becomes one line and exit code 2."""
-    try:
-        commands(standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(BAD_INPUT)
-    except (ValueError, LookupError, TypeError, ImportError, OSError) as error:
-        if not _raised_by_us(error):
-            raise
-        click.echo(f"error: {error.args[0] if isinstance(error, LookupError) else error}", err=True)
-        sys.exit(BAD_INPUT)
+    """Run the command line of this process."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called: what is said goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # any name can be shown
+    done: list[str] = []
+    end_when_interrupted(done)
+    code = commands.main(obj=done, standalone_mode=False)
+    if code == INTERRUPTED:
+        os._exit(code)  # what was interrupted may not end well
+    sys.exit(code)
 
 
-def _raised_by_us(error: BaseException) -> bool:
-    """Whether the suite itself raised it, rather than a framework or somebody's formula, whose bug should be seen."""
-    if isinstance(error, IndexError | KeyError):
-        return False
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", "")).startswith("gdcompare")
-
-
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Door,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 agree, 1 wrong, 2 usage or bad input, 3 inconclusive, 4 a bug in somebody's own code (its "
+    "traceback is shown), 130 interrupted.",
+)
 @click.version_option(gdc.__version__, prog_name="gdcompare")
 @json_option
 @click.pass_context
@@ -55,13 +53,23 @@ def commands(context: click.Context, json_path: str | None) -> None:
     Without a command: the main job on the seed's line, 40 noisy samples. The gradient by every backend, the mean of the
     per-sample gradients, then full-batch, mini-batch and stochastic descent.
     """
-    if context.invoked_subcommand is None:
-        from gdcompare.report.demonstration import demonstrate
+    if context.invoked_subcommand is not None:
+        if json_path is not None:
+            raise click.UsageError(f"--json goes after the command: gdcompare {context.invoked_subcommand} ... --json")
+        return
+    from gdcompare.registry import how_to_get_more
+    from gdcompare.report.demonstration import demonstrate
 
-        console = console_for(json_path)
-        report, results = demonstrate(console)
-        write_json(json_path, results)
-        sys.exit(EXIT_CODES[report.verdict])
+    console = console_for(json_path)
+    report, results = demonstrate(console)
+    note("the demonstration")
+    write_json(json_path, results)
+    if more := how_to_get_more():
+        click.echo(more, err=True)
+    stops = (
+        each["stop_reason"] for part in results.values() if "backends" in part for each in part["backends"].values()
+    )
+    leave(INTERRUPTED if "interrupted" in stops else EXIT_CODES[report.verdict])
 
 
 for _command in (check_backend, check_certificate, compare, descend, explain, laws, list_, mutate, new, verify):

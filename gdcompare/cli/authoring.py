@@ -7,12 +7,13 @@ from functools import partial
 
 import click
 
-from gdcompare.cli.options import OUTPUT, json_option
-from gdcompare.cli.output import console_for, write_json
+import gdcompare.cli.completing as completing
+from gdcompare.cli.options import OUTPUT, json_option, refuse_overwriting
+from gdcompare.cli.output import console_for, leave, write_json
 
 
 @click.command("check-backend")
-@click.argument("backend")
+@click.argument("backend", shell_complete=completing.backends)
 @json_option
 def check_backend(backend: str, json_path: str | None) -> None:
     """Check that BACKEND, a name or file.py:Class, does what a backend has to do; say how to mend what it does not.
@@ -20,25 +21,31 @@ def check_backend(backend: str, json_path: str | None) -> None:
     Exit code 0 if every check holds, else 1.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
 
     from gdcompare.authoring.conformance import check_backend as check
     from gdcompare.table import table
 
+    refuse_overwriting()
     console = console_for(json_path)
     bar = partial(
-        track, description=backend, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        track,
+        description=escape(backend),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
     )
     found = check(backend, watch=bar)
     console.print(table("", ["check", "outcome"], [(each.check, each.says) for each in found.outcomes], left=2))
     for each in found.outcomes:
         if each.says == "fails":
-            console.print(f"{each.check}: {each.finding}\n  mend: {each.mend}", markup=False, highlight=False)
+            console.print(f"{each.check}: {each.finding}\n  mend: {each.mend}")
     for words in found.refused.values():
-        console.print(words, markup=False, highlight=False)
-    console.print(f"{found.backend}: {'conforms' if found else 'does not conform'}", markup=False, highlight=False)
+        console.print(words)
+    console.print(f"{found.backend}: {'conforms' if found else 'does not conform'}")
     write_json(json_path, found.to_dict())
-    sys.exit(0 if found else 1)
+    leave(0 if found else 1)
 
 
 @click.command()

@@ -6,20 +6,31 @@ from typing import Any
 
 import click
 
+import gdcompare.cli.completing as completing
 from gdcompare.cli.options import Subject, about_a_problem, given_parameters
-from gdcompare.cli.output import console_for, write_json
+from gdcompare.cli.output import INTERRUPTED, console_for, leave, write_json
 from gdcompare.descent import rules
 from gdcompare.descent.sampling import steps_per_epoch
-from gdcompare.registry import (
-    refuse_nobody,
-)
+from gdcompare.registry import refuse_nobody
 
 
 @click.command()
 @about_a_problem
-@click.option("--rule", default="sgd", show_default=True, help=f"{', '.join(rules.RULES)}.")
+@click.option(
+    "--rule",
+    default="sgd",
+    show_default=True,
+    shell_complete=completing.update_rules,
+    help=f"{', '.join(rules.RULES)}.",
+)
 @click.option("--learning-rate", type=float, default=0.01, show_default=True)
-@click.option("--schedule", default="constant", show_default=True, help="constant, inverse-time or cosine.")
+@click.option(
+    "--schedule",
+    default="constant",
+    show_default=True,
+    shell_complete=completing.schedules,
+    help="constant, inverse-time or cosine.",
+)
 @click.option("--batch-size", type=int, help="Rows a step; 1 is stochastic. Default: the full batch.")
 @click.option("--epochs", type=int, default=100, show_default=True, help="Passes over the data.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the rows.")
@@ -54,6 +65,8 @@ def descend(
     results = descents(console_for(subject.json_path), title, subject.problem, data, subject.backends, **how)
     stated = {"problem": name, "data": data.name, "rule": rule, "dtype": subject.dtype}
     write_json(subject.json_path, stated | results)
+    if "interrupted" in (each["stop_reason"] for each in results["backends"].values()):
+        leave(INTERRUPTED)
 
 
 def _pace(batch_size: int | None) -> str:

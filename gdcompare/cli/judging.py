@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 import gdcompare as gdc
+import gdcompare.cli.completing as completing
 from gdcompare.backend import checked_dtype
 from gdcompare.cli.options import (
     OUTPUT,
     Subject,
+    about_a_formula,
     about_a_problem,
     at_option,
     backend_option,
@@ -24,20 +24,27 @@ from gdcompare.cli.options import (
     json_option,
     loaded_backends,
     named_functions,
+    refuse_overwriting,
 )
-from gdcompare.cli.output import EXIT_CODES, console_for, finish, write_json
+from gdcompare.cli.output import EXIT_CODES, console_for, finish, leave, note, show, write_json
 from gdcompare.gradients import offers
 from gdcompare.problem import drawn_parameters, refuse_weights
-from gdcompare.registry import (
-    refuse_nobody,
-)
+from gdcompare.registry import refuse_nobody
+from gdcompare.words import did_you_mean
+from gdcompare.writing import write_text
 
 
 @click.command()
 @about_a_problem
 @at_option
 @implementation_option
-@click.option("--reduction", default="mean", show_default=True, help="mean or sum over the samples.")
+@click.option(
+    "--reduction",
+    default="mean",
+    show_default=True,
+    shell_complete=completing.reductions,
+    help="mean or sum over the samples.",
+)
 @click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
 @click.option("--rtol", type=float, help="Allow this share of the truth instead of the rounding budget.")
 @click.option("--certificate", type=OUTPUT, metavar="FILE", help="Write the true gradient, for `check-certificate`.")
@@ -54,6 +61,7 @@ from gdcompare.registry import (
     "--derivative",
     default="gradient",
     show_default=True,
+    shell_complete=completing.derivatives,
     help="Or jvp, the derivative along a direction; hvp, the Hessian times it; hessian.",
 )
 def verify(
@@ -88,7 +96,7 @@ def verify(
         )
         verdict, results = side_by_side(console_for(subject.json_path), problem, data, params, subjects, dtype)
         write_json(subject.json_path, results)
-        sys.exit(EXIT_CODES[verdict])
+        leave(EXIT_CODES[verdict])
     if script and reduction != "mean":
         raise click.UsageError("--counterexample is about means: it goes without --reduction")
     report = gdc.verify(
@@ -103,6 +111,7 @@ def verify(
         rtol=rtol,
         derivative=derivative,
     )
+    note(f"the verdict: {report.verdict}")
     if certificate is not None:
         from gdcompare.referee.certificate import certify, write
 
@@ -115,7 +124,7 @@ def verify(
         _, origin = own.get(wrong[0], (None, None))
         smallest = counterexample(problem, one, data, params, dtype, name=wrong[0], origin=origin)
         if smallest is not None:
-            Path(script).write_text(smallest.script(), encoding="utf-8")
+            write_text(script, smallest.script())
     finish(report, subject.json_path)
 
 
@@ -141,6 +150,7 @@ def check_certificate(
     """Judge every backend by the truth that FILE holds, written by `verify --certificate`; nothing is computed anew."""
     from gdcompare.referee.certificate import check_certificate as check
 
+    refuse_overwriting()
     loaded = loaded_backends(backends, dtype, device) if backends or device else [] if implementations else None
     functions = {name: function for name, (function, _) in named_functions(implementations).items()}
     finish(check(file, loaded, functions, dtype, problem=problem, recompute=recompute), json_path)
@@ -156,12 +166,20 @@ def laws(
     """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
     refuse_nobody(subject.problem, subject.backends)
     params = given_parameters(at, subject)
-    reports = [gdc.check_batch_laws(subject.problem, subject.data, params, each) for each in subject.backends]
+    reports: list[gdc.Report] = []
+    try:
+        for each in subject.backends:
+            reports.append(gdc.check_batch_laws(subject.problem, subject.data, params, each))
+            note(f"the laws of {each.name}")
+    except KeyboardInterrupt:
+        if reports:
+            show(gdc.Report.merged(reports), subject.json_path)
+        raise
     finish(gdc.Report.merged(reports), subject.json_path)
 
 
 @click.command()
-@about_a_problem
+@about_a_formula
 @at_option
 @click.option("--check", metavar="FILE.py:FUNCTION", help="Your check, called with each implementation. Default: ours.")
 def mutate(
@@ -180,10 +198,6 @@ def mutate(
     from gdcompare.referee.point import Referee
     from gdcompare.table import table
 
-    if subject.backend_names or subject.device:
-        raise click.UsageError(
-            "mutate plants its faults in the hand-derived formula: it takes no --backend or --device"
-        )
     problem, data, dtype = subject.problem, subject.data, checked_dtype(subject.dtype)
     refuse_weights(data, "mutate")
     params = given_parameters(at, subject) or drawn_parameters(problem, data)
@@ -201,12 +215,12 @@ def mutate(
     planted = len(score.killed) + len(score.survived)
     console.print(f"mutation score {score.score:.0%}: {len(score.killed)} of {planted} planted faults were noticed")
     write_json(subject.json_path, {"score": score.score, **outcomes})
-    sys.exit(1 if score.survived else 0)
+    leave(1 if score.survived else 0)
 
 
 def _planted(fault: str, problem: gdc.Problem) -> dict[str, Any]:
     from gdcompare.authoring.faults import FAULTS, by_hand
 
     if fault not in FAULTS:
-        raise click.UsageError(f"unknown fault {fault!r}; known: {', '.join(FAULTS)}")
+        raise click.UsageError(f"unknown fault {fault!r}; known: {', '.join(FAULTS)}{did_you_mean(fault, FAULTS)}")
     return {f"planted: {fault}": FAULTS[fault](by_hand(problem))}

@@ -14,11 +14,7 @@ from gdcompare import data as datasets
 from gdcompare.cli.options import backend_option, device_option, dtype_option, json_option, loaded_backends
 from gdcompare.cli.output import console_for, write_json
 from gdcompare.descent import rules
-from gdcompare.registry import (
-    approximation_names,
-    how_to_install,
-    registered_backends,
-)
+from gdcompare.registry import approximation_names, how_to_get_more, how_to_install, registered_backends
 
 
 @click.command("list")
@@ -49,6 +45,8 @@ def list_(json_path: str | None) -> None:
     rows += [("rule", name, "") for name in sorted(rules.RULES)]
     rows += [("schedule", name, "") for name in rules.SCHEDULES]
     console.print(table("", ["kind", "name", "note"], rows, left=3))
+    if more := how_to_get_more():
+        console.print(more, soft_wrap=True)
     write_json(json_path, results)
 
 
@@ -79,7 +77,7 @@ def explain(topic: str, backends: tuple[str, ...], dtype: str, device: str | Non
     if topic == "methods":
         texts = {name: inspect.getdoc(check) or "" for name, check in METHODS.items()}
         for name, text in texts.items():
-            console.print(f"{name}\n{textwrap.indent(text, '  ')}\n", markup=False, soft_wrap=True)
+            console.print(f"{name}\n{textwrap.indent(text, '  ')}\n", soft_wrap=True)
         write_json(json_path, texts)
         return
     given = conventions(loaded_backends(backends, dtype, device), dtype)

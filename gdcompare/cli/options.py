@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -15,12 +16,11 @@ import click
 import numpy as np
 
 import gdcompare as gdc
+import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
 from gdcompare.case import data_for
-from gdcompare.registry import (
-    backends_for,
-    from_file,
-)
+from gdcompare.cli.output import keep_stdout_for_json
+from gdcompare.registry import backends_for, from_file, said_of_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,20 +30,83 @@ class _OutputFile(click.Path):
     """A file to be written, in a folder that there is: said before the work, not after it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        folder = Path(value).parent
-        if not folder.is_dir():
-            self.fail(f"there is no folder {str(folder)!r} to write {Path(value).name!r} to", param, ctx)
+        if value == "-" and self.allow_dash:
+            return value
+        if value in ("", "-"):
+            self.fail(f"{value!r} names no file to write to", param, ctx)
+        path = Path(value)
+        try:
+            if not path.parent.is_dir():
+                self.fail(f"there is no folder {str(path.parent)!r} to write {path.name!r} to", param, ctx)
+            if not path.exists() and not os.access(path.parent, os.W_OK):
+                self.fail(f"nothing may be written to the folder {str(path.parent)!r}", param, ctx)
+            written = _outputs(ctx)
+            other = written.setdefault(os.path.realpath(path), param)
+            if other is not param and (path.is_file() or not path.exists()):
+                self.fail(f"{value!r} is written to by another option, too", param, ctx)
+        except OSError as error:
+            self.fail(f"{value!r} cannot be written to: {error.strerror}", param, ctx)
         return super().convert(value, param, ctx)
 
 
-OUTPUT = _OutputFile(dir_okay=False, writable=True, allow_dash=True)
+def _outputs(context: click.Context | None) -> dict[str, click.Parameter | None]:
+    """Return the files that the command line names to be written."""
+    found: dict[str, click.Parameter | None] = {} if context is None else context.meta.setdefault(__name__, {})
+    return found
+
+
+def refuse_overwriting() -> None:
+    """Raise a UsageError if a file to be written is one that another argument says to read."""
+    context = click.get_current_context()
+    written = _outputs(context)
+    for parameter in context.command.params:
+        given = context.params.get(parameter.name or "")
+        for each in given if isinstance(given, tuple) else [given]:
+            if not isinstance(each, str) or parameter in written.values():
+                continue
+            for path in _files_in(each):
+                if os.path.realpath(path) in written and Path(path).is_file():
+                    raise click.UsageError(f"{path!r} is read here; write the results to another file")
+
+
+def _files_in(argument: str) -> Iterator[str]:
+    """Yield what may be a file in an argument.
+
+    >>> list(_files_in("mine=a.py:f"))
+    ['mine=a.py:f', 'mine=a.py', 'a.py:f', 'a.py']
+    """
+    for each in (argument, argument.partition("=")[2]):
+        yield from (path for path in (each, each.rpartition(":")[0]) if path)
+
+
+def _writes_json(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    del parameter
+    if path == "-":
+        keep_stdout_for_json(context)
+    return path
+
+
+OUTPUT = _OutputFile(dir_okay=False, writable=True)
+_OUTPUT_OR_STDOUT = _OutputFile(dir_okay=False, writable=True, allow_dash=True)
 
 backend_option = click.option(
-    "--backend", "backends", multiple=True, help="A backend, by name or file.py:Class; repeatable. Default: all."
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=completing.backends,
+    help="A backend, by name or file.py:Class; repeatable. Default: all.",
 )
-dtype_option = click.option("--dtype", default="float64", show_default=True, help="float32 or float64.")
+dtype_option = click.option(
+    "--dtype", default="float64", show_default=True, shell_complete=completing.dtypes, help="float32 or float64."
+)
 device_option = click.option("--device", help="The backends' device, such as cpu, cuda or gpu.")
-json_option = click.option("--json", "json_path", type=OUTPUT, help="Also write the results as JSON ('-': stdout).")
+json_option = click.option(
+    "--json",
+    "json_path",
+    type=_OUTPUT_OR_STDOUT,
+    callback=_writes_json,
+    help="Also write the results as JSON ('-': stdout).",
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +128,24 @@ class Subject:
 
 def about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument PROBLEM and the options that go with it, loaded and checked, as a `Subject`."""
+    return about_a_formula(backend_option(device_option(command)))
 
-    @click.argument("problem")
-    @click.option("--data", "data_name", help="A name (see `list`), a .csv, .npz or .parquet file, or FILE.py:NAME.")
+
+def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the same without the choice of backends: it is about what the problem itself computes."""
+
+    @click.argument("problem", shell_complete=completing.problems)
+    @click.option(
+        "--data",
+        "data_name",
+        shell_complete=completing.data,
+        help="A name (see `list`), a .csv, .npz or .parquet file, or FILE.py:NAME.",
+    )
     @click.option("--target", help="The target's column or array, for files.")
     @click.option("--weights", help="The column or array of the samples' weights, for files.")
     @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of PROBLEM, as degree=3.")
     @click.option("--standardise", is_flag=True, help="Bring each feature to mean 0, standard deviation 1.")
-    @backend_option
     @dtype_option
-    @device_option
     @json_option
     @wraps(command)
     def loaded(
@@ -84,12 +155,14 @@ def about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
         weights: str | None,
         settings: tuple[str, ...],
         standardise: bool,
-        backends: tuple[str, ...],
         dtype: str,
-        device: str | None,
         json_path: str | None,
+        backends: tuple[str, ...] = (),
+        device: str | None = None,
         **others: Any,
     ) -> None:
+        refuse_overwriting()
+        refuse_twice("--backend", backends)
         found = gdc.load_problem(problem, **_settings(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
@@ -119,7 +192,17 @@ def made_by(name: str) -> Any:
     found = from_file(name)
     if found is None:
         raise click.UsageError(f"{name!r} is not of the form FILE.py:NAME")
-    return found() if inspect.isfunction(found) else found
+    if not inspect.isfunction(found):
+        return found
+    with said_of_file(found):
+        return found()
+
+
+def refuse_twice(option: str, names: Sequence[str]) -> None:
+    """Raise a UsageError if a name is given twice: the last would win unseen."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise click.UsageError(f"{option} {name} is given twice")
 
 
 def _settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -129,13 +212,14 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
     {'degree': 3, 'widths': (4, 3), 'activation': 'tanh'}
     """
     found = {}
+    refuse_twice("--set", [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not (name and equals):
             raise click.UsageError(f"--set {setting!r} is not of the form NAME=VALUE")
         try:
             found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             found[name] = value
     return found
 
@@ -143,6 +227,7 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
 def named_functions(settings: Sequence[str]) -> dict[str, tuple[Callable[..., Any], str]]:
     """Read NAME=FILE.py:FUNCTION settings; return the functions, and where they are."""
     functions = {}
+    refuse_twice("--implementation", [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, _, origin = setting.partition("=")
         function = from_file(origin)
@@ -162,6 +247,7 @@ def check_function(name: str) -> Callable[[Any], object]:
 
 def loaded_backends(names: Sequence[str], dtype: str, device: str | None) -> list[gdc.Backend[Any]]:
     """Return the backends of these names, or all that are installed."""
+    refuse_twice("--backend", names)
     return [gdc.load_backend(name, dtype, device) for name in names or gdc.backend_names()]
 
 
@@ -173,6 +259,7 @@ def given_parameters(settings: Sequence[str], subject: Subject) -> dict[str, NDA
         return None
     shapes = checked_shapes(subject.problem, subject.data)
     params = {}
+    refuse_twice("a value of", [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, equals, values = setting.partition("=")
         try:

@@ -11,6 +11,7 @@ from gdcompare.data.builtin import BUILT_IN, noisy_line
 from gdcompare.data.files import READERS, read
 from gdcompare.data.prepare import suited
 from gdcompare.problem import Dataset, Problem
+from gdcompare.words import did_you_mean
 
 
 def example(problem: Problem) -> Dataset:
@@ -53,7 +54,7 @@ def load(name_or_path: str | os.PathLike[str], target: str | None = None, weight
     Traceback (most recent call last):
     ...
     LookupError: unknown data 'noisy-lime'; known: breast-cancer, diabetes, digits, integer-lattice, noisy-line, wine; \
-or a .csv, .npz or .parquet file
+or a .csv, .npz or .parquet file; did you mean 'noisy-line'?
     """
     name = os.fspath(name_or_path)
     if name in BUILT_IN:
@@ -66,4 +67,5 @@ or a .csv, .npz or .parquet file
     if path.suffix.lower() in READERS or path.is_file():
         return read(path, target, weights)
     *endings, last = READERS
-    raise LookupError(f"unknown data {name!r}; known: {', '.join(names())}; or a {', '.join(endings)} or {last} file")
+    known = f"{', '.join(names())}; or a {', '.join(endings)} or {last} file{did_you_mean(name, names())}"
+    raise LookupError(f"unknown data {name!r}; known: {known}")

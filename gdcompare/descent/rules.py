@@ -31,6 +31,7 @@ from gdcompare.descent.schedules import (
     load_schedule,
 )
 from gdcompare.table import as_html, table
+from gdcompare.words import did_you_mean
 
 __all__ = [
     "RULES",
@@ -235,7 +236,7 @@ def load(name: str, learning_rate: float | Schedule) -> Rule:
     LookupError: unknown rule 'newton'; known: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd
     """
     if name not in RULES:
-        raise LookupError(f"unknown rule {name!r}; known: {', '.join(sorted(RULES))}")
+        raise LookupError(f"unknown rule {name!r}; known: {', '.join(sorted(RULES))}{did_you_mean(name, RULES)}")
     return RULES[name](learning_rate)
 
 

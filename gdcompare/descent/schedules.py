@@ -10,6 +10,8 @@ from typing import TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.words import did_you_mean
+
 Steps: TypeAlias = NDArray[np.int64]
 Schedule: TypeAlias = Callable[[Steps], NDArray[np.floating]]
 
@@ -54,7 +56,7 @@ def load_schedule(name: str, rate: float, steps: int) -> Schedule:
     LookupError: unknown schedule 'step'; known: constant, cosine, inverse-time
     """
     if name not in SCHEDULES:
-        raise LookupError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+        raise LookupError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}{did_you_mean(name, SCHEDULES)}")
     if name == "cosine":
         return cosine(rate, steps)
     return inverse_time(rate) if name == "inverse-time" else constant(rate)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.problem import Dataset, Problem
+from gdcompare.problems.settings import refuse_uncounted
 
 
 @final
@@ -38,6 +39,10 @@ class ConvolutionNetwork(Problem):
 
     width: int = 3
     channels: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse settings that count nothing."""
+        refuse_uncounted(self, 1, "width", "channels")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """The same at every place, so that the length of the series does not matter."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.problem import Dataset, Problem
+from gdcompare.problems.settings import refuse_uncounted
 
 
 @final
@@ -41,6 +42,10 @@ class GaussianMixture(Problem):
     """
 
     components: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse settings that count nothing."""
+        refuse_uncounted(self, 1, "components")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """For each component a logit, a mean, and a triangle."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, final
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from gdcompare.problem import Dataset
 from gdcompare.problems.least_squares import LeastSquares, check_one_feature
+from gdcompare.problems.settings import refuse_uncounted
 
 
 @final
@@ -35,8 +35,7 @@ class GaussianPeaks(LeastSquares):
     peaks: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.peaks, Integral) or self.peaks < 1:
-            raise ValueError(f"peaks must be a whole number, 1 or above, not {self.peaks!r}")
+        refuse_uncounted(self, 1, "peaks")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """Three numbers for each peak."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.problem import Dataset, Problem
+from gdcompare.problems.settings import refuse_uncounted
 
 
 @final
@@ -38,6 +39,10 @@ class MatrixFactorisation(Problem):
 
     rows: int = 4
     rank: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse settings that count nothing."""
+        refuse_uncounted(self, 1, "rows", "rank")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """A row of U for each row of the matrix, a row of V for each column."""

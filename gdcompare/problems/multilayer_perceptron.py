@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, final
 
 import numpy as np
@@ -44,9 +45,10 @@ class MultilayerPerceptron(Problem):
 
     def __post_init__(self) -> None:
         """Refuse what is no network."""
-        object.__setattr__(self, "widths", tuple(self.widths))  # hashable, whatever it came as
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths must name one hidden layer or more, each 1 or wider, not {self.widths}")
+        widths = tuple(self.widths) if isinstance(self.widths, Iterable) else ()
+        if not widths or any(not isinstance(width, Integral) or width < 1 for width in widths):
+            raise ValueError(f"widths must name one hidden layer or more, each 1 or wider, not {self.widths!r}")
+        object.__setattr__(self, "widths", widths)  # hashable, whatever it came as
         if self.activation not in ("tanh", "relu"):
             raise ValueError(f"unknown activation {self.activation!r}; known: tanh, relu")
 

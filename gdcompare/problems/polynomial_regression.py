@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, final
 
 import numpy as np
 
 from gdcompare.problem import Dataset
 from gdcompare.problems.least_squares import LeastSquares, check_one_feature
+from gdcompare.problems.settings import refuse_uncounted
 
 
 @final
@@ -38,8 +38,7 @@ class PolynomialRegression(LeastSquares):
     degree: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.degree, Integral) or self.degree < 0:
-            raise ValueError(f"degree must be a whole number, 0 or above, not {self.degree!r}")
+        refuse_uncounted(self, 0, "degree")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """One coefficient for each power."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.problem import Dataset, Problem
+from gdcompare.problems.settings import refuse_uncounted
 
 
 @final
@@ -36,6 +37,10 @@ class RecurrentCell(Problem):
     """
 
     width: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse settings that count nothing."""
+        refuse_uncounted(self, 1, "width")
 
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """The same at every time, so that the length of the series does not matter."""

@@ -32,12 +32,13 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
 from gdcompare.case import Case, DataLike
-from gdcompare.problem import Dataset, Problem
+from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation
 from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
 from gdcompare.referee.verify import context_of, judged
 from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names
+from gdcompare.writing import write_text
 
 FORMAT, VERSION = "gdcompare certificate", 1
 WAY_OUT = "get the original again, or write a new one: gdcompare verify PROBLEM --certificate FILE"
@@ -88,8 +89,8 @@ def certify(problem: str | Problem, data: DataLike = None, params: Mapping[str, 
 
 
 def write(certificate: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the certificate to a file, in UTF-8."""
-    Path(path).write_text(json.dumps(certificate, indent=1) + "\n", encoding="utf-8")
+    """Write the certificate to a file, in UTF-8; what stood there stays until all of it is written."""
+    write_text(path, json.dumps(certificate, indent=1) + "\n")
 
 
 def read(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +112,7 @@ new certificate
             raise LookupError(f"there is no file {str(path)!r}")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # also text that is not UTF-8
+        except (ValueError, RecursionError) as error:  # also text that is not UTF-8
             raise ValueError(f"{path.name!r} is no certificate, or was cut short ({error}); {WAY_OUT}") from None
     if not isinstance(found, Mapping) or found.get("format") != FORMAT:
         raise ValueError(f"this is no certificate: its format is not {FORMAT!r}; {WAY_OUT}")
@@ -120,11 +121,15 @@ new certificate
             f"the certificate is of version {found['version']}, and this gdcompare reads version {VERSION}: "
             "use a newer gdcompare, or write a new certificate"
         )
-    written, now = _has(found, "digest"), digest(found)
+    try:
+        written, now = _has(found, "digest"), digest(found)
+    except RecursionError as error:
+        raise ValueError(f"the certificate is nested too deeply ({error}); {WAY_OUT}") from None
     if written != now:
         raise ValueError(f"the certificate was changed or damaged: its digest is {written}, not {now}; {WAY_OUT}")
-    for name in ("problem", "data", "environment", "sections"):
-        _has(found, name)
+    for name, kind in {"problem": Mapping, "data": str, "environment": Mapping, "sections": Mapping}.items():
+        if not isinstance(_has(found, name), kind):
+            raise ValueError(f"the certificate's {name!r} is a {type(found[name]).__name__}; {WAY_OUT}")
     return dict(found)
 
 
@@ -297,9 +302,13 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
             raise ValueError(f"features have the shape {features.shape}, targets {targets.shape}")
         if weights is not None and weights.shape != features.shape[:1]:
             raise ValueError(f"features have the shape {features.shape}, weights {weights.shape}")
-    except (ValueError, TypeError, AttributeError) as error:
+        if problem is not None:
+            data = Dataset(features, targets, weights=weights)
+            check_targets(problem, data)
+            check_parameters(problem, data, params)
+        kinks = tuple(map(str, _has(section, "kinks")))
+    except (ValueError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(f"the certificate's section {dtype!r} cannot be read: {error}") from None
-    kinks = tuple(_has(section, "kinks"))
     return CertifiedPoint(problem, dtype, params, features, targets, weights, truths, kinks, allowed)
 
 

@@ -9,7 +9,6 @@ import re
 import sys
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -25,7 +24,9 @@ from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import CALLS_DIFFER, kind_of_failure
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Entry, Report
+from gdcompare.registry import can_be_imported
 from gdcompare.table import count
+from gdcompare.words import one_line
 
 
 @final
@@ -60,7 +61,8 @@ class Counterexample:
         uses. A function's own source is in it where that stands alone; else it is imported. A backend writes its part
         itself if it has a `script(problem)` (see `WritesScript`); else gdcompare calls it.
 
-        Raises ValueError if the implementation was made inside another function, where no program can find it.
+        Raises ValueError if the implementation was made inside another function, where no program can find it, or if
+        the repr of a problem or backend that it needs is no expression that makes it.
         """
         return _script(self)
 
@@ -102,8 +104,8 @@ def _script(found: Counterexample) -> str:
     ]
     return "\n".join(
         [
-            f"# {entry.implementation}: {place} is wrong: {cause}",
-            f"# gdcompare {version('gdcompare')} found it for {found.problem!r} in {found.dtype}.",
+            f"# {one_line(f'{entry.implementation}: {place} is wrong: {cause}')}",
+            f"# gdcompare {version('gdcompare')} found it for {one_line(repr(found.problem))} in {found.dtype}.",
             *sorted({*imports, "import sys"}, key=lambda line: ("__future__" not in line, line)),
             "",
             *source,
@@ -181,17 +183,29 @@ def _code(found: Counterexample) -> tuple[list[str], list[str], str]:
     call = [
         "def implementation(params, features, targets, weights=None):",
         "    data = gdcompare.Dataset(features, targets, weights=weights)",
-        f"    return gdcompare.value_and_grad({problem!r}, data, params, {one!r})",
+        f"    return gdcompare.value_and_grad({_made(problem)}, data, params, {_made(one)})",
     ]
     imports = ["import gdcompare", *of_problem[0], *of_backend[0]]
     return imports, [*of_problem[1], *of_backend[1], *call], "implementation"
+
+
+def _made(thing: Any) -> str:
+    """Return the call that makes a problem or a backend: its repr, if that is a call of its class and nothing else."""
+    words, name = repr(thing), type(thing).__qualname__
+    try:
+        call = ast.parse(words, mode="eval").body
+    except SyntaxError:
+        call = None
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) != name or len(words.splitlines()) != 1:
+        raise ValueError(f"a script cannot make {one_line(words)}: let its repr be a call, as a dataclass has it")
+    return words
 
 
 def _imported(thing: Any, origin: str | None = None) -> tuple[list[str], list[str], str]:
     """Return the same for a class or a function that can be imported, or is in a file at `origin`."""
     module, name = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
     if module != "__main__" and getattr(sys.modules.get(module), name, None) is thing:
-        if PathFinder.find_spec(module.partition(".")[0]) is not None:
+        if can_be_imported(module):
             return [f"from {module} import {name}"], [], name
         origin = f"{sys.modules[module].__file__}:{name}"  # loaded from a file that is on no path
     if origin is None:
@@ -231,12 +245,14 @@ def _standing_alone(function: Any) -> tuple[list[str], list[str], str] | None:
     def copy_value(value: Any, name: str) -> bool:
         home, own = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
         if isinstance(value, ModuleType):
+            if not can_be_imported(value.__name__):
+                return False
             imports.add(f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else ""))
         elif value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             constants.append(f"{name} = {value!r}")
         elif home == function.__module__:
             return copy(value, name)
-        elif home in sys.modules and getattr(sys.modules[home], own, None) is value:
+        elif home in sys.modules and getattr(sys.modules[home], own, None) is value and can_be_imported(home):
             imports.add(f"from {home} import {own}" + (f" as {name}" if name != own else ""))
         else:
             return False

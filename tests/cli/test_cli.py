@@ -169,7 +169,7 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
         (["descend", "linear-regression", "--backend", "numpy", "--learning-rate", "nan"], "learning rate must be"),
         (["descend", "linear-regression", "--backend", "numpy", "--rule", "newton"], "unknown rule 'newton'; known: "),
         (["descend", "linear-regression", "--backend", "numpy", "--epochs", "0"], "epochs must be a whole number"),
-        (["mutate", "linear-regression", "--backend", "numpy"], "takes no --backend"),
+        (["mutate", "linear-regression", "--backend", "numpy"], "No such option"),
         (["mutate", "linear-regression", "--check", "check"], "--check takes FILE.py:FUNCTION"),
         (["verify", "linear-regression", "--backend", "numpy", "--fault", "typo"], "unknown fault 'typo'; known: "),
         (

@@ -353,7 +353,7 @@ def test_load_reads_a_file(tmp_path: Path) -> None:
 def test_load_refuses_what_is_neither_a_name_nor_a_file() -> None:
     message = (
         "unknown data 'noisy'; known: breast-cancer, diabetes, digits, integer-lattice, noisy-line, wine; "
-        "or a .csv, .npz or .parquet file"
+        "or a .csv, .npz or .parquet file; did you mean 'noisy-line'?"
     )
 
     with refusal(LookupError, message):
