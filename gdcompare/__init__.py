@@ -37,6 +37,7 @@ __all__ = [
     "rules",
     "value_and_grad",
     "verify",
+    "with_formula",
 ]
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from gdcompare.models.training import compare_training
     from gdcompare.problem import Dataset, Problem
     from gdcompare.problems.operation import Operation
+    from gdcompare.referee.formula import with_formula
     from gdcompare.referee.laws import check_batch_laws
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
@@ -72,6 +74,7 @@ else:
         "models.training": ["compare_training"],
         "problem": ["Dataset", "Problem"],
         "problems.operation": ["Operation"],
+        "referee.formula": ["with_formula"],
         "referee.laws": ["check_batch_laws"],
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],

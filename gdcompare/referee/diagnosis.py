@@ -131,7 +131,7 @@ def cause_of_all(evidence: Mapping[str, Evidence]) -> str:
     clipped = norm < (1 - 1e-4) * before and abs(norm - round_norm) <= digits * norm
     factor = _best_factor(actual, truth, budget)
     if len(evidence) > 1 and _fits(whole, factor * truth):
-        return f"one factor {number(factor)} over all parameters; the norm is {norm:.6g}" + ": clipped?" * clipped
+        return f"one factor {number(factor)} over all parameters" + f"; the norm is {round_norm:g}: clipped?" * clipped
     return f"the norm of all parameters together is {round_norm:g}: clipped, perhaps in parts?" if clipped else ""
 
 
@@ -156,7 +156,10 @@ def _exact(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
 
 
 def _formats(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
-    """Every value is one of a smaller format, and as far off as rounding to it, or computing in it, may be."""
+    """Every value is one of a smaller format, and as far off as rounding to it, or computing in it, may be.
+
+    What is left of large numbers that cancel has few digits, too, but is off by their rounding only.
+    """
     actual, truth, dtype = evidence.actual, evidence.truth, evidence.dtype
     tiny = float(np.finfo(dtype).smallest_normal)
     wrong = np.abs(actual - truth) > evidence.budget
@@ -170,7 +173,7 @@ def _formats(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
         computed = evidence.budget * (u / unit_roundoff(dtype))
         if name != "float32":
             computed = np.minimum(computed, np.max(np.abs(truth)) / 16)  # that of a coarse format allows anything
-        if (error <= np.maximum(computed, 2 * u * np.abs(truth) + smallest)).all():
+        if (error <= np.maximum(computed, 2 * u * np.abs(truth) + smallest)).all() and not _rounding(evidence):
             yield actual, f"{name} inside {dtype}: every value is a {name} and is as far off as {name} may be"
             return
 
@@ -278,25 +281,34 @@ def _differences(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
     x, actual, floats = evidence.parameter, evidence.actual, evidence.floats
     if x is None or floats is None or x.shape != actual.shape or not 0 < x.size <= _MOST_DIFFERENCES:
         return
-    unit = float(np.spacing(np.abs(evidence.loss).astype(evidence.dtype))) / 2
+    unit = float(np.spacing(np.abs(evidence.loss).astype(evidence.dtype)))
     seen = np.abs(actual - evidence.truth) > evidence.budget
     if not (math.isfinite(unit) and unit > 0) or np.array_equal(actual, evidence.truth.astype(np.float32)):
         return
-    root = math.sqrt(float(np.finfo(evidence.dtype).eps))
-    for step in sorted((root, 1.5e-8, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)):  # a multiple of the right one fits, too
-        if step < root / 10:
+    named: list[float] = []
+    for h in _steps(x, evidence.dtype):
+        units, size = actual * h / unit, float(np.median(h))
+        fuzzy = 1e-6 + 4 * unit_roundoff(evidence.dtype) * np.abs(units)
+        if (h == 0).any() or (fuzzy > 0.01).any() or (np.abs(units - np.round(units)) > fuzzy).any():
             continue
-        for h in (np.full(x.shape, step), step * np.abs(x), step * np.maximum(1.0, np.abs(x))):
-            for divisor in (h, (x + h) - x):
-                units = actual * divisor / unit
-                fuzzy = 1e-6 + 4 * unit_roundoff(evidence.dtype) * np.abs(units)
-                if (divisor == 0).any() or (fuzzy > 0.01).any() or (np.abs(units - np.round(units)) > fuzzy).any():
-                    continue
-                halfway = np.array([floats.slope(evidence.name, i, float(h[i]) / 2) for i in np.ndindex(x.shape)])
-                noise = 16 * unit / divisor + evidence.budget
-                if seen.any() and (np.abs(actual - halfway.reshape(x.shape)) <= noise).all():
-                    yield actual, f"forward differences with h near {float(np.median(divisor)):.2g}"
-                    return
+        if any(abs(size / each - round(size / each)) < 1e-3 for each in named):
+            continue  # a multiple of a step that fits, fits too
+        halfway = [floats.slope(evidence.name, i, float(h[i]) / 2) for i in np.ndindex(x.shape)]
+        noise = 8 * unit / h + evidence.budget
+        if seen.any() and (np.abs(actual - np.reshape(halfway, x.shape)) <= noise).all():
+            named.append(size)
+    if named:
+        yield actual, f"forward differences with h near {' or '.join(f'{size:.2g}' for size in named)}"
+
+
+def _steps(x: Floats, dtype: str) -> Iterator[Floats]:
+    """Yield the usual steps, the smallest first: as they are, or by the size of x; exact, or as x + h - x has them."""
+    root = math.sqrt(float(np.finfo(dtype).eps))
+    for step in sorted((root, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)):
+        if step > root / 10:
+            for h in (np.full(x.shape, step), step * np.abs(x), step * np.maximum(1.0, np.abs(x))):
+                yield h
+                yield (x + h) - x
 
 
 def _rounding(evidence: Evidence) -> str:

@@ -91,7 +91,7 @@ def windows(column: Floats, counts: Floats, found: Callable[[Floats], NDArray[np
         over, weight = sums[None, :] - sums[:, None], weights[None, :] - weights[:, None]
         near = found(over / n) | found(over / weight)
     starts, stops = np.nonzero(np.triu(near, 1))
-    return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if a > 0 or b == 1]
+    return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b - a < n - 1 and (a > 0 or b == 1)]
 
 
 def window_words(start: int, stop: int, n: int) -> str:

@@ -100,7 +100,7 @@ def _low_rank(error: Floats, x: Floats, wrong: NDArray[np.bool_], words: str) ->
             yield x * ((u[:, :rank] * s[:rank]) @ v[:rank]), rank * (touched - rank), f"{words} {name}"
 
 
-def _count(where: NDArray[np.bool_]) -> int:
+def _count(where: np.bool_ | NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(where))
 
 

@@ -16,6 +16,7 @@ from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.explained import explained
+from gdcompare.referee.formula import budgets_of_formula, formula_of, told
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
 from gdcompare.registry import as_problem, backends_for, refuse_nobody
@@ -43,7 +44,8 @@ def verify(
 
     `params=None` draws them near the problem's start (`drawn_parameters`). `backends=None` takes all that are installed
     and suit the problem. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`,
-    given NumPy arrays of the dtype, and the weights as a fourth argument if the data have any. Loss and gradient are
+    given NumPy arrays of the dtype, and the weights as a fourth argument if the data have any; one that computes by
+    another formula may state it (`with_formula`). Loss and gradient are
     means over the rows, weighted if the data are; sums with `reduction="sum"`. With `atol` or `rtol`, what is allowed
     is instead `atol + rtol |truth|`; each entry's `detectable` says what that costs.
 
@@ -88,7 +90,10 @@ def verify(
         entries += _excused(found, getattr(backend, "approximates", ""))
     either = referee.either_budget if implementations else {}
     for name, implementation in (implementations or {}).items():
-        entries += judged(referee, name, referee.implementation(implementation), allowed or either, may_raise=True)
+        formula = formula_of(implementation) if allowed is None else None
+        own = allowed or either if formula is None else budgets_of_formula(referee, formula)
+        found = judged(referee, name, referee.implementation(implementation), own, may_raise=True)
+        entries += found if formula is None else told(found, own, either)
     return Report(tuple(entries), context_of(referee, data, loaded))
 
 

@@ -383,7 +383,7 @@ DIVIDED_BY_N = "a factor sum w / n = 8.5/7: divided by n where the sum of the we
         (lambda w, rows: (w @ rows) / len(w), (DIVIDED_BY_N, "a factor 1/n = 1/7: a mean where a sum belongs")),
         (lambda w, rows: rows.mean(axis=0), ("the weights are ignored", None)),
         (lambda w, rows: rows.sum(axis=0), (None, "the weights are ignored")),
-        (lambda w, rows: (w @ rows) / np.count_nonzero(w), ("a constant factor 1.41667 in all 2 elements", None)),
+        (lambda w, rows: (w @ rows) / np.count_nonzero(w), ("one factor 1.41667 over all parameters", None)),
     ],
 )
 def test_only_the_right_weighted_reduction_agrees(reduced: Any, causes: tuple[str | None, str | None]) -> None:
