@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.diagnosis import Evidence, cause_of, cause_of_all
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.in_floats import InFloats
@@ -91,7 +92,7 @@ def _of_all(known: _Known, entries: list[Entry], call: Mapping[str, Any]) -> lis
     """Say what the whole gradient has in common, where that explains more than each parameter by itself."""
     wrong = {entry.parameter for entry in entries if entry.verdict == "wrong" and entry.parameter != LOSS}
     compared = {entry.parameter for entry in entries if entry.worst_index is not None and entry.parameter != LOSS}
-    if not isinstance(known.referee, Referee) or not wrong or compared != set(known.referee.params):
+    if isinstance(known.referee, RefereeAlong) or not wrong or compared != set(known.referee.params):
         return entries
     common = cause_of_all({name: known.evidence(name, np.asarray(call[name])) for name in compared})
     if not common:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.numbers import Floats as FloatNumbers
-from gdcompare.arithmetic.tape import per_sample_gradients
+from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.referee.along import RefereeAlong
-from gdcompare.referee.point import Referee, Reference
+from gdcompare.referee.point import Reference
 
 Floats = NDArray[np.float64]
 
@@ -68,12 +68,12 @@ class InFloats:
     def slope(self, name: str, place: tuple[int, ...], step: float) -> float:
         """Return the loss's derivative by one element of a parameter, where that element is a step further on."""
         referee = self._referee
-        if not isinstance(referee, Referee):
+        if referee.problem is None or isinstance(referee, RefereeAlong):
             return math.nan
         params = {key: value.astype(np.float64) for key, value in referee.params.items()}
         params[name][place] += step
         with np.errstate(all="ignore"):
-            there = referee.evaluated(FloatNumbers(), params, referee.features, referee.targets)
+            there = self._all_at(params, referee.features, referee.targets)
         return float(there[name][place])
 
     @property
@@ -96,8 +96,14 @@ class InFloats:
         referee = self._referee
         if self._few_rows:
             return self._rows_at(*point)
-        if not isinstance(referee, Referee | RefereeAlong):
-            return {}
         with np.errstate(all="ignore"):
-            found = referee.evaluated(FloatNumbers(), *point)
+            found = self._all_at(*point)
         return {name: math.sqrt(len(referee.features)) * np.asarray(each)[None] for name, each in found.items()}
+
+    def _all_at(self, params: dict[str, Any], features: Any, targets: Any) -> dict[str, Any]:
+        referee = self._referee
+        if isinstance(referee, RefereeAlong):
+            return referee.evaluated(FloatNumbers(), params, features, targets)
+        assert referee.problem is not None
+        arguments = (params, features, targets, referee.weights, referee.reduction)
+        return value_and_gradient(referee.problem, FloatNumbers(), *arguments)[1]

@@ -9,8 +9,6 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.numbers import Numbers
-from gdcompare.arithmetic.tape import value_and_gradient
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
@@ -128,12 +126,6 @@ class Referee:
     def kinks(self) -> tuple[str, ...]:
         """Where the loss bends at this point, in words."""
         return tuple(f"{kink.operation} at {len(kink.indices)} places" for kink in self._enclosure.kinks)
-
-    def evaluated(self, numbers: Numbers, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
-        """Return the loss and the gradient at a point of the same weights and reduction, in a number system."""
-        arguments = (params, features, targets, self.weights, self.reduction)
-        loss, gradient = value_and_gradient(self.problem, numbers, *arguments)
-        return {LOSS: loss, **gradient}
 
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss.
