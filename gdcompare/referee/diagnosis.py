@@ -5,9 +5,9 @@ more than a few budgets off, and far less than there was to explain: what is as 
 
 The hypotheses come in tiers, and the first tier in which any fits has the word:
 
-    exact       a number format, a sign, a factor, a transposition, ...: no number in them is fitted
+    exact       a number format, finite differences, a sign, a factor, a transposition, ...: no number in them is fitted
     selection   which samples count, and how much: from the per-sample gradients
-    fitted      finite differences, a factor, an added constant or term, estimated from the values
+    fitted      a factor, an added constant or term, estimated from the values
     rounding    nothing of these, and the error is no larger than another algorithm's rounding
     structure   what the error's elements have in common
 """
@@ -142,6 +142,7 @@ def _exact(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
     """Yield (the gradient that the mistake would give, the words for it), the most specific first."""
     truth, parameter = evidence.truth, evidence.parameter
     yield from _formats(evidence)
+    yield from _differences(evidence)
     yield np.zeros_like(truth), "zero in every element"
     yield -truth, "the sign is flipped"
     if evidence.unweighted is not None:
@@ -260,7 +261,6 @@ def _selected(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
 def _fitted(evidence: Evidence) -> Iterator[tuple[Floats, str]]:
     """Mistakes with an unknown number in them, estimated from the element that shows it best."""
     actual, truth, parameter = evidence.actual, evidence.truth, evidence.parameter
-    yield from _differences(evidence)
     if truth.size > 1 and np.count_nonzero(truth) > 1:
         factor = _best_factor(actual, truth, evidence.budget)
         yield factor * truth, f"a constant factor {number(factor)} in {_all(truth)}"

@@ -120,7 +120,7 @@ def _means_of_means(batches: Batches) -> Iterator[Family]:
         yield values, lambda i: f"the mean of micro-batch means, unweighted: {_batches(n, sizes[i])}"
         summed = np.stack([each.sum(axis=0) for each in means])
         yield summed, lambda i: f"the sum of micro-batch means: {_batches(n, sizes[i])}"
-    shards = [k for k in range(2, min(n, _MOST_SHARDS + 1)) if weighted or n % k]
+    shards = [k for k in range(2, min(n, _MOST_SHARDS + 1)) if (weighted or n % k) and n % k != k - 1]  # or batches
     if shards:
         ends = [np.cumsum([0, *(len(each) for each in np.array_split(np.arange(n), k))])[:-1] for k in shards]
         values = np.stack([_per_batch(batches, each).mean(axis=0) for each in ends])
