@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.referee.along import RefereeAlong
-from gdcompare.referee.diagnosis import Evidence, cause_of, cause_of_all
+from gdcompare.referee.diagnosis import cause_of, cause_of_all
 from gdcompare.referee.enclosure import Enclosed
+from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.in_floats import InFloats
 from gdcompare.referee.point import LOSS, Referee, Reference
 from gdcompare.referee.verdict import Entry, Floats

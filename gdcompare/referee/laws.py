@@ -35,7 +35,7 @@ from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend
 from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
-from gdcompare.referee.diagnosis import number
+from gdcompare.referee.hypotheses import number
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
 from gdcompare.referee.verify import context_of

@@ -36,9 +36,8 @@ def structure_of(actual: Floats, truth: Floats, slack: Floats, parameter: Floats
     `slack` is what rounding may leave unexplained.
 
     >>> truth = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]])
-    >>> structure_of(truth + np.array([0.5, 0.25, 2.0]), truth, 1e-14 * truth, None)
+    >>> structure_of(truth[:1] + np.array([0.5, 0.25, 2.0]), truth[:1], 1e-14 * truth[:1], None)  # too few to tell
     ''
-    >>> truth = np.concatenate([truth, truth**2])
     >>> structure_of(truth + np.array([0.5, 0.25, 2.0]), truth, 1e-14 * truth, None)
     'the error is the same along axis 0: a term summed over that axis is missing, or is too much'
     """

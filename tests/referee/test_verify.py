@@ -16,7 +16,8 @@ import gdcompare as gdc
 from gdcompare.authoring.faults import FAULTS, Implementation, by_hand, mutate
 from gdcompare.backend import Backend
 from gdcompare.problem import NotDerivedError, drawn_parameters
-from gdcompare.referee.diagnosis import Evidence, cause_of
+from gdcompare.referee.diagnosis import cause_of
+from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Report, compare, judge_all
 
