@@ -191,7 +191,7 @@ def _differences(evidence: Evidence) -> Hypotheses:
 def _steps(x: Floats, dtype: str) -> Iterator[Floats]:
     """Yield the usual steps, the smallest first: as they are, or by the size of x; exact, or as x + h - x has them."""
     root = math.sqrt(float(np.finfo(dtype).eps))
-    for step in sorted((root, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)):
+    for step in sorted((root, 1e-8, 1.5e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)):
         if step > root / 10:
             for h in (np.full(x.shape, step), step * np.abs(x), step * np.maximum(1.0, np.abs(x))):
                 yield h

@@ -163,7 +163,8 @@ def judged(
     entries = explained(referee, truths, first, again, calls, allowed)
     if set(referee.truths) <= {LOSS, *truths}:
         return entries
-    partly = f"of the {len(referee.truths)} blocks only what is given is judged: {', '.join(truths)}"
+    blocks = f"{len(referee.truths)} block{'s' * (len(referee.truths) > 1)}"
+    partly = f"of {blocks}, only what is given is judged: {', '.join(truths)}"
     return [replace(entries[0], cause=f"{entries[0].cause}; {partly}".removeprefix("; ")), *entries[1:]]
 
 
