@@ -39,6 +39,7 @@ __all__ = [
     "value_and_grad",
     "verify",
     "verify_rule",
+    "with_formula",
 ]
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from gdcompare.models.training import compare_training
     from gdcompare.problem import Dataset, Problem
     from gdcompare.problems.operation import Operation
+    from gdcompare.referee.formula import with_formula
     from gdcompare.referee.laws import check_batch_laws
     from gdcompare.referee.update_rules import verify_rule
     from gdcompare.referee.verdict import Entry, Report
@@ -77,6 +79,7 @@ else:
         "models.training": ["compare_training"],
         "problem": ["Dataset", "Problem"],
         "problems.operation": ["Operation"],
+        "referee.formula": ["with_formula"],
         "referee.laws": ["check_batch_laws"],
         "referee.update_rules": ["verify_rule"],
         "referee.verdict": ["Entry", "Report"],

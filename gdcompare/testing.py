@@ -14,6 +14,7 @@ from gdcompare.authoring.faults import FAULTS, MutationScore, by_hand, mutate
 from gdcompare.backend import Backend
 from gdcompare.case import DataLike
 from gdcompare.problem import Problem
+from gdcompare.referee.formula import formula_of, with_formula
 from gdcompare.referee.verdict import Report
 from gdcompare.referee.verify import verify
 
@@ -72,7 +73,7 @@ def assert_gradients_agree(
     >>> assert_gradients_agree(mine, "linear-regression", data, params)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     gdcompare.testing.GradientError: 1 of 2 comparisons do not agree for LinearRegression on data:
-      mine: theta_1[0] is wrong: actual -5.0, expected -10.0, ...; a constant factor 1/2 in the value
+      mine: theta_1[0] is wrong: actual -5.0, expected -10.0, ...; or a constant factor 1/2 in the value
     """
     __tracebackhide__ = True
     raised: list[Exception] = []
@@ -84,7 +85,9 @@ def assert_gradients_agree(
         judged = {"backends": [], "implementations": {"the given arrays": lambda *_: (None, given)}}
     elif callable(implementation):
         name = getattr(implementation, "__name__", type(implementation).__name__)
-        judged = {"backends": [], "implementations": {name: _watched(implementation, raised)}}
+        watched, formula = _watched(implementation, raised), formula_of(implementation)
+        watched = watched if formula is None else with_formula(watched, formula)
+        judged = {"backends": [], "implementations": {name: watched}}
     else:
         judged = {"backends": [implementation]}
         dtype = dtype or getattr(implementation, "dtype", None)

@@ -128,6 +128,66 @@ def _in_float32(correct: Implementation) -> Implementation:
     return faulty
 
 
+def _mean_of_means(correct: Implementation) -> Implementation:
+    """Take the mean of two micro-batches' means, one larger than the other, without their sizes."""
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        cut = len(features) // 2 + 1
+        batches = [rows for rows in (slice(None, cut), slice(cut, None)) if len(features[rows])]
+        loss, _ = correct(params, features, targets)
+        each = [correct(params, features[rows], targets[rows])[1] for rows in batches]
+        return loss, {name: np.asarray(sum(g[name] for g in each) / features.dtype.type(len(each))) for name in each[0]}
+
+    return faulty
+
+
+def _in_bfloat16(gradient: NDArray[Any], n: int) -> NDArray[Any]:
+    """Round to eight bits, and hand back the dtype asked for."""
+    del n
+    mantissa, exponent = np.frexp(np.asarray(gradient))
+    return np.asarray(np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(gradient.dtype))
+
+
+def _forward_differences(correct: Implementation) -> Implementation:
+    """(L(x + h) - L(x)) / h with h the root of the dtype's epsilon, element by element."""
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        loss, gradient = correct(params, features, targets)
+        if loss is None:
+            return loss, gradient
+        h = np.sqrt(np.finfo(features.dtype).eps).astype(features.dtype)
+        differences: Gradient = {}
+        for name, value in params.items():
+            differences[name] = np.empty_like(gradient[name])
+            for place in np.ndindex(np.shape(value)):
+                moved = np.array(value)
+                moved[place] += h
+                further, _ = correct({**params, name: moved}, features, targets)
+                differences[name][place] = (further - loss) / h
+        return loss, differences
+
+    return faulty
+
+
+def _clipped(correct: Implementation) -> Implementation:
+    """Scale the whole gradient to the norm 1, if it is larger."""
+
+    def faulty(params: Any, features: Any, targets: Any) -> tuple[Any, Gradient]:
+        loss, gradient = correct(params, features, targets)
+        norm = np.sqrt(sum(np.sum(each.astype(np.float64) ** 2) for each in gradient.values()))
+        return loss, {name: each / each.dtype.type(max(norm, 1.0)) for name, each in gradient.items()}
+
+    return faulty
+
+
+def _outer_product(gradient: NDArray[Any]) -> NDArray[Any]:
+    """Add a matrix of rank one: a term that the loss does not have."""
+    if gradient.ndim < 2:
+        return gradient
+    rows, columns = (np.arange(1, length + 1) / length for length in (len(gradient), gradient[0].size))
+    return np.asarray(gradient + 1e-3 * np.max(np.abs(gradient)) * np.outer(rows, columns).reshape(gradient.shape))
+
+
 def _missing(correct: Implementation) -> Implementation:
     """Leave the first parameter out."""
 
@@ -171,6 +231,11 @@ FAULTS: dict[str, Fault] = {
     "off-by-one sample": _on_rows(lambda n: [*range(1, n), n - 1]),
     "dropped last quarter of the batch": _on_rows(lambda n: range(max(n - n // 4 - 1, 1))),
     "float32 inside float64": _in_float32,
+    "mean of micro-batch means": _mean_of_means,
+    "bfloat16 values": _on_gradient(_in_bfloat16),
+    "forward differences": _forward_differences,
+    "clipped to norm 1": _clipped,
+    "extra term of rank one": _on_one(_outer_product),
     "NaN in one component": _on_one(_first(lambda _: np.nan)),
     "infinity in one component": _on_one(_first(lambda _: np.inf)),
     "lower dtype": _on_gradient(lambda gradient, _: gradient.astype(np.float16)),

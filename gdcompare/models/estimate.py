@@ -30,7 +30,8 @@ from gdcompare.backend import Precision, unit_roundoff
 from gdcompare.models.comparison import LOSS, ROWS
 from gdcompare.models.sides import Key, Point
 from gdcompare.referee import verdict
-from gdcompare.referee.diagnosis import Evidence, cause_of
+from gdcompare.referee.diagnosis import cause_of
+from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.verdict import Entry, Floats, Known, detectable_fault
 
 DRAWS = 4

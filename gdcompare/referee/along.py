@@ -2,20 +2,24 @@
 
     jvp       dL/dv = sum gradient v           the entries "loss" and "derivative"
     hvp       H v = d gradient / dv            an entry for each parameter
-    hessian   H, from H v of all unit vectors  an entry for each block, "theta_0, theta_1"
+    hessian   H, from H v of all unit vectors  an entry for each block, "theta_0, theta_1"; of an implementation that
+                                               gives some of them, or diagonals, for each that it gives
 
 Their truths and budgets come from dual numbers (`dual`), as those of the gradient come from the tape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
+from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.backend import Backend, Derivative
 from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
 from gdcompare.referee.budget import (
@@ -87,6 +91,14 @@ class RefereeAlong:
         )
         return {name: Enclosed(balls[name], kinks[name]) for name in balls}
 
+    def evaluated(self, numbers: Numbers, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
+        """Return the entries at a point of the same direction, weights and reduction, in a number system."""
+        arguments = (self.problem, numbers, params, features, targets, self._directions, self.weights, self.reduction)
+        if self.derivative == "jvp":
+            loss, derivatives = directional_derivatives(*arguments)
+            return {"loss": loss, "derivative": derivatives[0]}
+        return self._entries(hessian_vector_products(*arguments))
+
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss."""
         return self._budgets_by_hand if by_hand else self._budgets_differentiated
@@ -139,10 +151,25 @@ class RefereeAlong:
                 return loss, {"derivative": derivative}
             if self.derivative == "hvp":
                 return None, as_due(found, {}, "{name: product}")
-            blocks = as_due(found, {}, "{name: {name: block}}")
-            return None, _named({name: as_due(row, {}, "{name: {name: block}}") for name, row in blocks.items()})
+            due = "{name: {name: block}} or {name: diagonal}"
+            rows = as_due(found, {}, due)
+            return None, _named({a: row if hasattr(row, "shape") else as_due(row, {}, due) for a, row in rows.items()})
 
         return judged
+
+    def judged_by(
+        self, given: Collection[str], budgets: Mapping[str, Floats]
+    ) -> tuple[dict[str, Enclosed], dict[str, Floats]]:
+        """Return the truths and the budgets of what is given: of a Hessian perhaps some blocks, or their diagonals."""
+        truths, allowed = dict(self.truths), dict(budgets)
+        if self.derivative == "hessian":
+            for name, shape in self._shapes.items():
+                block, key = truths[f"{name}, {name}"], _diagonal(name)
+                truths[key] = Enclosed(_on_diagonal(block.balls, shape), _on_diagonal(block.kinks, shape))
+                allowed[key] = _on_diagonal(allowed[f"{name}, {name}"], shape)
+            some = {key: truth for key, truth in truths.items() if key in given} or self.truths
+            truths = dict(some)
+        return truths, {key: allowed[key] for key in truths}
 
     def _entries(self, products: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the one product of each parameter, or the blocks of the Hessian."""
@@ -188,6 +215,19 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
     return tuple(_each(each, function) for each in value) if isinstance(value, tuple) else function(value)
 
 
-def _named(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Name each block of a Hessian by its two parameters."""
-    return {f"{a}, {b}": block for a, row in blocks.items() for b, block in row.items()}
+def _named(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each block of a Hessian by its two parameters; what is no block is a diagonal, in the parameter's shape."""
+    blocks: dict[str, Any] = {}
+    for a, row in found.items():
+        blocks |= {f"{a}, {b}": block for b, block in row.items()} if isinstance(row, Mapping) else {_diagonal(a): row}
+    return blocks
+
+
+def _diagonal(name: str) -> str:
+    return f"{name}, {name}: diagonal"
+
+
+def _on_diagonal(block: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the diagonal of a block (*shape, *shape), in that shape."""
+    side = math.prod(shape)
+    return np.reshape(np.diagonal(np.reshape(block, (side, side))), shape).copy()

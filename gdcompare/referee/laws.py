@@ -35,6 +35,7 @@ from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend, Reduction
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.hypotheses import number
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
 from gdcompare.referee.verify import context_of
@@ -275,18 +276,36 @@ def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:
 
 
 def _blame(claim: _Claim, name: str) -> str:
-    """Name the parts that are wrong by themselves: the samples, or the batches and by what factor."""
+    """Name the parts that are wrong by themselves: the samples, or the batches, and by what factor."""
     if claim.parts[0].name == "rows":
-        lower, _ = claim.parts[0].truths[name].distance(claim.parts[0].gradient[name])
-        wrong = np.argwhere((lower > claim.parts[0].budgets[name]).reshape(len(lower), -1).any(axis=1))[:, 0]
-        return f"wrong in {len(wrong)} of {len(lower)} samples: {_some(list(map(str, wrong)))}" if len(wrong) else ""
+        return _blamed_rows(claim.parts[0], name)
     guilty = []
     for part in claim.parts:
         truth, found = part.truths[name], part.gradient[name].astype(np.float64)
         if (truth.distance(found)[0] > part.budgets[name]).any():
-            ratio = float(np.sum(found * truth.mid) / np.sum(truth.mid**2)) if truth.mid.any() else np.inf
-            guilty.append(f"{part.name} ({ratio:.10g} times the truth)")
+            guilty.append(f"{part.name} ({number(_ratio(found, truth.mid), 10)} times the truth)")
     return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
+
+
+def _blamed_rows(part: _Part, name: str) -> str:
+    """Name the samples whose gradient is wrong, and the factor where all of them are off by the same one."""
+    truth, found, budget = part.truths[name], part.gradient[name].astype(np.float64), part.budgets[name]
+    n = len(found)
+    wrong = np.flatnonzero((truth.distance(found)[0] > budget).reshape(n, -1).any(axis=1))
+    if not len(wrong):
+        return ""
+    factor = _ratio(found[wrong], truth.mid[wrong])
+    off = np.abs(found[wrong] - factor * truth.mid[wrong])
+    same = (off <= 8 * (budget[wrong] * max(1.0, abs(factor)) + 2.0**-52 * np.abs(found[wrong]))).all()
+    known = [(float(n), "n"), (1 / n, "1/n"), (n / (n - 1), "n/(n-1)")] if n > 2 else []
+    name_of_it = "".join(f"{words} = " for each, words in known if np.isclose(factor, each, 1e-9))
+    by = f" (a constant factor {name_of_it}{number(factor)} in each of them)" if same else ""
+    return f"wrong in {len(wrong)} of {n} samples: {_some(list(map(str, wrong)))}{by}"
+
+
+def _ratio(found: Floats, truth: Floats) -> float:
+    """Return the factor that brings the truth nearest to what was found."""
+    return float(np.sum(found * truth) / np.sum(truth**2)) if truth.any() else np.inf
 
 
 def _some(names: Sequence[str]) -> str:

@@ -15,8 +15,9 @@ from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.along import RefereeAlong, checked_derivative
-from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.due import NotDueError, as_due
+from gdcompare.referee.explained import explained
+from gdcompare.referee.formula import budgets_of_formula, formula_of, told
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
 from gdcompare.registry import refuse_nobody
@@ -45,7 +46,8 @@ def verify(
     Problem, data and parameters are as `case` has it: by name, from a file, or themselves; `None` takes the problem's
     own data, and draws parameters near its start (`drawn_parameters`). `backends=None` takes all that are installed
     and suit the problem. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`,
-    given NumPy arrays of the dtype, and the weights as a fourth argument if the data have any. Loss and gradient are
+    given NumPy arrays of the dtype, and the weights as a fourth argument if the data have any; one that computes by
+    another formula may state it (`with_formula`). Loss and gradient are
     means over the rows, weighted if the data are; sums with `reduction="sum"`. With `atol` or `rtol`, what is allowed
     is instead `atol + rtol |truth|`; each entry's `detectable` says what that costs.
 
@@ -53,7 +55,8 @@ def verify(
     `"hvp"`, the Hessian times it; or `"hessian"`, an entry for each block. Implementations are then
     `f(params, features, targets, direction) -> (loss, derivative)`, `f(params, features, targets, direction) ->
     {name: product}` and `f(params, features, targets) -> {name: {name: block}}`, with the weights, if any, as a last
-    argument. By default the direction is drawn from seed 1, and backends that do not have the derivative are not asked.
+    argument. Of a Hessian some blocks will do, or `{name: its diagonal, in the parameter's shape}`. By default the
+    direction is drawn from seed 1, and backends that do not have the derivative are not asked.
 
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
@@ -82,9 +85,10 @@ def verify(
         entries += _excused(found, getattr(backend, "approximates", ""))
     either = referee.either_budget if implementations else {}
     for name, implementation in own.items():
-        entries += _hinted(
-            judged(referee, name, implementation, allowed or either, may_raise=True), implementation, referee
-        )
+        formula = formula_of((implementations or {})[name]) if allowed is None else None
+        budgets = allowed or either if formula is None else budgets_of_formula(referee, formula)
+        found = judged(referee, name, implementation, budgets, may_raise=True)
+        entries += _hinted(found if formula is None else told(found, budgets, either), implementation, referee)
     return Report(tuple(entries), context_of(referee, case.data, loaded))
 
 
@@ -164,43 +168,18 @@ def judged(
         if changed := _changed(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
-    truths = {key: truth for key, truth in referee.truths.items() if key != LOSS or LOSS in calls[0]}
-    first, again = (judge_all(name, call, truths, budgets, referee.dtype) for call in calls)
-    return [
-        _explained(referee, one, two, [call.get(one.parameter) for call in calls], budgets.get(one.parameter))
-        for one, two in zip(first, again, strict=True)
-    ]
-
-
-def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], budget: Floats | None) -> Entry:
-    """Return the worse of two calls' entries, with its cause."""
-    name = one.parameter
-    if one.worst_index is None or two.worst_index is None or budget is None:
-        return one
-    repeats = np.array_equal(values[0], values[1], equal_nan=True)
-    if one.verdict != "wrong" and not repeats:
-        if two.verdict != "wrong":
-            return replace(one, cause="not deterministic: two calls differ, within the budget")
-        twice = np.abs(values[1] - 2.0 * referee.truths[name].mid) <= 4 * budget
-        stale = "stale accumulation: the second call returns the sum of both"
-        return replace(two, cause=stale if twice.all() else "not deterministic: a second call differs")
-    if one.verdict != "wrong":
-        return one
-    n, weights, reduction = len(referee.features), referee.weights, referee.reduction
-    rows = referee.row_truths[name].mid if name in referee.row_truths else None
-    evidence = Evidence(
-        actual=values[0].astype(np.float64),
-        truth=referee.truths[name].mid,
-        budget=budget,
-        dtype=referee.dtype,
-        n=n,
-        parameter=None if name == LOSS or name not in referee.params else referee.params[name].astype(np.float64),
-        per_sample=rows if rows is None or reduction == "mean" else n * rows,
-        reduction=reduction,
-        weight=None if weights is None else float(np.sum(weights, dtype=np.float64)),
-        unweighted=None if weights is None or not isinstance(referee, Referee) else referee.unweighted.truths[name].mid,
-    )
-    return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
+    truths, allowed = dict(referee.truths), dict(budgets)
+    if isinstance(referee, RefereeAlong):
+        truths, allowed = referee.judged_by(calls[0], budgets)
+    if LOSS not in calls[0]:
+        truths.pop(LOSS, None)
+    first, again = (judge_all(name, call, truths, allowed, referee.dtype) for call in calls)
+    entries = explained(referee, truths, first, again, calls, allowed)
+    if set(referee.truths) <= {LOSS, *truths}:
+        return entries
+    blocks = f"{len(referee.truths)} block{'s' * (len(referee.truths) > 1)}"
+    partly = f"of {blocks}, only what is given is judged: {', '.join(truths)}"
+    return [replace(entries[0], cause=f"{entries[0].cause}; {partly}".removeprefix("; ")), *entries[1:]]
 
 
 def _changed(referee: Reference, point: tuple[Any, ...]) -> list[str]:

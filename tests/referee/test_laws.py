@@ -150,7 +150,21 @@ def twice_for(rows: int) -> Callable[..., Any]:
     ("spoiled", "law", "cause"),
     [
         (Spoiled(rows=first_sample_doubled), "mean of per-sample gradients", "wrong in 1 of 40 samples: 0"),
-        (Spoiled(rows=lambda g, *_: g / 40), "mean of per-sample gradients", "wrong in 40 of 40 samples: 0, 1, 2, ..."),
+        (
+            Spoiled(rows=lambda g, *_: g / 40),
+            "mean of per-sample gradients",
+            "wrong in 40 of 40 samples: 0, 1, 2, ... (a constant factor 1/n = 0.025 in each of them)",
+        ),
+        (
+            Spoiled(rows=lambda g, *_: 2 * g),
+            "mean of per-sample gradients",
+            "wrong in 40 of 40 samples: 0, 1, 2, ... (a constant factor 2 in each of them)",
+        ),
+        (
+            Spoiled(rows=lambda g, *_: g * (1 + 1e-11)),
+            "mean of per-sample gradients",
+            "(a constant factor 1 + 1e-11 in each of them)",
+        ),
         (
             Spoiled(mean=ten_rows_divided_by_nine),
             "partition 20 + 10 + 10",
@@ -185,6 +199,16 @@ def test_a_broken_law_names_the_culprit(spoiled: Spoiled, law: str, cause: str) 
     found = [entry for entry in report.entries if entry.law == law]
     assert {entry.verdict for entry in found} == {"wrong"}
     assert all(cause in entry.cause for entry in found), [entry.cause for entry in found]
+
+
+def test_samples_off_by_different_factors_are_given_none() -> None:
+    spoiled = Spoiled(rows=lambda g, *_: g * np.linspace(1.5, 2, len(g)).reshape(-1, *[1] * (g.ndim - 1)))
+
+    report = gdc.check_batch_laws("linear-regression", gdc.datasets.noisy_line(), None, spoiled)
+
+    assert {entry.cause for entry in report.entries if entry.law == "mean of per-sample gradients"} == {
+        "wrong in 40 of 40 samples: 0, 1, 2, ..."
+    }
 
 
 def test_labels_are_checked_before_any_work() -> None:

@@ -17,7 +17,8 @@ from gdcompare.authoring.faults import FAULTS, Implementation, by_hand, mutate
 from gdcompare.backend import Backend
 from gdcompare.case import Case
 from gdcompare.problem import NotDerivedError, drawn_parameters
-from gdcompare.referee.diagnosis import Evidence, cause_of
+from gdcompare.referee.diagnosis import cause_of
+from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Report, compare, judge_all
 
@@ -381,10 +382,10 @@ DIVIDED_BY_N = "a factor sum w / n = 8.5/7: divided by n where the sum of the we
     [
         (lambda w, rows: (w @ rows) / w.sum(), ("", "a factor 1/sum w = 1/8.5: a mean where a sum belongs")),
         (lambda w, rows: w @ rows, ("a factor sum w = 8.5: a sum where a mean belongs", "")),
-        (lambda w, rows: (w @ rows) / len(w), (DIVIDED_BY_N, "a constant factor 0.142857 in all 2 elements")),
+        (lambda w, rows: (w @ rows) / len(w), (DIVIDED_BY_N, "a factor 1/n = 1/7: a mean where a sum belongs")),
         (lambda w, rows: rows.mean(axis=0), ("the weights are ignored", None)),
         (lambda w, rows: rows.sum(axis=0), (None, "the weights are ignored")),
-        (lambda w, rows: (w @ rows) / np.count_nonzero(w), ("a constant factor 1.41667 in all 2 elements", None)),
+        (lambda w, rows: (w @ rows) / np.count_nonzero(w), ("one factor 1.41667 over all parameters", None)),
     ],
 )
 def test_only_the_right_weighted_reduction_agrees(reduced: Any, causes: tuple[str | None, str | None]) -> None:

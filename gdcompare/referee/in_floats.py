@@ -1,0 +1,109 @@
+"""A problem's derivatives in plain float64, for the diagnosis: quick, and right to the rounding."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic.numbers import Floats as FloatNumbers
+from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
+from gdcompare.referee.along import RefereeAlong
+from gdcompare.referee.point import Reference
+
+Floats = NDArray[np.float64]
+
+_MOST_NUMBERS = 10_000_000
+"""More numbers than this are not computed for the sake of a diagnosis."""
+
+_MOVES = 8
+
+
+@final
+class InFloats:
+    """What is behind a referee's truths, each computed when it is first asked for."""
+
+    def __init__(self, referee: Reference) -> None:
+        self._referee = referee
+
+    @cached_property
+    def rows(self) -> dict[str, Floats]:
+        """The per-sample gradients, (n, *shape), whose mean is the truth; empty where they are unknown or too many."""
+        referee = self._referee
+        if not self._few_rows:
+            return {}
+        rows = self._rows_at(referee.params, referee.features, referee.targets)
+        if all(np.isfinite(each).all() for each in rows.values()):
+            return rows
+        n = 1 if referee.reduction == "mean" else len(referee.features)
+        return {name: n * each.mid for name, each in referee.row_truths.items()}  # balls do not overflow
+
+    @cached_property
+    def moved(self) -> dict[str, Floats]:
+        """How far the truths may go when every input moves by a unit in the last place: the most of several moves.
+
+        The samples' moves are added up without regard to sign. Whole numbers stay: they are labels, counts and kinks.
+        Empty where that is not known.
+        """
+        referee = self._referee
+        generator = np.random.default_rng(0)
+
+        def nudged(values: NDArray[Any]) -> NDArray[Any]:
+            side = np.where(generator.random(values.shape) < 0.5, -np.inf, np.inf).astype(values.dtype)
+            return np.where(values == np.round(values), values, np.nextafter(values, side))
+
+        if referee.kinks or referee.problem is None or referee.features.size > _MOST_NUMBERS:
+            return {}
+        here = self._spread_at(referee.params, referee.features, referee.targets)
+        most = {name: np.zeros(value.shape[1:]) for name, value in here.items()}
+        for _ in range(_MOVES):
+            params = {name: nudged(value) for name, value in referee.params.items()}
+            there = self._spread_at(params, nudged(referee.features), nudged(referee.targets))
+            most = {name: np.fmax(far, np.mean(np.abs(there[name] - here[name]), axis=0)) for name, far in most.items()}
+        return most
+
+    def slope(self, name: str, place: tuple[int, ...], step: float) -> float:
+        """Return the loss's derivative by one element of a parameter, where that element is a step further on."""
+        referee = self._referee
+        if referee.problem is None or isinstance(referee, RefereeAlong):
+            return math.nan
+        params = {key: value.astype(np.float64) for key, value in referee.params.items()}
+        params[name][place] += step
+        with np.errstate(all="ignore"):
+            there = self._all_at(params, referee.features, referee.targets)
+        return float(there[name][place])
+
+    @property
+    def _few_rows(self) -> bool:
+        referee = self._referee
+        size = len(referee.features) * sum(value.size for value in referee.params.values())
+        return size <= _MOST_NUMBERS and referee.problem is not None and not isinstance(referee, RefereeAlong)
+
+    def _rows_at(self, params: dict[str, Any], features: Any, targets: Any) -> dict[str, Floats]:
+        referee = self._referee
+        assert referee.problem is not None
+        arguments = (params, features, targets, referee.weights, referee.reduction)
+        with np.errstate(all="ignore"):
+            rows = per_sample_gradients(referee.problem, FloatNumbers(), *arguments)
+        n = 1 if referee.reduction == "mean" else len(referee.features)
+        return {name: n * each for name, each in rows.items()}
+
+    def _spread_at(self, *point: Any) -> dict[str, Floats]:
+        """Return the derivatives of the rows, or sqrt(n) times those of all of them, with an axis in front."""
+        referee = self._referee
+        if self._few_rows:
+            return self._rows_at(*point)
+        with np.errstate(all="ignore"):
+            found = self._all_at(*point)
+        return {name: math.sqrt(len(referee.features)) * np.asarray(each)[None] for name, each in found.items()}
+
+    def _all_at(self, params: dict[str, Any], features: Any, targets: Any) -> dict[str, Any]:
+        referee = self._referee
+        if isinstance(referee, RefereeAlong):
+            return referee.evaluated(FloatNumbers(), params, features, targets)
+        assert referee.problem is not None
+        arguments = (params, features, targets, referee.weights, referee.reduction)
+        return value_and_gradient(referee.problem, FloatNumbers(), *arguments)[1]
