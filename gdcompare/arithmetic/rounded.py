@@ -15,9 +15,22 @@ bounded by its steepest slope within reach. To that an operation adds, with u th
   Numerical Algorithms, sections 3.1 and 4.2);
 * `ULPS` of exp, log, tanh and the like;
 * twice the smallest normal number, because a program may flush what is smaller to 0 (XLA does);
-* infinity, where a number on the way may overflow;
+* infinity, where a number on the way may overflow, or a slope has no bound: `unbounded` says which, and why;
 * nothing, where the operands are exact and every partial result is a multiple of one power of 2 that the dtype can hold
   (sums and products of small integers), or one operand is a power of 2.
+
+Compilers rewrite, and each known rewriting is allowed for. XLA merges exponentials, and then rounds their exponent:
+
+    exp(a) exp(b) = exp(a + b),   exp(a) / exp(b) = exp(a - b),   1 / exp(a) = exp(-a),   exp(a)^c = exp(a c)
+
+where the right side is off by u |a + b| and so on of itself. So a number remembers of what it is the exponential, its
+`log`. JAX takes whole powers by products, however high: x^n is then rounded n - 1 times (`pow`). The slopes for which
+frameworks have formulas of their own are below.
+
+Infinite numbers of two kinds are known all the same. One of known sign, as in a mask, is exact, and its exponential is
+an exact 0. A quotient by an exact 0 is infinite in every program, of a sign that nobody knows: its value is infinite,
+and its spread too. A derivative through it that is multiplied by an exact 0 is 0, and so is that of a branch that was
+not taken: a program that makes NaN of these is wrong, not rounded (`chain`).
 
 The spread is the same bound for the arithmetic of this file, whose u is 2^-53. All else that it computes is a sum or
 product of numbers >= 0, or a slope at an argument that was moved outwards: `SLACK` covers the rounding of these.
@@ -27,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -56,6 +70,17 @@ ULPS = {
 }
 
 
+# Why an error has no bound, by operation; of any other it is that the function has no value or no slope there.
+NO_BOUND = {
+    "a division": "a division by what may be 0",
+    "a division by a subnormal number": "a division by what may be flushed to 0",
+    "log": "log of what may be 0 or less",
+    "log1p": "log1p of what may be -1 or less",
+    "sqrt": "sqrt of what may be 0 or less",
+    "a power": "a power of what may be 0 or less",
+}
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Rounded:
@@ -65,6 +90,10 @@ class Rounded:
     spread: Floats
     error: Floats
     numbers: RoundedNumbers
+    log: Rounded | None = None
+    """Of what it is the exponential, where it is one."""
+    absent: NDArray[np.bool_] | None = None
+    """Where it is the cotangent of a branch that was not taken, an exact 0; None for nowhere."""
 
     __array_ufunc__ = None  # NumPy's arrays and scalars leave their operators to us
 
@@ -72,30 +101,39 @@ class Rounded:
     ndim = property(lambda self: self.value.ndim)
     exact = property(lambda self: self.spread + self.error == 0)
     reach = property(lambda self: self.spread + self.error)  # a computed number lies in value ± reach
-    size = property(lambda self: np.abs(self.value) + self.spread + self.error)  # the largest |computed|
+
+    @property
+    def size(self) -> Floats:
+        """The largest |computed|: if it has not overflowed, no larger than the largest number."""
+        size = np.abs(self.value) + self.spread + self.error
+        return np.where(np.isfinite(self.error), np.minimum(size, self.numbers.most(self.value)), size)
 
     def inner(self, reach: Any) -> Any:
         """Return a lower bound of |number| within that reach, not above the true one."""
-        return np.abs(self.value) - _outwards(self, reach)
+        return np.where(np.isinf(reach), -np.inf, np.abs(self.value) - _outwards(self, reach))
 
-    low = property(lambda self: self.value - _outwards(self, self.reach))
-    high = property(lambda self: self.value + _outwards(self, self.reach))
-
-    def each(self, function: Callable[[Any], Any]) -> Rounded:
-        """Rearrange value, spread and error alike."""
-        return Rounded(function(self.value), function(self.spread), function(self.error), self.numbers)
+    low = property(lambda self: np.where(np.isinf(self.reach), -np.inf, self.value - _outwards(self, self.reach)))
+    high = property(lambda self: np.where(np.isinf(self.reach), np.inf, self.value + _outwards(self, self.reach)))
 
     def __getitem__(self, key: Any) -> Rounded:
-        return self.each(lambda part: part[key])
+        return self.numbers.rearrange(lambda part: part[key], self)
 
     def __neg__(self) -> Rounded:
-        return Rounded(-self.value, self.spread, self.error, self.numbers)
+        return Rounded(-self.value, self.spread, self.error, self.numbers, absent=self.absent)
 
     def __add__(self, other: Any) -> Rounded:
         other = self.numbers.asarray(other)
         value, terms = self.value + other.value, np.abs(self.value) + np.abs(other.value)
         exact = self.numbers.holds(terms, np.minimum(_grid(self), _grid(other))) | _is_zero(self) | _is_zero(other)
-        return self.numbers.rounded(value, self.spread + other.spread, self.error + other.error, exact=exact)
+        exact = exact | ((value == 0) & self.exact & other.exact)  # x - x
+        spread, error = self.spread + other.spread, self.error + other.error
+        before = np.minimum(np.abs(value) + spread + error, self.size + other.size)
+        infinite = np.isinf(value) & (_is_infinite(self) | _is_infinite(other)) & np.isfinite(spread + error)
+        result = self.numbers.rounded(
+            value, spread, error, exact=exact, before=before, operation="a sum",
+            known=lambda: _known(self, other) & ~infinite,
+        )  # fmt: skip
+        return _replaced(result, infinite, value, 0.0)
 
     def __sub__(self, other: Any) -> Rounded:
         return self + -self.numbers.asarray(other)
@@ -104,7 +142,10 @@ class Rounded:
         other = self.numbers.asarray(other)
         exact = self.numbers.holds(np.abs(self.value * other.value), _grid(self) * _grid(other))
         exact = exact | _is_zero(self) | _is_zero(other) | _is_power_of_2(self) | _is_power_of_2(other)
-        return self.numbers.product(np.multiply, self, other, 1, exact)
+        result = self.numbers.product(np.multiply, self, other, 1, exact)
+        singular = (_is_singular(self) & _is_not_zero(other)) | (_is_singular(other) & _is_not_zero(self))
+        result = _replaced(result, singular, np.inf, np.inf)
+        return result if self.log is None or other.log is None else self.numbers.merged(result, self.log + other.log)
 
     def __matmul__(self, other: Rounded) -> Rounded:
         grid = np.min(_grid(self), axis=-1, keepdims=True) * np.min(_grid(other), axis=-2, keepdims=True)
@@ -122,7 +163,16 @@ class Rounded:
         spread = np.where(least_exact > 0, (self.spread + np.abs(value) * other.spread) / least_exact, np.inf)
         error = np.where(least > 0, (self.error + quotient * other.error) / least, np.inf)
         exact = _is_zero(self) | _is_power_of_2(other)
-        return self.numbers.rounded(value, spread, error, self.numbers.division, exact=exact)
+        subnormal = (least <= 0) & (other.value != 0) & (other.size < 8 * self.numbers.tiny)
+        operation = "a division by a subnormal number" if subnormal.any() else "a division"
+        known = partial(_known, self, other)
+        result = self.numbers.rounded(
+            value, spread, error, self.numbers.division, exact=exact, operation=operation, known=known
+        )
+        result = _replaced(result, _is_zero(other) & _is_not_zero(self), np.inf, np.inf)
+        if other.log is None or (self.log is None and not _is_one(self)):
+            return result
+        return self.numbers.merged(result, -other.log if self.log is None else self.log - other.log)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -144,6 +194,8 @@ class RoundedNumbers(Numbers):
         self.u = unit_roundoff(dtype)
         self.division = 4 if dtype == "float32" else 2
         self.tiny, self.largest = float(np.finfo(self.dtype).tiny), float(np.finfo(self.dtype).max)
+        self.unbounded: list[str] = []
+        """Why errors became infinite, each reason once, in order: the first is where it began."""
 
     def asarray(self, values: Any) -> Rounded:
         """Take numbers in: arrays of the dtype are exact; so are constants that fit into float32.
@@ -155,8 +207,18 @@ class RoundedNumbers(Numbers):
         value = np.asarray(values, dtype=np.float64)
         exact = (isinstance(values, np.ndarray) and values.dtype == self.dtype) | (value == value.astype(np.float32))
         flushed = np.where(np.abs(value) < self.tiny, np.abs(value), 0.0)
-        spread = np.where(exact, 0.0, 2.0**-53 * np.abs(value))
-        return Rounded(value, spread, np.where(exact, 0.0, 2 * self.u * np.abs(value)) + flushed, self)
+        room = self.largest - np.abs(value)  # what is no larger than the largest number is rounded to nothing larger
+        spread, error = (
+            np.where(exact, 0.0, np.where(room >= 0, np.minimum(part * np.abs(value), room), np.inf))
+            for part in (2.0**-53, 2 * self.u)
+        )
+        if (~exact & (room < 0)).any():
+            self._explain(room < 0, True, f"a constant of {float(np.max(np.abs(value[~exact]))):.3g}")
+        return Rounded(np.where(np.isnan(value), 0.0, value), spread, error + flushed, self)
+
+    def most(self, value: Any) -> Any:
+        """Return the largest number there is, or infinity where the value is."""
+        return np.where(np.isinf(value), np.inf, self.largest)
 
     def holds(self, terms: Any, grid: Any) -> Any:
         """Say whether the dtype holds every multiple of the grid up to the sum of the terms."""
@@ -164,26 +226,47 @@ class RoundedNumbers(Numbers):
 
     def rounded(
         self, value: Any, spread: Any, error: Any, count: Any = 1, inside: Any = 0.0, terms: Any = None,
-        size: Any = None, exact: Any = False,
+        size: Any = None, exact: Any = False, before: Any = None, operation: str = "",
+        known: Callable[[], Any] = lambda: True,
     ) -> Rounded:  # fmt: skip
         """Finish an operation: add what `count` roundings may add.
 
         They are relative to `terms`, the sum of the absolute exact terms, and to `size`, that of the computed ones, or
-        if there is but one to the result; and to what was rounded `inside` the operation.
+        if there is but one to the result; and to what was rounded `inside` the operation. The result may overflow where
+        the largest number may be exceeded; by the one number `before` it is rounded, if that is known. The operation
+        is named where it is the first without a bound: where those of its operands are `known`.
         """
         flushed = (2 if terms is None else 2 * count) * self.tiny
         terms = np.abs(value) if terms is None else terms
         size = np.abs(value) + spread + error if size is None else size
+        size = size if before is None else np.where(np.isfinite(size), size, before)
         subnormal = (np.abs(value) - spread - error < self.tiny) & ((value != 0) | (spread + error > 0))
         nothing = exact & ~subnormal
         own = _gamma(count, 2.0**-53) * (terms + inside) + 2.0**-1022
         theirs = _gamma(count, self.u) * (size + inside) + flushed
+        has_bound = np.isfinite(error) & ~np.isnan(value)
         spread = np.where(nothing, spread, (spread + own) * SLACK)
         error = np.where(nothing, error, (error + theirs) * SLACK)
         largest = np.maximum(size, np.abs(value) + spread) + error
-        error = np.where(largest <= self.largest, error, np.inf)  # also for NaN
-        known = np.isfinite(value) & np.isfinite(spread)
-        return Rounded(np.where(known, value, 0.0), np.where(known, spread, np.inf), error, self)
+        held = largest <= self.largest if before is None else before <= self.largest * (1 + self.u / 2)
+        error = np.where(held, error, np.inf)  # also for NaN
+        if operation and not held.all():
+            self._explain(~held & known(), has_bound, operation)
+        finite = np.isfinite(value) & np.isfinite(spread)
+        return Rounded(np.where(finite, value, 0.0), np.where(finite, spread, np.inf), error, self)
+
+    def _explain(self, unbounded: NDArray[np.bool_], has_bound: Any, operation: str) -> None:
+        """Note why errors are infinite: the operation has no bound there, or may overflow."""
+        if not np.any(unbounded):
+            return
+        overflows = operation not in ("log", "log1p", "sqrt") and np.all(has_bound | ~unbounded)
+        reason = f"{operation} may overflow" if overflows else NO_BOUND.get(operation, f"{operation} has no bound")
+        if reason not in self.unbounded:
+            self.unbounded.append(reason)
+
+    def merged(self, result: Rounded, log: Rounded) -> Rounded:
+        """Return a product or quotient of exponentials, which a compiler may have merged into that of `log`."""
+        return replace(result, error=np.maximum(result.error, self.exp(log).error), log=log)
 
     def product(self, multiply: Callable[[Any, Any], Any], x: Rounded, y: Rounded, count: int, exact: Any) -> Rounded:
         """x^ y^ - x y = x^ (y^ - y) + (x^ - x) y, for products of numbers or of matrices."""
@@ -197,23 +280,36 @@ class RoundedNumbers(Numbers):
         error = times(x.size, y.error) + times(x.error, most_y + y.spread)
         size = multiply(x.size, y.size) if x.reach.any() or y.reach.any() else terms
         value = multiply(x.value, y.value)
-        return self.rounded(value, spread, error, count, terms=terms, size=size, exact=exact)
+
+        def known() -> Any:
+            if multiply is np.multiply:
+                return _known(x, y)
+            return _known(x).all(axis=-1, keepdims=True) & _known(y).all(axis=-2, keepdims=True)
+
+        return self.rounded(
+            value, spread, error, count, terms=terms, size=size, exact=exact, operation="a product", known=known
+        )
 
     def rearrange(self, function: Callable[..., Any], *arrays: Rounded) -> Rounded:
         """Each part alike."""
         parts = zip(*((each.value, each.spread, each.error) for each in arrays), strict=True)
         value, spread, error = (function(*part) for part in parts)
-        return Rounded(value, spread, error, self)
+        log = absent = None
+        if all(each.log is not None for each in arrays):
+            log = self.rearrange(function, *(each.log for each in arrays if each.log is not None))
+        if any(each.absent is not None for each in arrays):
+            absent = function(*(_absent(each) for each in arrays))
+        return Rounded(value, spread, error, self, log, absent)
 
     def scatter(self, x: Rounded, index: Any, shape: tuple[int, ...]) -> Rounded:
         """Into zeros."""
 
-        def place(part: Any) -> Any:
-            zeros = np.zeros(shape)
+        def place(part: Any, fill: Any = 0.0) -> Any:
+            zeros = np.full(shape, fill)
             zeros[index] = part
             return zeros
 
-        return x.each(place)
+        return Rounded(place(x.value), place(x.spread), place(x.error), self, absent=place(_absent(x), True))
 
     # Sums, ties, conditions.
 
@@ -227,10 +323,18 @@ class RoundedNumbers(Numbers):
         terms = total(np.abs(x.value))
         exact = self.holds(terms, np.min(_grid(x), axis=axis, keepdims=True)) | (count == 0)
         spread, error = total(x.spread), total(x.error)
-        return self.rounded(total(x.value), spread, error, count, terms=terms, size=total(x.size), exact=exact)
+        value, size = total(x.value), total(x.size)
+        known = partial(np.all, _known(x), axis=axis, keepdims=True)
+        result = self.rounded(
+            value, spread, error, count, terms=terms, size=size, exact=exact, operation="a sum", known=known
+        )
+        alone = x.log is not None and result.value.size == x.value.size
+        absent = None if x.absent is None else np.all(x.absent, axis=axis, keepdims=True)
+        return replace(result, log=x.log if alone else None, absent=absent)
 
-    def max(self, x: Rounded) -> Rounded:
+    def max(self, x: Rounded, kind: str = "max") -> Rounded:
         """It moves no further than the one that moves furthest, of those that may be it."""
+        del kind
         possible = _may_be_largest(x)
         spread, error = (np.max(np.where(possible, part, 0.0), axis=-1) for part in (x.spread, x.error))
         return Rounded(np.max(x.value, axis=-1), spread, error, self)
@@ -253,7 +357,7 @@ class RoundedNumbers(Numbers):
 
     def where(self, condition: Rounded, x: Rounded, y: Rounded) -> Rounded:
         """One of the two; where that is undecided, the exact number may be either, and the computed one the other."""
-        apart = np.abs(x.value - y.value) * SLACK
+        apart = np.where(x.value == y.value, 0.0, np.abs(x.value - y.value) * SLACK)
         spread, error = np.maximum(x.spread, y.spread) + apart, (x.reach + y.reach + apart) * SLACK
         yes, no = (condition.exact & (condition.value == choice) for choice in (1, 0))
         choices = ((x.value, y.value, x.value), (x.spread, y.spread, spread), (x.error, y.error, error))
@@ -262,15 +366,23 @@ class RoundedNumbers(Numbers):
 
     def leave_out(self, condition: Rounded, cotangent: Rounded) -> Rounded:
         """The cotangent or 0."""
-        return self.where(condition, cotangent, self.asarray(0.0))
+        result = self.where(condition, cotangent, self.asarray(0.0))
+        absent = (condition.exact & (condition.value == 0)) | _absent(cotangent)
+        return replace(result, absent=np.broadcast_to(absent, result.shape) if absent.any() else None)
 
     def chain(self, cotangent: Rounded, slope: Rounded) -> Rounded:
-        """The product: a program that multiplies 0 by infinity gets NaN."""
-        return cotangent * slope
+        """The product. What was left out stays so; an exact 0 beside what is infinite in every program is 0."""
+        result = cotangent * slope
+        if cotangent.absent is not None:
+            absent = np.broadcast_to(cotangent.absent, result.shape)
+            return replace(_replaced(result, absent, 0.0, 0.0), absent=absent)
+        nothing = (_is_zero(cotangent) & np.isinf(slope.value)) | (np.isinf(cotangent.value) & _is_zero(slope))
+        return _replaced(result, nothing, 0.0, 0.0)
 
     def plus(self, x: Rounded, y: Rounded) -> Rounded:
-        """The sum."""
-        return x + y
+        """The sum; what was left out of both stays left out."""
+        absent = None if x.absent is None or y.absent is None else x.absent & y.absent
+        return replace(x + y, absent=absent)
 
     def any_of(self, *formulas: Callable[[], Rounded]) -> Rounded:
         """The first, with the largest error."""
@@ -278,19 +390,20 @@ class RoundedNumbers(Numbers):
         error = first.error
         for other in others:
             error = np.maximum(error, other.error)
-        return replace(first, error=error)
+        return replace(first, error=error if first.absent is None else np.where(first.absent, 0.0, error))
 
     # Functions.
 
     def _function(self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0) -> Rounded:
         """|f(x^) - f(x)| <= slope |x^ - x|, for the steepest slope within reach."""
         spread, error = (np.where(part == 0, 0.0, slope * part) for part in (x.spread, x.error))
-        exact = _is_zero(x) & (value == 0)  # f(0) = 0
-        return self.rounded(value, spread, error, 2 * (ULPS[name] + more_ulps), exact=exact)
+        exact = (_is_zero(x) | _is_infinite(x)) & (value == 0)  # f(0) = 0, and exp(-inf)
+        ulps = 2 * (ULPS[name] + more_ulps)
+        return self.rounded(value, spread, error, ulps, exact=exact, operation=name, known=partial(_known, x))
 
     def exp(self, x: Rounded) -> Rounded:
         """Steepest on the right."""
-        return self._function("exp", x, np.exp(x.value), np.exp(x.high))
+        return replace(self._function("exp", x, np.exp(x.value), np.exp(x.high)), log=x)
 
     def expm1(self, x: Rounded) -> Rounded:
         """Steepest on the right."""
@@ -319,13 +432,18 @@ class RoundedNumbers(Numbers):
 
     def sinh(self, x: Rounded) -> Rounded:
         """Steepest far out. XLA takes exp(x + log 1/2), and rounds the argument; torch exp(x) / 2, and overflows."""
-        result = self._function("sinh", x, np.sinh(x.value), np.cosh(x.size), x.size / 2)
-        return replace(result, error=np.where(np.exp(x.size) < self.largest, result.error, np.inf))
+        return self._halved("sinh", x, self._function("sinh", x, np.sinh(x.value), np.cosh(x.size), x.size / 2))
 
     def cosh(self, x: Rounded) -> Rounded:
         """Likewise."""
-        result = self._function("cosh", x, np.cosh(x.value), np.sinh(x.size), x.size / 2)
-        return replace(result, error=np.where(np.exp(x.size) < self.largest, result.error, np.inf))
+        return self._halved("cosh", x, self._function("cosh", x, np.cosh(x.value), np.sinh(x.size), x.size / 2))
+
+    def _halved(self, name: str, x: Rounded, result: Rounded) -> Rounded:
+        """Return what overflows where exp(x) does."""
+        held = np.exp(x.size) < self.largest
+        if not held.all():
+            self._explain(~held & _known(x), True, name)
+        return replace(result, error=np.where(held, result.error, np.inf))
 
     def tanh(self, x: Rounded) -> Rounded:
         """Steepest where nearest to 0."""
@@ -337,15 +455,31 @@ class RoundedNumbers(Numbers):
         return Rounded(np.sign(x.value), unsure, unsure, self)
 
     def pow(self, x: Rounded, y: Rounded) -> Rounded:
-        """x^n for one whole n by products and a reciprocal, or by a library from n = 3 on; else x^y for x > 0."""
+        """x^n for one whole n by products and a reciprocal, or by a library from n = 3 on; else x^y for x > 0.
+
+        A library is called for an array of exponents, whatever they are. Of exponentials a power may be merged.
+        """
         n = y.value.flat[0]
-        if np.all(y.exact & (y.value == n)) and n == round(n) and abs(n) <= 64:
-            power = self.asarray(np.ones(x.shape))
-            for _ in range(abs(int(n))):
+        whole = np.all(y.exact & (y.value == n)) and n == np.round(n) and abs(n) < 2**31
+        result = self._whole_power(x, y, int(n)) if whole else self._real_power(x, y)
+        return result if x.log is None else self.merged(result, x.log * y)
+
+    def _whole_power(self, x: Rounded, y: Rounded, n: int) -> Rounded:
+        """In any order of the products; from 65 on by squares, whose bound is that of any order."""
+        power = self.asarray(np.ones(x.shape))
+        if abs(n) <= 64:
+            for _ in range(abs(n)):
                 power = power * x
-            if abs(n) > 2:
-                power = self.rounded(power.value, power.spread, power.error, 2 * ULPS["pow"])
-            return 1.0 / power if n < 0 else power
+        else:
+            for bit in f"{abs(n):b}":
+                power = power * power * x if bit == "1" else power * power
+        if abs(n) > 2 or (n and y.value.size > 1):
+            own = 2 * ULPS["pow"]
+            power = self.rounded(power.value, power.spread, power.error, own)
+        return 1.0 / power if n < 0 else power
+
+    def _real_power(self, x: Rounded, y: Rounded) -> Rounded:
+        """x^y is steepest at a corner; 0^y is an exact 0 for y > 0, and infinite for y < 0."""
         corners = [base**exponent for base in (x.low, x.high) for exponent in (y.low, y.high)]
         most = np.where(x.low > 0, np.max(np.stack(corners), axis=0), np.inf)
         by_x = y.size * most * _reciprocal(x.low)
@@ -354,7 +488,12 @@ class RoundedNumbers(Numbers):
             np.where(dx == 0, 0.0, by_x * dx) + np.where(dy == 0, 0.0, by_y * dy)
             for dx, dy in ((x.spread, y.spread), (x.error, y.error))
         )
-        return self.rounded(x.value**y.value, spread, error, 2 * ULPS["pow"])
+        infinite = _is_zero(x) & (y.high < 0)
+        error = np.where(infinite, np.inf, error)
+        ulps, known = 2 * ULPS["pow"], partial(_known, x, y)
+        result = self.rounded(x.value**y.value, spread, error, ulps, operation="a power", known=known)
+        result = _replaced(result, _is_zero(x) & (y.low > 0), 0.0, 0.0)
+        return _replaced(result, infinite, np.inf, np.inf)
 
     def logaddexp(self, x: Rounded, y: Rounded) -> Rounded:
         """max + t with t = log1p(exp(-|x - y|)), as NumPy, torch and JAX compute it.
@@ -368,7 +507,10 @@ class RoundedNumbers(Numbers):
         t, inside = _correction(x, y)
         size = np.abs(value) + spread + error
         terms, size = np.minimum(size, t / 2.0**-53), np.minimum(size, t / self.u)
-        return self.rounded(value, spread, error, inside=inside, terms=terms, size=size)
+        known = partial(_known, x, y)
+        return self.rounded(
+            value, spread, error, inside=inside, terms=terms, size=size, operation="logaddexp", known=known
+        )
 
     # Slopes with several formulas in use.
 
@@ -383,17 +525,23 @@ class RoundedNumbers(Numbers):
         steepest = _logistic(nearest) * _logistic(-nearest)  # ds = s (1 - s) dd
         spread, error = steepest * (x.spread + y.spread), steepest * (x.error + y.error)
         t, inside = _correction(x, y)
-        divided = (np.abs(d) + reach) * _logistic(reach - d)
+        divided = _times(np.abs(d) + reach, _logistic(reach - d))
         subtracted = np.minimum(value.size, t / self.u) + inside + np.logaddexp(0.0, reach - d)
-        slope = self.rounded(_logistic(d), spread, error, divided + subtracted + 2 * ULPS["exp"] + 4)
         vanishes = d + reach < 2 * np.log(self.tiny)
+        rounded = np.where(vanishes, 0.0, divided + subtracted + 2 * ULPS["exp"] + 4)
+        slope = self.rounded(_logistic(d), spread, error, rounded)
         return replace(slope, error=np.where(vanishes, 2 * self.tiny, slope.error))
 
     def tanh_slope(self, x: Rounded, value: Rounded) -> Rounded:
-        """1 - t t in torch, (1 + t) (1 - t) in JAX: at most 4 u apart."""
-        del x
+        """1 - t t in torch, (1 + t) (1 - t) in JAX: at most 4 u apart. Autograd has 1 / cosh(x)^2.
+
+        That is rounded by 10 u of itself, two for each u of cosh, of which NumPy has four at most (3.4 were measured),
+        one for the square, one for the quotient; and it is 0 where cosh overflows.
+        """
         slope = 1 - value * value
-        return replace(slope, error=slope.error + 4 * self.u)
+        most = np.cosh(np.maximum(x.inner(x.reach), 0.0)) ** -2.0
+        divided = most * (10 * self.u + 2 * np.minimum(x.size, 1.0) * x.error) * SLACK + 2 * self.tiny
+        return replace(slope, error=np.maximum(slope.error + 4 * self.u, divided))
 
     def expm1_slope(self, x: Rounded, value: Rounded) -> Rounded:
         """expm1(x) + 1, with the cancellation that it has."""
@@ -411,8 +559,13 @@ def _correction(x: Rounded, y: Rounded) -> tuple[Any, Any]:
     d, reach = np.abs(x.value - y.value), (x.reach + y.reach) * SLACK
     least = np.maximum(d - reach, 0.0)
     t = np.log1p(np.exp(-least)) * SLACK
-    inside = (d + reach) * _logistic(-least) + 2 * (ULPS["exp"] + ULPS["log1p"]) * t
+    inside = _times(d + reach, _logistic(-least)) + 2 * (ULPS["exp"] + ULPS["log1p"]) * t
     return t, inside * 1.001  # for the products of these errors
+
+
+def _times(distance: Any, share: Any) -> Any:
+    """Return the product, 0 where the share is, even of an infinite distance."""
+    return np.where(share == 0, 0.0, distance * share)
 
 
 def _gamma(count: Any, u: float) -> Any:
@@ -441,8 +594,47 @@ def _may_be_largest(x: Rounded) -> Any:
     return x.high >= np.max(x.low, axis=-1, keepdims=True)
 
 
+def _replaced(x: Rounded, where: Any, value: Any, spread: Any) -> Rounded:
+    """Return other numbers there, whose error is their spread: exact ones, or infinite ones of unknown sign."""
+    if not np.any(where):
+        return x
+    parts = ((value, x.value), (spread, x.spread), (spread, x.error))
+    new, spread, error = (np.where(where, there, elsewhere) for there, elsewhere in parts)
+    return replace(x, value=new, spread=spread, error=error)
+
+
+def _known(*operands: Rounded) -> Any:
+    """Say where all errors have bounds."""
+    known = np.isfinite(operands[0].error)
+    for each in operands[1:]:
+        known = known & np.isfinite(each.error)
+    return known
+
+
+def _absent(x: Rounded) -> Any:
+    return np.zeros(x.shape, dtype=bool) if x.absent is None else x.absent
+
+
 def _is_zero(x: Rounded) -> Any:
     return (x.value == 0) & x.exact
+
+
+def _is_not_zero(x: Rounded) -> Any:
+    return (np.abs(x.value) > x.reach) & np.isfinite(x.reach)
+
+
+def _is_one(x: Rounded) -> bool:
+    return bool(np.all((x.value == 1) & x.exact))
+
+
+def _is_infinite(x: Rounded) -> Any:
+    """Say where the number is infinite of known sign."""
+    return np.isinf(x.value) & x.exact
+
+
+def _is_singular(x: Rounded) -> Any:
+    """Say where the number is infinite in every program, of unknown sign."""
+    return np.isinf(x.value) & ~x.exact
 
 
 def _is_power_of_2(x: Rounded) -> Any:
@@ -453,7 +645,7 @@ def _grid(x: Rounded) -> Any:
     """Return the largest power of 2 of which each number is a multiple: infinity for 0, and 0 if it is not exact."""
     if not x.exact.any():
         return np.broadcast_to(0.0, x.shape)
-    mantissa, exponent = np.frexp(x.value)
+    mantissa, exponent = np.frexp(np.where(np.isinf(x.value), 0.0, x.value))
     digits = np.ldexp(mantissa, 53).astype(np.int64)
     grid = np.ldexp((digits & -digits).astype(np.float64), exponent - 53)
-    return np.where(x.exact, np.where(digits == 0, np.inf, grid), 0.0)
+    return np.where(x.exact & np.isfinite(x.value), np.where(digits == 0, np.inf, grid), 0.0)
