@@ -157,6 +157,7 @@ def some_points(generator: np.random.Generator, count: int, dtype: str) -> NDArr
         generator.normal(size=count) * 10.0 ** generator.uniform(-6, 1.5, count),
         np.abs(generator.normal(size=count)) * 10.0 ** generator.uniform(-6, 1.5, count),
         generator.uniform(-1, 1, count) * np.log(float(np.finfo(dtype).max)),
+        generator.choice([-1, 1], count) * float(np.finfo(dtype).max) ** generator.uniform(-0.9, 0.9, count),
     ]
     return np.choose(generator.integers(len(kinds), size=count), kinds).astype(dtype)
 

@@ -19,13 +19,17 @@ bounded by its steepest slope within reach. To that an operation adds, with u th
 * nothing, where the operands are exact and every partial result is a multiple of one power of 2 that the dtype can hold
   (sums and products of small integers), or one operand is a power of 2.
 
-Compilers rewrite, and each known rewriting is allowed for. XLA merges exponentials, and then rounds their exponent:
+Compilers rewrite, and each known rewriting is allowed for. XLA merges exponentials, and then rounds their exponent,
 
-    exp(a) exp(b) = exp(a + b),   exp(a) / exp(b) = exp(a - b),   1 / exp(a) = exp(-a),   exp(a)^c = exp(a c)
+    exp(a) exp(b) = exp(a + b),   exp(a) / exp(b) = exp(a - b),   c / exp(a) = c exp(-a),   exp(a)^c = exp(a c)
 
-where the right side is off by u |a + b| and so on of itself. So a number remembers of what it is the exponential, its
-`log`. JAX takes whole powers by products, however high: x^n is then rounded n - 1 times (`pow`). The slopes for which
-frameworks have formulas of their own are below.
+so that the right side is off by u |a + b| of itself, and so on, or flushed to 0. It divides once,
+
+    (a / b) / c = a / (b c),   a / (b / c) = (a c) / b,   (a / b) / (c / d) = (a d) / (b c)
+
+so that the products may overflow, or be flushed to 0. A number remembers, therefore, of what it is the exponential, its
+`log`, and of what the `quotient`. JAX takes whole powers by products, however high: x^n is rounded n - 1 times. Slopes
+for which frameworks have formulas of their own are below.
 
 Infinite numbers of two kinds are known all the same. One of known sign, as in a mask, is exact, and its exponential is
 an exact 0. A quotient by an exact 0 is infinite in every program, of a sign that nobody knows: its value is infinite,
@@ -92,6 +96,8 @@ class Rounded:
     numbers: RoundedNumbers
     log: Rounded | None = None
     """Of what it is the exponential, where it is one."""
+    quotient: tuple[Rounded, Rounded] | None = None
+    """Of which two numbers of its shape it is the quotient, where it is one."""
     absent: NDArray[np.bool_] | None = None
     """Where it is the cotangent of a branch that was not taken, an exact 0; None for nowhere."""
 
@@ -119,7 +125,8 @@ class Rounded:
         return self.numbers.rearrange(lambda part: part[key], self)
 
     def __neg__(self) -> Rounded:
-        return Rounded(-self.value, self.spread, self.error, self.numbers, absent=self.absent)
+        quotient = None if self.quotient is None else (-self.quotient[0], self.quotient[1])
+        return Rounded(-self.value, self.spread, self.error, self.numbers, None, quotient, self.absent)
 
     def __add__(self, other: Any) -> Rounded:
         other = self.numbers.asarray(other)
@@ -145,6 +152,9 @@ class Rounded:
         result = self.numbers.product(np.multiply, self, other, 1, exact)
         singular = (_is_singular(self) & _is_not_zero(other)) | (_is_singular(other) & _is_not_zero(self))
         result = _replaced(result, singular, np.inf, np.inf)
+        for one, number in ((self, other), (other, self)):
+            if number.quotient is not None and result.shape == number.shape and _is_one(one):
+                return replace(result, log=number.log, quotient=number.quotient)
         return result if self.log is None or other.log is None else self.numbers.merged(result, self.log + other.log)
 
     def __matmul__(self, other: Rounded) -> Rounded:
@@ -170,9 +180,7 @@ class Rounded:
             value, spread, error, self.numbers.division, exact=exact, operation=operation, known=known
         )
         result = _replaced(result, _is_zero(other) & _is_not_zero(self), np.inf, np.inf)
-        if other.log is None or (self.log is None and not _is_one(self)):
-            return result
-        return self.numbers.merged(result, -other.log if self.log is None else self.log - other.log)
+        return self.numbers.rewritten_quotient(result, self, other)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -290,16 +298,35 @@ class RoundedNumbers(Numbers):
             value, spread, error, count, terms=terms, size=size, exact=exact, operation="a product", known=known
         )
 
+    def rewritten_quotient(self, result: Rounded, x: Rounded, y: Rounded) -> Rounded:
+        """Return x / y as it is, or as a compiler rewrites it: one quotient of products, or by exponentials."""
+        (a, b), (c, d) = x.quotient or (x, None), y.quotient or (y, None)
+        above, below = a if d is None else a * d, c if b is None else b * c
+        if above is not x or below is not y:
+            once = replace(above, quotient=None) / replace(below, quotient=None)
+            result = replace(result, error=np.maximum(result.error, once.error))
+        if y.log is not None and (x.log is not None or _is_one(x)):
+            result = self.merged(result, -y.log if x.log is None else x.log - y.log)
+        elif y.log is not None:
+            by_product = x * self.exp(-y.log)
+            result = replace(result, error=np.maximum(result.error, by_product.error))
+        copies = partial(np.broadcast_to, shape=result.shape)
+        return replace(result, quotient=(self.rearrange(copies, above), self.rearrange(copies, below)))
+
     def rearrange(self, function: Callable[..., Any], *arrays: Rounded) -> Rounded:
         """Each part alike."""
         parts = zip(*((each.value, each.spread, each.error) for each in arrays), strict=True)
         value, spread, error = (function(*part) for part in parts)
-        log = absent = None
+        log = quotient = absent = None
         if all(each.log is not None for each in arrays):
             log = self.rearrange(function, *(each.log for each in arrays if each.log is not None))
         if any(each.absent is not None for each in arrays):
             absent = function(*(_absent(each) for each in arrays))
-        return Rounded(value, spread, error, self, log, absent)
+        if all(each.quotient is not None for each in arrays):
+            parts = zip(*(each.quotient for each in arrays if each.quotient is not None), strict=True)
+            above, below = (self.rearrange(function, *part) for part in parts)
+            quotient = above, below
+        return Rounded(value, spread, error, self, log, quotient, absent)
 
     def scatter(self, x: Rounded, index: Any, shape: tuple[int, ...]) -> Rounded:
         """Into zeros."""
@@ -328,9 +355,11 @@ class RoundedNumbers(Numbers):
         result = self.rounded(
             value, spread, error, count, terms=terms, size=size, exact=exact, operation="a sum", known=known
         )
-        alone = x.log is not None and result.value.size == x.value.size
         absent = None if x.absent is None else np.all(x.absent, axis=axis, keepdims=True)
-        return replace(result, log=x.log if alone else None, absent=absent)
+        alone = result.shape == x.shape
+        return (
+            replace(result, log=x.log, quotient=x.quotient, absent=absent) if alone else replace(result, absent=absent)
+        )
 
     def max(self, x: Rounded, kind: str = "max") -> Rounded:
         """It moves no further than the one that moves furthest, of those that may be it."""

@@ -322,7 +322,11 @@ class Tape:
                 lambda: -(times(g, a.value) / (b.value * b.value)),
             )
 
-        return self._record(value, (a, lambda g: times(g, 1 / b.value)), (b, by_divisor))
+        def by_dividend(g: Any) -> Any:
+            """g (1 / b), or g / b, which a compiler may divide together with what it finds in g."""
+            return numbers.any_of(lambda: times(g, 1 / b.value), lambda: g / b.value)
+
+        return self._record(value, (a, by_dividend), (b, by_divisor))
 
     def pow(self, a: Any, b: Any) -> Variable:
         """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b for b > 0."""
