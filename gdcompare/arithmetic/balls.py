@@ -96,8 +96,9 @@ class BallNumbers(Numbers):
         """Balls add up."""
         return np.asarray(np.sum(x, axis=axis, keepdims=True))
 
-    def max(self, x: Balls) -> Balls:
+    def max(self, x: Balls, kind: str = "max") -> Balls:
         """The hull of what the largest may be."""
+        del kind
         return boxed(_larger.reduce(x, axis=-1))
 
     def share_of_max(self, x: Balls, kind: str) -> Balls:

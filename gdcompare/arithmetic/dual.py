@@ -22,7 +22,7 @@ from typing import Any, final
 import numpy as np
 
 from gdcompare.arithmetic.numbers import Numbers
-from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, recorded_loss
+from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, exponent_slope, power_slope, recorded_loss
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
 
@@ -235,13 +235,22 @@ class DualNumbers(Numbers):
 
     # Kinks: conditions and shares are constant on either side, so that a second derivative is that of either side.
 
-    def max(self, x: Dual) -> Dual:
-        """d max x_i = sum s_i dx_i."""
-        value = self.base.max(x.value)
-        if x.tangent is None:
+    def max(self, x: Dual, kind: str = "max") -> Dual:
+        """d max x_i = sum s_i dx_i; of a pair, torch has db + s (da - db), which cancels where db is the larger."""
+        base, tangent, value = self.base, x.tangent, self.base.max(x.value, kind)
+        if tangent is None:
             return Dual(self, value)
-        shares = self.base.chain(x.tangent, self.base.share_of_max(x.value, "max"))
-        return Dual(self, value, self.base.sum(shares, (-1,))[..., 0])
+        shares = base.share_of_max(x.value, kind)
+
+        def summed() -> Any:
+            return base.sum(base.chain(tangent, shares), (-1,))[..., 0]
+
+        def moved() -> Any:
+            a, b = tangent[..., 0], tangent[..., 1]
+            return b + shares[..., 0] * (a - b)
+
+        pair = kind in ("maximum", "minimum")
+        return Dual(self, value, base.any_of(summed, moved) if pair else summed())
 
     def share_of_max(self, x: Dual, kind: str) -> Dual:
         """Constant."""
@@ -287,16 +296,11 @@ class DualNumbers(Numbers):
     # Functions of two variables.
 
     def pow(self, x: Dual, y: Dual) -> Dual:
-        """d x^y = y x^(y - 1) dx + x^y log(x) dy; x^0 is constant, also at 0."""
-        base, power = self.base, self.base.pow
-        value = power(x.value, y.value)
-
-        def by_x() -> Any:
-            constant = base.compare(np.equal, y.value, base.asarray(0.0), False)
-            return base.where(constant, base.asarray(0.0), y.value * power(x.value, y.value - 1))
-
-        left = self._chained(x.tangent, by_x)
-        return Dual(self, value, left, self._chained(y.tangent, lambda: value * base.log(x.value)))
+        """d x^y = y x^(y - 1) dx + x^y log(x) dy."""
+        base, value = self.base, self.base.pow(x.value, y.value)
+        left = self._chained(x.tangent, lambda: power_slope(base, x.value, y.value, y.tangent is None))
+        right = self._chained(y.tangent, lambda: exponent_slope(base, x.value, y.value, value, x.tangent is None))
+        return Dual(self, value, left, right)
 
     def logaddexp(self, x: Dual, y: Dual) -> Dual:
         """d log(exp(x) + exp(y)) = s dx + (1 - s) dy, s = 1 / (1 + exp(y - x))."""

@@ -30,8 +30,8 @@ class Numbers(Protocol):
     def sum(self, x: Any, axis: tuple[int, ...]) -> Any:
         """Return the sum, keeping the axes with length 1."""
 
-    def max(self, x: Any) -> Any:
-        """Return the largest along the last axis."""
+    def max(self, x: Any, kind: str = "max") -> Any:
+        """Return the largest along the last axis; `kind` names the function that asks."""
 
     def share_of_max(self, x: Any, kind: str) -> Any:
         """Return the derivative of `max` by each entry: 1 for the largest, else 0; in a tie each is in [0, 1]."""
@@ -103,8 +103,9 @@ class Floats(Numbers):
         """NumPy's."""
         return np.asarray(np.sum(x, axis=axis, keepdims=True))
 
-    def max(self, x: Array) -> Array:
+    def max(self, x: Array, kind: str = "max") -> Array:
         """NumPy's."""
+        del kind
         return np.asarray(np.max(x, axis=-1))
 
     def share_of_max(self, x: Array, kind: str) -> Array:

@@ -322,17 +322,20 @@ class Tape:
                 lambda: -(times(g, a.value) / (b.value * b.value)),
             )
 
-        return self._record(value, (a, lambda g: times(g, 1 / b.value)), (b, by_divisor))
+        def by_dividend(g: Any) -> Any:
+            """g (1 / b), or g / b, which a compiler may divide together with what it finds in g."""
+            return numbers.any_of(lambda: times(g, 1 / b.value), lambda: g / b.value)
+
+        return self._record(value, (a, by_dividend), (b, by_divisor))
 
     def pow(self, a: Any, b: Any) -> Variable:
-        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db."""
+        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b for b > 0."""
         a, b = self._aligned(a, b)
-        power, times, log = self.numbers.pow, self.numbers.chain, self.numbers.log
-        value = power(a.value, b.value)
+        times, value = self.numbers.chain, self.numbers.pow(a.value, b.value)
         return self._record(
             value,
-            (a, lambda g: times(g, b.value * power(a.value, b.value - 1))),
-            (b, lambda g: times(g, value * log(a.value))),
+            (a, lambda g: times(g, power_slope(self.numbers, a.value, b.value, not b.tracked))),
+            (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
         )
 
     def logaddexp(self, a: Any, b: Any) -> Variable:
@@ -372,7 +375,7 @@ class Tape:
             return self.reshape(top, (1,) * x.ndim) if keepdims else top
         x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
         times, share = self.numbers.chain, self.numbers.share_of_max
-        top = self._record(self.numbers.max(x.value), (x, lambda g: times(g[..., None], share(x.value, kind))))
+        top = self._record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share(x.value, kind))))
         return self.expand_dims(top, axis=axis) if keepdims else top
 
     def where(self, condition: Any, a: Any, b: Any) -> Variable:
@@ -445,6 +448,26 @@ class Tape:
             self.numbers.rearrange(lambda *parts: np.concat(parts, axis=axis), *values),
             *((each, partial(_piece, place)) for each, place in zip(variables, pieces, strict=True)),
         )
+
+
+def power_slope(numbers: Numbers, a: Any, b: Any, constant: bool) -> Any:
+    """Return d(a^b)/da = b a^(b - 1); a constant b = 0 makes it 0, whatever a is."""
+    slope = b * numbers.pow(a, b - 1)
+    if not constant:
+        return slope
+    zeros = numbers.asarray(np.zeros(slope.shape))
+    return numbers.where(numbers.compare(np.equal, b, numbers.asarray(0.0), False), zeros, slope)
+
+
+def exponent_slope(numbers: Numbers, a: Any, b: Any, value: Any, constant: bool) -> Any:
+    """Return d(a^b)/db = a^b log(a), given value = a^b.
+
+    Where a = 0 it is 0 for every b > 1, and for every b > 0 if a is constant; below 1, its slope by a has no bound.
+    """
+    slope = value * numbers.log(a)
+    zero, zeros = numbers.asarray(0.0), numbers.asarray(np.zeros(slope.shape))
+    above = numbers.compare(np.greater, b, zero if constant else numbers.asarray(1.0), False)
+    return numbers.where(numbers.compare(np.equal, a, zero, False) * above, zeros, slope)
 
 
 def known_functions() -> list[str]:

@@ -49,6 +49,38 @@ def budget_of_loss(
     return _budget(loss), {name: _budget(each) for name, each in gradient.items()}
 
 
+def why_unbounded(
+    problem: Problem,
+    params: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    targets: ArrayLike,
+    dtype: str,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    directions: Mapping[str, ArrayLike] | None = None,
+) -> tuple[str, ...]:
+    """Return why errors on the way to the gradient, or to products along directions, have no bound; the first first.
+
+    Ask where a budget is infinite: what is left out of a gradient may be among the reasons, too.
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> params, features, targets = {"theta_0": 0.0, "theta_1": [1e30]}, [[1e30]], [0.0]
+    >>> why_unbounded(LinearRegression(), params, features, targets, "float32")
+    ('a product may overflow',)
+    """
+    numbers = RoundedNumbers(dtype)
+    with np.errstate(all="ignore"):
+        *point, shares = _exact(dtype, params, features, targets, weights)
+        if directions is None:
+            arguments = (*point, shares, reduction)
+            value_and_gradient(problem, numbers, *arguments)
+        else:
+            along = {name: np.asarray(each, dtype=dtype) for name, each in directions.items()}
+            arguments = (*point, along, shares, reduction)
+            hessian_vector_products(problem, numbers, *arguments)
+    return tuple(numbers.unbounded)
+
+
 def row_budgets_of_loss(
     problem: Problem,
     params: Mapping[str, ArrayLike],
