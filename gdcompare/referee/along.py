@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gdcompare.backend import Backend, Derivative
 from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
 from gdcompare.problem import check_parameters
+from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import (
     budget_of_formula_along,
     budget_of_loss_along,
@@ -26,7 +27,14 @@ from gdcompare.referee.budget import (
     budget_of_products,
 )
 from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
-from gdcompare.referee.verdict import Floats
+from gdcompare.referee.sampling import (
+    draws_of_formula_along,
+    draws_of_loss_along,
+    draws_of_product_formula,
+    draws_of_products,
+    magnitudes,
+)
+from gdcompare.referee.verdict import Allowance, Floats
 
 if TYPE_CHECKING:
     from gdcompare.referee.point import Referee
@@ -108,13 +116,48 @@ class RefereeAlong:
             return {"loss": loss, "derivative": derivatives[0]}
         return self._entries(of_products(*self._formula, self.dtype, **self._weighted))
 
-    @cached_property
-    def either_budget(self) -> dict[str, Floats]:
-        """The larger of the two: nobody knows how somebody's own function computes."""
-        differentiated = self.budgets(by_hand=False)
+    def allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
+        draws = None if proven_only else lambda: self._draws(by_hand)
+        found = allowances(self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, lambda *_: "", self.dtype)
+        if by_hand:
+            return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
+        return found
+
+    def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return the larger of the two: nobody knows how somebody's own function computes."""
+        differentiated = self.allowances(False, proven_only)
         if not (self.problem.derived if self.derivative == "jvp" else self.problem.twice_derived):
             return differentiated
-        return {name: np.maximum(budget, differentiated[name]) for name, budget in self.budgets(by_hand=True).items()}
+        return either(self.allowances(True, proven_only), differentiated)
+
+    @cached_property
+    def magnitudes(self) -> dict[str, Floats]:
+        """The mean, or sum, over the rows of what each contributes, in absolute terms."""
+        formula = self.problem, self.params, self.features, self.targets
+        if self.derivative == "jvp":
+            loss, gradient = magnitudes(*formula, **self._weighted)
+            assert self.direction is not None
+            along = sum(np.sum(gradient[name] * np.abs(each)) for name, each in self.direction.items())
+            return {"loss": loss, "derivative": np.asarray(along)}
+        p = len(next(iter(self._directions.values())))
+        each = [
+            magnitudes(*formula, **self._weighted, direction={name: v[i] for name, v in self._directions.items()})[1]
+            for i in range(p)
+        ]
+        return self._entries({name: np.stack([one[name] for one in each]) for name in self.params})
+
+    def _draws(self, by_hand: bool) -> dict[str, Floats]:
+        arguments = *self._formula, self.dtype
+        if self.derivative == "jvp":
+            loss, along = (draws_of_formula_along if by_hand else draws_of_loss_along)(*arguments, **self._weighted)
+            return {"loss": loss, "derivative": along[:, 0]}
+        products = (draws_of_product_formula if by_hand else draws_of_products)(*arguments, **self._weighted)
+        draws = [
+            self._entries({name: each[i] for name, each in products.items()})
+            for i in range(len(next(iter(products.values()))))
+        ]
+        return {name: np.stack([each[name] for each in draws]) for name in draws[0]}
 
     def backend_implementation(self, backend: Backend[Any]) -> Callable[..., tuple[Any, Any]]:
         """Return the backend's derivative as a function of NumPy arrays: (loss or None, {entry: array})."""

@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
-from gdcompare.referee.verdict import Floats
+from gdcompare.referee.sampling import (
+    draws_of_formula,
+    draws_of_loss,
+    magnitudes,
+    row_draws_of_formula,
+    row_draws_of_loss,
+)
+from gdcompare.referee.verdict import Allowance, Floats
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
@@ -21,6 +29,9 @@ Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 Weights are a fourth argument, where the data have any."""
 
 LOSS = "loss"
+
+NEGLIGIBLE = 2.0**-1060
+"""No budget is smaller than the smallest float, beside which this is none."""
 
 
 class Reference(Protocol):
@@ -108,8 +119,10 @@ class Referee:
 
     @cached_property
     def _enclosure(self) -> Enclosure:
-        budgets = {name: budget for name, budget in self.budgets(by_hand=False).items() if name != LOSS}
-        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets)
+        return self._enclosed(self.budgets(by_hand=False))
+
+    def _enclosed(self, budgets: Mapping[str, Floats], precision: int = 128) -> Enclosure:
+        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets, precision=precision)
 
     @cached_property
     def truths(self) -> dict[str, Enclosed]:
@@ -144,11 +157,55 @@ class Referee:
         loss, gradient = budget_of_loss(*self._formula, self.dtype, self.weights, self.reduction)
         return {LOSS: loss, **gradient}
 
+    def allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
+        key = by_hand and self.problem.derived, proven_only
+        if key not in self._allowed:
+            self._allowed[key] = self._known_well_enough(*key)
+        return self._allowed[key]
+
     @cached_property
-    def either_budget(self) -> dict[str, Floats]:
-        """The larger of the two: nobody knows how somebody's own function computes."""
-        by_hand = self.budgets(by_hand=True)
-        return {name: np.maximum(budget, by_hand[name]) for name, budget in self.budgets(by_hand=False).items()}
+    def _allowed(self) -> dict[tuple[bool, bool], dict[str, Allowance]]:
+        return {}
+
+    def _known_well_enough(self, by_hand: bool, proven_only: bool) -> dict[str, Allowance]:
+        """Return the allowances, once the truth is known to a small part of them."""
+        found = self._allowances(by_hand, proven_only)
+        budgets = {name: each.budget for name, each in found.items()}
+        wide = [
+            ~truth.kinks & (truth.rad > 2.0**-10 * budgets[name]) & (truth.rad > NEGLIGIBLE)
+            for name, truth in self.truths.items()
+        ]
+        if any(each.any() for each in wide):  # the search heeded another budget, which is larger
+            self._enclosure = self._enclosed(budgets, min(4096, 2 * self._enclosure.precision))
+            found = self._allowances(by_hand, proven_only)
+        return found
+
+    def _allowances(self, by_hand: bool, proven_only: bool) -> dict[str, Allowance]:
+        draws = None if proven_only else lambda: self._draws(by_hand)
+        found = allowances(self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self._lost, self.dtype)
+        if by_hand:
+            return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
+        return found
+
+    def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return the larger of the two: nobody knows how somebody's own function computes."""
+        differentiated = self.allowances(False, proven_only)
+        return either(self.allowances(True, proven_only), differentiated) if self.problem.derived else differentiated
+
+    @cached_property
+    def magnitudes(self) -> dict[str, Floats]:
+        """The mean, or sum, over the rows of the absolute losses and per-sample gradients."""
+        loss, gradient = magnitudes(*self._formula, self.weights, self.reduction)
+        return {LOSS: loss, **gradient}
+
+    def _draws(self, by_hand: bool) -> dict[str, Floats]:
+        draws = draws_of_formula if by_hand else draws_of_loss
+        loss, gradient = draws(*self._formula, self.dtype, self.weights, self.reduction)
+        return {LOSS: loss, **gradient}
+
+    def _lost(self, name: str, blind: NDArray[np.bool_]) -> str:
+        return ""
 
     def backend_implementation(self, backend: Backend[Any]) -> Implementation:
         """Return the backend's gradient as a function of NumPy arrays."""
@@ -162,6 +219,16 @@ class Referee:
         """Return the same for the per-sample gradients, (n, *shape)."""
         budgets = row_budgets_of_formula if by_hand and self.problem.derived else row_budgets_of_loss
         return budgets(*self._formula, self.dtype, self.weights, self.reduction)
+
+    def row_allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return what a correct program's per-sample gradients are allowed."""
+        function = row_draws_of_formula if by_hand and self.problem.derived else row_draws_of_loss
+
+        def draws() -> dict[str, Floats]:
+            return function(*self._formula, self.dtype, self.weights, self.reduction)
+
+        budgets = self.row_budgets(by_hand)
+        return allowances(self.row_truths, budgets, dict, None if proven_only else draws, lambda *_: "", self.dtype)
 
     @property
     def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:

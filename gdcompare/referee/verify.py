@@ -14,10 +14,11 @@ from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import Backend
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
+from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
-from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
+from gdcompare.referee.verdict import Allowance, Entry, Report, judge_all
 from gdcompare.registry import as_problem, backends_for, refuse_nobody
 
 
@@ -34,11 +35,13 @@ def verify(
     rtol: float | None = None,
     derivative: str = "gradient",
     direction: Mapping[str, Any] | None = None,
+    proven_only: bool = False,
 ) -> Report:
     """Judge each backend's, and each implementation's, loss and gradient against the proven truth.
 
     The truth comes from the problem's loss formula alone, in ball arithmetic. No tolerance is needed: what is allowed
-    is the rounding budget of a correct program at this dtype. Every implementation is called twice, on copies; one that
+    is what rounding may do to a correct program at this dtype, at worst, or where that is too much to see any digit, as
+    sampled; `proven_only` takes the worst case alone. What leaves no digit to check is inconclusive. Every implementation is called twice, on copies; one that
     differs between the calls, or changes its inputs, is told so.
 
     `params=None` draws them near the problem's start (`drawn_parameters`). `backends=None` takes all that are installed
@@ -75,19 +78,19 @@ def verify(
     at_point = Referee(problem, data, params, dtype, reduction)
     referee = at_point if derivative == "gradient" else RefereeAlong(at_point, derivative, direction)
     functions = [referee.backend_implementation(each) for each in loaded]  # what is not offered is refused here
-    allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
+    asked = None if atol is None and rtol is None else tolerated(referee.truths, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
     for backend, theirs in zip(loaded, functions, strict=True):
         if backend.dtype != dtype:
             raise ValueError(
                 f"backend {backend.name!r} computes in {backend.dtype}, but dtype={dtype!r} is to be judged"
             )
-        budgets = referee.budgets(getattr(backend, "by_hand", False))
-        found = judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
+        allowed = asked or referee.allowances(getattr(backend, "by_hand", False), proven_only)
+        found = judged(referee, backend.name, theirs, allowed, may_raise=False)
         entries += _excused(found, getattr(backend, "approximates", ""))
-    either = referee.either_budget if implementations else {}
     for name, implementation in (implementations or {}).items():
-        entries += judged(referee, name, referee.implementation(implementation), allowed or either, may_raise=True)
+        allowed = asked or referee.either_allowance(proven_only)
+        entries += judged(referee, name, referee.implementation(implementation), allowed, may_raise=True)
     return Report(tuple(entries), context_of(referee, data, loaded))
 
 
@@ -122,15 +125,8 @@ def _excused(entries: list[Entry], how: str) -> list[Entry]:
     ]
 
 
-def _tolerances(referee: Referee | RefereeAlong, atol: float, rtol: float) -> dict[str, Floats]:
-    for name, value in (("atol", atol), ("rtol", rtol)):
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number, 0 or above, not {value!r}")
-    return {name: atol + rtol * np.abs(truth.mid) for name, truth in referee.truths.items()}
-
-
 def judged(
-    referee: Reference, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
+    referee: Reference, name: str, implementation: Implementation, allowed: Mapping[str, Allowance], may_raise: bool
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
     if (fits := getattr(implementation, "matching", None)) is not None:  # a native model's
@@ -149,18 +145,32 @@ def judged(
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
     truths = {key: truth for key, truth in referee.truths.items() if key != LOSS or LOSS in calls[0]}
-    first, again = (judge_all(name, call, truths, budgets, referee.dtype) for call in calls)
+    first, again = (
+        {entry.parameter: entry for entry in judge_all(name, call, truths, allowed, referee.dtype)} for call in calls
+    )
+    absent = Entry(name, "", "wrong", cause="missing")
     return [
-        _explained(referee, one, two, [call.get(one.parameter) for call in calls], budgets.get(one.parameter))
-        for one, two in zip(first, again, strict=True)
+        _explained(
+            referee,
+            first.get(key, replace(absent, parameter=key)),
+            again.get(key, replace(absent, parameter=key)),
+            [call.get(key) for call in calls],
+            allowed.get(key),
+        )
+        for key in first | again
     ]
 
 
-def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], budget: Floats | None) -> Entry:
+def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], allowance: Allowance | None) -> Entry:
     """Return the worse of two calls' entries, with its cause."""
     name = one.parameter
-    if one.worst_index is None or two.worst_index is None or budget is None:
+    kinds = [None if value is None else (value.dtype, value.shape) for value in values]
+    if kinds[0] != kinds[1]:
+        told = " and ".join("nothing" if kind is None else f"{kind[0]} {kind[1]}" for kind in kinds)
+        return replace(one, verdict="wrong", cause=f"not deterministic: two calls return {told}")
+    if one.worst_index is None or allowance is None:
         return one
+    budget = allowance.budget
     repeats = np.array_equal(values[0], values[1], equal_nan=True)
     if one.verdict != "wrong" and not repeats:
         if two.verdict != "wrong":

@@ -29,10 +29,11 @@ def verdicts(report: Report) -> Table:
         where = [entry.implementation, *([entry.law] if lawful else []), entry.parameter + _index(entry), entry.verdict]
         error = [] if lawful else [number(entry.error_ulps, "{:.3g}")]
         power = [] if lawful else [number(entry.detectable, "{:.0e}")]
+        power.append(f"{entry.digits} sampled" if entry.grade == "sampled" else str(entry.digits))
         rows.append([*where, *error, number(entry.budget_fraction, "{:.2g}"), *power])
-    columns = ["backend", "law", "parameter", "verdict", "of budget"]
+    columns = ["backend", "law", "parameter", "verdict", "of budget", "digits"]
     if not lawful:
-        columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable"]
+        columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable", "digits"]
     return table("", columns, rows, left=4 if lawful else 3)
 
 
