@@ -25,7 +25,8 @@ A condition that rounding may turn is turned at random, each way in half of the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,8 @@ class Sampled:
         if self.exact and other.exact:
             return self.numbers.unless_exact(value, _sum_is_exact(self.value, other.value, value))
         added = [each.value != 0 for each in (self, other) if each.exact]
-        return self.numbers.rounded(value, 1, where=added[0] if added else True)
+        where = added[0] if added else True
+        return self.numbers.rounded(value, 1, where=where, added_up=lambda: np.abs(self.value) + np.abs(other.value))
 
     def __sub__(self, other: Any) -> Sampled:
         return self + -self.numbers.asarray(other)
@@ -89,7 +91,7 @@ class Sampled:
     def __truediv__(self, other: Any) -> Sampled:
         other = self.numbers.asarray(other)
         divides = ~_is_power_of_2(other.value) if other.exact else True
-        return self.numbers.rounded(self.value / other.value, self.numbers.division, self, other, where=divides)
+        return self.numbers.rounded(self.value / other.value, self.numbers.division, where=divides)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -102,41 +104,67 @@ class Sampled:
         return Sampled.__truediv__(self.numbers.asarray(other), self)
 
 
+class Witness(Protocol):
+    """One who looks on while numbers are rounded, and says by how much."""
+
+    def rounds(self, u: float, value: Any, sizes: Any, name: str, hidden: tuple[int, ...]) -> Any:
+        """Return the rounding of an operation whose terms have these sizes; `hidden` is a shape of the draws alone."""
+
+    def remembers(self, value: Sampled, name: str) -> None:
+        """Note the result of a function of that name, whose slope may be asked for."""
+
+    def slope_of(self, value: Sampled) -> AbstractContextManager[None]:
+        """Return a context in which the slope of the function with that result is computed."""
+
+
 @final
 class SampledNumbers(Numbers):
     """Draws for programs in one dtype; the same each time. NumPy may warn of overflow: call it inside `np.errstate`.
 
-    `rows` computations share the hidden axis, each with its draws beside each other. `only`, a number for each draw,
-    lets each round but the operation of that number, as `operations` counts them: it tells where digits are lost.
+    `rows` computations share the hidden axis, each with its draws beside each other; `first` is the number of the first
+    of the draws, where they come in parts. A `witness` sees each operation, and may round it in a way of its own.
     """
 
-    def __init__(self, dtype: str, draws: int = DRAWS, rows: int = 1, only: Any = None) -> None:
+    def __init__(
+        self, dtype: str, draws: int = DRAWS, rows: int = 1, first: int = 0, witness: Witness | None = None
+    ) -> None:
         self.dtype = np.dtype(checked_dtype(dtype))
         # A float64 moves by whole ulps: half of u or less would be lost in it, and u seldom passes.
         self.u = unit_roundoff(dtype) * (1.0 if dtype == "float32" else 1.5)
         self.division = 4 if dtype == "float32" else 2
         self.tiny, self.largest = float(np.finfo(self.dtype).tiny), float(np.finfo(self.dtype).max)
-        self.draws, self.rows, self.only = draws, rows, only
-        self.operations: list[str] = []
-        self.generator = np.random.Generator(np.random.SFC64(0))
+        self.draws, self.rows, self.first, self.witness = draws, rows, first, witness
+        self.generator = np.random.Generator(np.random.SFC64(first))
 
     # Rounding.
 
     def rounded(
-        self, value: Any, count: Any, *operands: Sampled, terms: Any = None, where: Any = True, shared: bool = False
+        self,
+        value: Any,
+        count: Any,
+        *,
+        terms: Any = None,
+        where: Any = True,
+        shared: bool = False,
+        added_up: Callable[[], Any] | None = None,
+        name: str = "",
     ) -> Sampled:
-        """Finish an operation: let it be off by `count` u of the terms, or else of the value, where it rounds."""
+        """Finish an operation: let it be off by `count` u of the terms, or else of the value, where it rounds.
+
+        `added_up` and the name are for the witness: the sizes of what the operation adds, and what it is.
+        """
         if where is not True and not np.any(where):
-            return self._finished(value, bool(operands) and all(each.exact for each in operands))
+            return self._finished(value, False)
+        hidden = (self.draws * self.rows, *[1] * (np.ndim(value) - 1))
+        if self.witness is not None:
+            sizes = np.abs(value) if added_up is None else added_up()
+            return self._finished(value + self.witness.rounds(self.u, value, sizes, name, hidden), False)
         size = self.u * count * (np.abs(value) if terms is None else terms)
         if where is not True:
             size = np.where(where, size, 0.0)
-        hidden = (self.draws * self.rows, *[1] * (np.ndim(value) - 1))
         xi = self._uniform((hidden[0], *np.shape(value)[1:]))
         if shared:
             xi = xi + self._uniform(hidden)
-        if self.only is not None:
-            xi = xi * (self.only == len(self.operations)).reshape(hidden)
         return self._finished(value + size * xi, False)
 
     def unless_exact(self, value: Any, exact: Any) -> Sampled:
@@ -147,7 +175,8 @@ class SampledNumbers(Numbers):
 
     def added(self, value: Any, terms: Any, k: int) -> Sampled:
         """Finish a sum of k terms."""
-        return self.rounded(value, 1, terms=np.maximum(np.sqrt(k) * terms, k / 8 * np.abs(value)))
+        size = np.maximum(np.sqrt(k) * terms, k / 8 * np.abs(value))
+        return self.rounded(value, 1, terms=size, added_up=lambda: terms, name="a sum")
 
     def whole(self, terms: Any, *arrays: Any) -> bool:
         """Say whether sums of products of these are whole numbers that the dtype holds."""
@@ -158,7 +187,6 @@ class SampledNumbers(Numbers):
 
     def _finished(self, value: Any, exact: bool) -> Sampled:
         """Let what is too small be flushed, and what is too large be infinite."""
-        self.operations.append("")
         size = np.abs(value)
         small = size < self.tiny
         if small.any():
@@ -276,10 +304,10 @@ class SampledNumbers(Numbers):
 
     def any_of(self, *formulas: Callable[[], Sampled]) -> Sampled:
         """Each in its share of the draws."""
-        found = [formula() for formula in formulas]
+        found = [formula() for formula in (formulas if self.witness is None else formulas[:1])]
         if len({each.value.shape for each in found}) == 1 == found[0].value.shape[0] and all(x.exact for x in found):
             return found[0]
-        turn = np.tile(np.arange(self.draws) % len(found), self.rows)
+        turn = np.tile(np.arange(self.first, self.first + self.draws) % len(found), self.rows)
         hidden = (-1, *[1] * (found[0].ndim - 1))
         value = found[0].value
         for i, each in enumerate(found[1:], 1):
@@ -291,7 +319,10 @@ class SampledNumbers(Numbers):
     def _function(self, name: str, x: Sampled, value: Any, more_ulps: Any = 0.0) -> Sampled:
         """Off by its ulps, to the same side for all arguments, and by as many to any side for each."""
         zero = (value != 0) | (x.value != 0) if x.exact else True  # f(0) = 0
-        return self.rounded(value, 2 * (ULPS[name] + more_ulps), where=zero, shared=True)
+        result = self.rounded(value, 2 * (ULPS[name] + more_ulps), where=zero, shared=True, name=name)
+        if self.witness is not None:
+            self.witness.remembers(result, name)
+        return result
 
     def exp(self, x: Sampled) -> Sampled:
         """NumPy's."""
@@ -370,12 +401,17 @@ class SampledNumbers(Numbers):
     def expm1_slope(self, x: Sampled, value: Sampled) -> Sampled:
         """expm1(x) + 1."""
         del x
-        return value + 1
+        with self._slope_of(value):
+            return value + 1
 
     def tanh_slope(self, x: Sampled, value: Sampled) -> Sampled:
         """1 - t t in torch, (1 + t) (1 - t) in JAX."""
         del x
-        return self.any_of(lambda: 1 - value * value, lambda: (1 + value) * (1 - value))
+        with self._slope_of(value):
+            return self.any_of(lambda: 1 - value * value, lambda: (1 + value) * (1 - value))
+
+    def _slope_of(self, value: Sampled) -> AbstractContextManager[None]:
+        return nullcontext() if self.witness is None else self.witness.slope_of(value)
 
 
 def _is_power_of_2(value: Any) -> Any:

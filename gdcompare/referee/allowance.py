@@ -1,4 +1,4 @@
-"""What a correct program may be off by, from the evidence at hand: the proven worst case, or where that is blind, sampled.
+"""What a correct program may be off by: at worst, which is proven, or where that shows too little, as sampled.
 
     B_proven     the worst case (`budget`)
     B_sampled    K deviations of rounding (`sampling`)
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,9 @@ from gdcompare.referee.sampling import allowance_of
 from gdcompare.referee.verdict import NOTHING, Allowance, Floats
 
 BY_HAND = 100.0
-"""A derivation may allow itself so many times what the differentiated loss is allowed, but not buy a pass by cancelling.
+"""A derivation may allow itself so many times what the differentiated loss is: it cannot buy a pass by cancelling.
 
-The library's derivations allow themselves at most 6 times as much; a Gram form or a difference of squares may need more,
-and then loses those digits.
+The library's derivations allow themselves at most LIBRARY times as much.
 """
 
 ENOUGH: Mapping[str, float] = {"float32": 2.0**-12, "float64": 2.0**-36}
@@ -50,14 +50,28 @@ def allowances(
         return found
     sizes = magnitudes()
     for name, proven in found.items():
-        scale = np.fmax(own[name], sizes[name]) if name in sizes else own[name]
-        whole = np.sqrt(np.nanmean(scale**2)) if np.isfinite(scale).any() else 0.0
-        scale = np.where(scale == 0, whole, scale)  # 0 in every row has no size of its own: its array's stands for it
-        found[name] = replace(proven, scale=scale, why=lambda blind, name=name: why(name, blind))
+        scale = _scale(own[name], sizes.get(name))
+        found[name] = replace(proven, scale=scale, why=partial(why, name))
     if draws is None or not any(_wanting(each, each.scale, enough).any() for each in found.values()):
         return found
     drawn = draws()
     return {name: _with_draws(each, truths[name], drawn[name], enough * own[name]) for name, each in found.items()}
+
+
+def allowance_within(truth: Enclosed, budget: Floats, magnitude: Callable[[], Floats]) -> Allowance:
+    """Return a budget as an allowance; the mean magnitude is asked for if the truth is no scale for it."""
+    allowance = Allowance(budget, _size(truth))
+    return allowance if allowance.resolved.all() else replace(allowance, scale=_scale(_size(truth), magnitude()))
+
+
+def _scale(size: Floats, magnitude: Floats | None) -> Floats:
+    """Return the larger of |truth| and the mean magnitude.
+
+    What is 0 in every row has no size of its own: the root mean square of its array stands for it.
+    """
+    scale = size if magnitude is None else np.fmax(size, magnitude)
+    finite = scale[np.isfinite(scale)]
+    return np.asarray(np.where(scale == 0, np.sqrt(np.mean(finite**2)) if finite.size else 0.0, scale))
 
 
 def _wanting(allowance: Allowance, scale: Floats | None, enough: float) -> NDArray[np.bool_]:
@@ -81,9 +95,11 @@ def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Float
 
 
 def bounded(
-    by_hand: Mapping[str, Allowance], differentiated: Mapping[str, Allowance], scales: Callable[[], Mapping[str, Floats]],
+    by_hand: Mapping[str, Allowance],
+    differentiated: Mapping[str, Allowance],
+    scales: Callable[[], Mapping[str, Floats]],
     dtype: str,
-) -> dict[str, Allowance]:  # fmt: skip
+) -> dict[str, Allowance]:
     """Return the derivation's allowances, no more than `BY_HAND` times those of the differentiated loss."""
     found = dict(by_hand)
     for name, mine in by_hand.items():

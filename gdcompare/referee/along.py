@@ -119,7 +119,9 @@ class RefereeAlong:
     def allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
         """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
         draws = None if proven_only else lambda: self._draws(by_hand)
-        found = allowances(self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, lambda *_: "", self.dtype)
+        found = allowances(
+            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, lambda *_: "", self.dtype
+        )
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
         return found
@@ -210,6 +212,12 @@ def checked_derivative(derivative: str, direction: Mapping[str, Any] | None = No
         if derivative == known:
             return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals
     raise ValueError(f"unknown derivative {derivative!r}; known: {', '.join(get_args(Derivative))}")
+
+
+def _unsaid(name: str, blind: NDArray[np.bool_]) -> str:
+    """Say nothing of where digits are lost: it is not known of second derivatives."""
+    del name, blind
+    return ""
 
 
 def _drawn_direction(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:

@@ -186,12 +186,16 @@ def budget_of_product_formula(
     """Return the same for the hand-derived `hessian_vector_product`; with weights, for that of the rows one by one."""
     p, n = np.shape(next(iter(directions.values())))[0], np.shape(features)[0]
     with np.errstate(all="ignore"):
-        tape, (arrays, rows, goals), shares = formula_on_tape(RoundedNumbers(dtype), dtype, params, features, targets, weights)
+        tape, (arrays, rows, goals), shares = formula_on_tape(
+            RoundedNumbers(dtype), dtype, params, features, targets, weights
+        )
         if shares is None:
             scaled = product_formula(problem, tape, (arrays, rows, goals), reduction, directions, dtype)
             return {name: np.broadcast_to(_budget(each.value), (p, *each.shape)) for name, each in scaled.items()}
         shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
-        rows, goals = (on_tape(tape, np.asarray(each)[:, None], dtype) for each in (features, targets))  # each by itself
+        rows, goals = (
+            on_tape(tape, np.asarray(each)[:, None], dtype) for each in (features, targets)
+        )  # each by itself
         budgets = []
         for i in range(p):
             along = {name: on_tape(tape, np.asarray(each)[i : i + 1], dtype) for name, each in directions.items()}

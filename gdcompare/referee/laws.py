@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -35,8 +36,9 @@ from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend
 from gdcompare.problem import Dataset, Problem, check_targets, drawn_parameters
+from gdcompare.referee.allowance import allowance_within
 from gdcompare.referee.point import Referee
-from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, compare
 from gdcompare.referee.verify import context_of
 from gdcompare.registry import as_problem, backends_for
 
@@ -51,7 +53,7 @@ class _Part:
     name: str
     gradient: Mapping[str, NDArray[Any]]
     truths: Mapping[str, Truth]
-    budgets: Mapping[str, Floats]
+    allowed: Mapping[str, Allowance]
     count: float = 1.0
     """Its weight when parts are combined: the number of its rows, or the sum of their weights."""
 
@@ -63,16 +65,22 @@ class _Claim:
     law: str
     actual: Mapping[str, Floats]
     truths: Mapping[str, Truth]
-    budgets: Mapping[str, Floats]
+    allowed: Mapping[str, Allowance]
     parts: Sequence[_Part]
 
 
 def check_batch_laws(
-    problem: str | Problem, data: Dataset, params: Mapping[str, Any] | None, backend: str | Backend[Any]
+    problem: str | Problem,
+    data: Dataset,
+    params: Mapping[str, Any] | None,
+    backend: str | Backend[Any],
+    *,
+    proven_only: bool = False,
 ) -> Report:
     """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
 
-    `params=None` draws them as `verify` does. When a law fails, the cause names the samples or the batch at fault.
+    `params=None` draws them as `verify` does, and `proven_only` is what it is there. When a law fails, the cause names
+    the samples or the batch at fault.
 
     >>> import gdcompare as gdc
     >>> data = gdc.datasets.noisy_line()
@@ -87,7 +95,7 @@ def check_batch_laws(
     if params is None:
         params = drawn_parameters(problem, data)
     referee = Referee(problem, data, params, backend.dtype)
-    bench = _Bench(problem, backend)
+    bench = _Bench(problem, backend, proven_only)
     entries = _misfits(bench, referee) or [
         _judged(claim, name, backend) for claim in _claims(bench, referee) for name in claim.actual
     ]
@@ -100,17 +108,20 @@ class _Bench:
 
     problem: Problem
     backend: Backend[Any]
+    proven_only: bool
 
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
         """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
         _, gradient = compute(*self._arguments(referee))
-        return _Part(name, self._to_numpy(gradient), referee.truths, referee.budgets(self._by_hand), count)
+        allowed = referee.allowances(self._by_hand, self.proven_only)
+        return _Part(name, self._to_numpy(gradient), referee.truths, allowed, count)
 
     def rows(self, referee: Referee) -> _Part:
         """Return the per-sample gradients."""
         gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
-        return _Part("rows", self._to_numpy(gradients), referee.row_truths, referee.row_budgets(self._by_hand))
+        allowed = referee.row_allowances(self._by_hand, self.proven_only)
+        return _Part("rows", self._to_numpy(gradients), referee.row_truths, allowed)
 
     @property
     def _by_hand(self) -> bool:
@@ -146,8 +157,8 @@ def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     n, data = len(referee.features), referee.data
     own = np.ones(n) if data.weights is None else data.weights.astype(np.float64)
     rows = bench.rows(referee)
-    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
-    yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
+    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.allowed[name].budget) for name in rows.gradient}
+    yield _claim("mean of per-sample gradients", mixed, referee, [rows])
 
     def part(start: int, stop: int, reduction: str = "mean") -> _Part:
         rows = slice(start, stop)
@@ -211,19 +222,28 @@ def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     yield _combined(f"unbiased: all {len(batches)} batches of {b} in {m}", referee, batches)
     if data.weights is not None:
         return
-    actual, budgets = {}, {}
+    actual = {}
+    allowed: dict[str, Allowance] = {}
     truths: dict[str, Truth] = {}
     for name, rows in referee.row_truths.items():
         if rows.kinks.any():
             return  # the variance of a set is no number
         gradients = np.stack([batch.gradient[name].astype(np.float64) for batch in batches])
-        off = np.max([batch.budgets[name] for batch in batches], axis=0)
-        actual[name], budgets[name] = _variance(gradients, off)
+        off = np.max([batch.allowed[name].budget for batch in batches], axis=0)
+        actual[name], budget = _variance(gradients, off)
         spread, error = _variance(rows.mid, 2.0**-53 * np.abs(rows.mid).max(axis=0))  # mid is the nearest float64
         factor = (m - b) / (b * (m - 1))
         known = Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
-        truths[name], budgets[name] = known, budgets[name] + 2 * known.error  # the right side is computed, too
-    yield _Claim("variance of these batches", actual, truths, budgets, batches)
+        truths[name] = known
+        scale = np.maximum(known.mid, np.mean(gradients**2, axis=0))  # what the squares of the gradients amount to
+        sampled = any(batch.allowed[name].grade == "sampled" for batch in batches)
+        allowed[name] = Allowance(
+            budget + 2 * known.error,  # the right side is computed, too
+            scale,
+            "sampled" if sampled else "proven",
+            _unsaid,
+        )
+    yield _Claim("variance of these batches", actual, truths, allowed, batches)
 
 
 def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
@@ -253,22 +273,36 @@ def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float |
     """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
     counts = np.array([part.count for part in parts])
     mixed = {
-        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]), total)
+        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.allowed[name].budget for p in parts]), total)
         for name in referee.params
     }
-    return _claim(law, mixed, referee.truths, parts)
+    return _claim(law, mixed, referee, parts)
 
 
-def _claim(
-    law: str, mixed: Mapping[str, tuple[Floats, Floats]], truths: Mapping[str, Truth], parts: Sequence[_Part]
-) -> _Claim:
+def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Referee, parts: Sequence[_Part]) -> _Claim:
     actual = {name: value for name, (value, _) in mixed.items()}
-    return _Claim(law, actual, truths, {name: budget for name, (_, budget) in mixed.items()}, parts)
+    allowed = {
+        name: replace(
+            allowance_within(referee.truths[name], budget, partial(_magnitude, referee, name)),
+            grade="sampled" if any(part.allowed[name].grade == "sampled" for part in parts) else "proven",
+            why=next((part.allowed[name].why for part in parts if not part.allowed[name].resolved.all()), _unsaid),
+        )
+        for name, (_, budget) in mixed.items()
+    }
+    return _Claim(law, actual, referee.truths, allowed, parts)
+
+
+def _magnitude(referee: Referee, name: str) -> Floats:
+    return referee.magnitudes[name]
+
+
+def _unsaid(_: Any) -> str:
+    return "what the parts may be off by adds up"
 
 
 def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:
     entry = compare(
-        backend.name, name, claim.actual[name], claim.truths[name], claim.budgets[name], backend.dtype, claim.law
+        backend.name, name, claim.actual[name], claim.truths[name], claim.allowed[name], backend.dtype, claim.law
     )
     return entry if entry.verdict == "agree" else replace(entry, cause=_blame(claim, name) or entry.cause)
 
@@ -277,12 +311,12 @@ def _blame(claim: _Claim, name: str) -> str:
     """Name the parts that are wrong by themselves: the samples, or the batches and by what factor."""
     if claim.parts[0].name == "rows":
         lower, _ = claim.parts[0].truths[name].distance(claim.parts[0].gradient[name])
-        wrong = np.argwhere((lower > claim.parts[0].budgets[name]).reshape(len(lower), -1).any(axis=1))[:, 0]
+        wrong = np.argwhere((lower > claim.parts[0].allowed[name].budget).reshape(len(lower), -1).any(axis=1))[:, 0]
         return f"wrong in {len(wrong)} of {len(lower)} samples: {_some(list(map(str, wrong)))}" if len(wrong) else ""
     guilty = []
     for part in claim.parts:
         truth, found = part.truths[name], part.gradient[name].astype(np.float64)
-        if (truth.distance(found)[0] > part.budgets[name]).any():
+        if (truth.distance(found)[0] > part.allowed[name].budget).any():
             ratio = float(np.sum(found * truth.mid) / np.sum(truth.mid**2)) if truth.mid.any() else np.inf
             guilty.append(f"{part.name} ({ratio:.10g} times the truth)")
     return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""

@@ -14,6 +14,7 @@ from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
+from gdcompare.referee.lost_digits import where_digits_are_lost
 from gdcompare.referee.sampling import (
     draws_of_formula,
     draws_of_loss,
@@ -205,7 +206,11 @@ class Referee:
         return {LOSS: loss, **gradient}
 
     def _lost(self, name: str, blind: NDArray[np.bool_]) -> str:
-        return ""
+        """Say why these elements of an array show no digits."""
+        small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
+        if (small < np.finfo(self.dtype).tiny).all():
+            return f"underflow: they are below the smallest normal {self.dtype}"
+        return where_digits_are_lost(*self._formula, self.weights, self.reduction, self.dtype, name, blind)
 
     def backend_implementation(self, backend: Backend[Any]) -> Implementation:
         """Return the backend's gradient as a function of NumPy arrays."""

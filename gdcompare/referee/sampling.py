@@ -7,7 +7,7 @@ rounding is there:
                 over the array, because few draws may happen to lie close together
     allowance   `K` deviations
 
-The worst case, which `budget` proves, grows with every operation of a deep program; the deviation is what rounding does.
+The worst case, which `budget` proves, grows with every operation of a deep program; the deviation does not.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ K = 12.0
 
 FLOOR = 0.1
 
-_ROWS, _MANY_ROWS = 64, 1024
-"""So many rows are computed at once, with draws and without, each by itself: memory stays flat."""
+_ROWS, _MANY_ROWS, _MANY_NUMBERS = 64, 1024, 2**21
+"""Memory stays flat: so many rows are computed at once, each by itself, with draws and without; so many numbers."""
 
 
 def allowance_of(draws: Floats, distance: Callable[[Floats], Floats]) -> Floats:
@@ -67,13 +67,17 @@ def draws_of_loss(
     numbers: SampledNumbers | None = None,
 ) -> tuple[Floats, dict[str, Floats]]:
     """Of the loss, (draws,), and its gradient, `{name: (draws, *shape)}`, where the loss is differentiated."""
-    with np.errstate(all="ignore"):
-        params, features, targets, weights = exact_inputs(dtype, params, features, targets, weights)
-        tape = Tape(numbers or SampledNumbers(dtype))
+    params, features, targets, weights = exact_inputs(dtype, params, features, targets, weights)
+
+    def run(numbers: SampledNumbers) -> tuple[Floats, dict[str, Floats]]:
+        tape = Tape(numbers)
         leaves = {name: tape.leaf(value) for name, value in params.items()}
         loss = recorded_loss(problem, tape, leaves, features, targets, weights, reduction)
         tape.walk_back(loss)
         return _drawn(loss.value), {name: _drawn(tape.gradient(leaf)) for name, leaf in leaves.items()}
+
+    with np.errstate(all="ignore"):
+        return _in_parts(run, dtype, features.size) if numbers is None else run(numbers)
 
 
 def draws_of_formula(
@@ -86,13 +90,25 @@ def draws_of_formula(
     reduction: Reduction = "mean",
 ) -> tuple[Floats, dict[str, Floats]]:
     """Of the same by the hand-derived formulas."""
-    with np.errstate(all="ignore"):
-        numbers = SampledNumbers(dtype)
+
+    def run(numbers: SampledNumbers) -> tuple[Floats, dict[str, Floats]]:
         tape, arguments, shares = formula_on_tape(numbers, dtype, params, features, targets, weights)
         loss, gradient = gradient_of_formula(problem, tape, arguments, shares, reduction)
-        return _drawn(tape.asarray(loss).value), {
-            name: _drawn(tape.asarray(each).value) for name, each in gradient.items()
-        }
+        found = {name: _drawn(tape.asarray(each).value) for name, each in gradient.items()}
+        return _drawn(tape.asarray(loss).value), found
+
+    with np.errstate(all="ignore"):
+        return _in_parts(run, dtype, np.size(features))
+
+
+def _in_parts(
+    run: Callable[[SampledNumbers], tuple[Floats, dict[str, Floats]]], dtype: str, size: int
+) -> tuple[Floats, dict[str, Floats]]:
+    """Draw all at once, or a few after a few where the data are large."""
+    draws = min(DRAWS, max(4, _MANY_NUMBERS // max(size, 1)))
+    parts = [run(SampledNumbers(dtype, min(draws, DRAWS - first), first=first)) for first in range(0, DRAWS, draws)]
+    losses, gradients = zip(*parts, strict=True)
+    return np.concatenate(losses), {name: np.concatenate([each[name] for each in gradients]) for name in gradients[0]}
 
 
 def row_draws_of_loss(
@@ -157,9 +173,9 @@ def draws_of_loss_along(
     """Of the loss, (draws,), and its derivatives along p directions, (draws, p), in forward mode."""
     loss, _ = draws_of_loss(problem, params, features, targets, dtype, weights, reduction)
     with np.errstate(all="ignore"):
-        *point, shares = exact_inputs(dtype, params, features, targets, weights)
+        arrays, rows, goals, shares = exact_inputs(dtype, params, features, targets, weights)
         along = [
-            directional_derivatives(problem, SampledNumbers(dtype), *point, each, shares, reduction)[1]
+            directional_derivatives(problem, SampledNumbers(dtype), arrays, rows, goals, each, shares, reduction)[1]
             for each in _one_by_one(directions, dtype)
         ]
         return loss, np.stack([_drawn(each) for each in along], axis=1)
@@ -194,9 +210,9 @@ def draws_of_products(
 ) -> dict[str, Floats]:
     """Of Hessian-vector products along p directions, `{name: (draws, p, *shape)}`."""
     with np.errstate(all="ignore"):
-        *point, shares = exact_inputs(dtype, params, features, targets, weights)
+        arrays, rows, goals, shares = exact_inputs(dtype, params, features, targets, weights)
         found = [
-            hessian_vector_products(problem, SampledNumbers(dtype), *point, each, shares, reduction)
+            hessian_vector_products(problem, SampledNumbers(dtype), arrays, rows, goals, each, shares, reduction)
             for each in _one_by_one(directions, dtype)
         ]
         return {name: np.stack([_drawn(each[name]) for each in found], axis=1) for name in params}
@@ -228,7 +244,8 @@ def draws_of_product_formula(
 
 def _drawn(sampled: Sampled) -> Floats:
     """Return an array of draws, also of what no draw has touched."""
-    return np.broadcast_to(sampled.value, (DRAWS, *sampled.shape[1:]))
+    numbers = sampled.numbers
+    return np.broadcast_to(sampled.value, (numbers.draws, *sampled.shape[1:]))
 
 
 def _one_by_one(directions: Mapping[str, Any], dtype: str) -> Iterator[dict[str, Floats]]:
@@ -250,7 +267,7 @@ def magnitudes(
     reduction: Reduction = "mean",
     direction: Mapping[str, Any] | None = None,
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Return the mean, or sum, of |l_i| and of |dl_i / dparameter|, in float64; with a direction, of what it says there.
+    """Return the mean, or sum, of |l_i| and of |dl_i / dparameter|, or of the Hessian of l_i times a direction.
 
     >>> from gdcompare.problems.linear_regression import LinearRegression
     >>> params, features, targets = {"theta_0": 1.0, "theta_1": [0.0]}, [[1.0], [3.0]], [0.0, 2.0]
@@ -264,8 +281,8 @@ def magnitudes(
     with np.errstate(all="ignore"):
         for start in range(0, len(own), _MANY_ROWS):
             here = slice(start, start + _MANY_ROWS)
-            block = (np.asarray(each, dtype=np.float64)[here] for each in (features, targets))
-            of_rows, gradients = _row_by_row(problem, params, *block, direction)
+            rows, goals = (np.asarray(each, dtype=np.float64)[here] for each in (features, targets))
+            of_rows, gradients = _row_by_row(problem, params, rows, goals, direction)
             losses = losses + own[here] @ np.abs(of_rows)
             for name, each in gradients.items():
                 totals[name] = totals.get(name, 0.0) + np.tensordot(own[here], np.abs(each), axes=1)
@@ -277,13 +294,13 @@ def _row_by_row(
     problem: Problem, params: Mapping[str, Any], features: Floats, targets: Floats, direction: Mapping[str, Any] | None
 ) -> tuple[Floats, dict[str, Floats]]:
     """Return l_i, (n,), and its gradient or Hessian times the direction, `{name: (n, *shape)}`."""
-    n, numbers = len(features), PlainNumbers()
-    tape = Tape(numbers if direction is None else DualNumbers(numbers))
+    n, duals = len(features), DualNumbers(PlainNumbers())
+    tape = Tape(PlainNumbers() if direction is None else duals)
     leaves = {name: tape.leaf(value) for name, value in params.items()}
     rows, goals = (Variable(tape, tape.numbers.asarray(each)[:, None]) for each in (features, targets))
     if direction is not None:
         for name, leaf in leaves.items():
-            leaf.value = Dual(tape.numbers, leaf.value.value, np.asarray(direction[name], dtype=np.float64)[None])
+            leaf.value = Dual(duals, leaf.value.value, np.asarray(direction[name], dtype=np.float64)[None])
     losses = problem.per_sample_losses(tape, leaves, rows, goals)
     tape.walk_back(losses)
     found = {name: tape.gradient(leaf, n) for name, leaf in leaves.items()}

@@ -18,7 +18,7 @@ from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.diagnosis import Evidence, cause_of
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
-from gdcompare.referee.verdict import Allowance, Entry, Report, judge_all
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, judge_all
 from gdcompare.registry import as_problem, backends_for, refuse_nobody
 
 
@@ -41,8 +41,8 @@ def verify(
 
     The truth comes from the problem's loss formula alone, in ball arithmetic. No tolerance is needed: what is allowed
     is what rounding may do to a correct program at this dtype, at worst, or where that is too much to see any digit, as
-    sampled; `proven_only` takes the worst case alone. What leaves no digit to check is inconclusive. Every implementation is called twice, on copies; one that
-    differs between the calls, or changes its inputs, is told so.
+    sampled; `proven_only` takes the worst case alone. What leaves no digit to check is inconclusive. Every
+    implementation is called twice, on copies; one that differs between the calls, or changes its inputs, is told so.
 
     `params=None` draws them near the problem's start (`drawn_parameters`). `backends=None` takes all that are installed
     and suit the problem. `implementations` are functions `f(params, features, targets) -> (loss, {name: gradient})`,
@@ -126,7 +126,11 @@ def _excused(entries: list[Entry], how: str) -> list[Entry]:
 
 
 def judged(
-    referee: Reference, name: str, implementation: Implementation, allowed: Mapping[str, Allowance], may_raise: bool
+    referee: Reference,
+    name: str,
+    implementation: Implementation,
+    allowed: Mapping[str, Floats | Allowance],
+    may_raise: bool,
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
     if (fits := getattr(implementation, "matching", None)) is not None:  # a native model's
@@ -161,16 +165,18 @@ def judged(
     ]
 
 
-def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], allowance: Allowance | None) -> Entry:
+def _explained(
+    referee: Reference, one: Entry, two: Entry, values: list[Any], allowed: Floats | Allowance | None
+) -> Entry:
     """Return the worse of two calls' entries, with its cause."""
     name = one.parameter
     kinds = [None if value is None else (value.dtype, value.shape) for value in values]
     if kinds[0] != kinds[1]:
         told = " and ".join("nothing" if kind is None else f"{kind[0]} {kind[1]}" for kind in kinds)
         return replace(one, verdict="wrong", cause=f"not deterministic: two calls return {told}")
-    if one.worst_index is None or allowance is None:
+    if one.worst_index is None or allowed is None:
         return one
-    budget = allowance.budget
+    budget = allowed.budget if isinstance(allowed, Allowance) else allowed
     repeats = np.array_equal(values[0], values[1], equal_nan=True)
     if one.verdict != "wrong" and not repeats:
         if two.verdict != "wrong":
