@@ -285,7 +285,7 @@ def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Refere
         name: replace(
             allowance_within(referee.truths[name], budget, partial(_magnitude, referee, name)),
             grade="sampled" if any(part.allowed[name].grade == "sampled" for part in parts) else "proven",
-            why=next((part.allowed[name].why for part in parts if not part.allowed[name].resolved.all()), _unsaid),
+            why=partial(referee.why_unresolved, name),
         )
         for name, (_, budget) in mixed.items()
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, final
 
 import numpy as np
@@ -32,41 +33,47 @@ CURES = {
 """What frameworks compute as the slope of a function, and what keeps its digits."""
 
 
-def where_digits_are_lost(
-    problem: Problem,
-    params: Mapping[str, Any],
-    features: Any,
-    targets: Any,
-    weights: Any,
-    reduction: Reduction,
-    dtype: str,
-    name: str,
-    blind: NDArray[np.bool_],
-) -> str:
-    """Return in words why these elements of a parameter's gradient, or of the `loss`, are mostly rounding."""
-    rows = slice(ROWS)
-    inputs = params, features[rows], targets[rows], dtype, None if weights is None else weights[rows], reduction
-    counting = _Watch(0)
-    draws_of_loss(problem, *inputs, SampledNumbers(dtype, draws=1, witness=counting))
-    total = len(counting.ratios)
-    watch = _Watch(max(1, -(-total // (COPIES - 1))))
-    copies = min(COPIES, total + 1)
-    loss, gradient = draws_of_loss(problem, *inputs, SampledNumbers(dtype, draws=copies, witness=watch))
-    moved = np.abs({"loss": loss, **gradient}[name] - {"loss": loss, **gradient}[name][:1])[:, blind]
-    if not np.isfinite(moved).all():
-        return "a number on the way is not finite"
-    effect = np.sqrt(np.mean((moved / np.maximum(moved.max(axis=0), np.finfo(float).tiny)) ** 2, axis=1))[1:]
-    near = [i for i in range(total) if effect[i // watch.each] >= effect.max() / 8]
-    guilty = max(near, key=lambda i: watch.ratios[i])
-    what, line = watch.names[guilty]
-    if watch.ratios[guilty] < CANCELS:
-        return f"depth: rounding adds up over {total} operations"
-    place = f" at {line}" if line else ""
-    if what in CURES:
-        return f"a tail: the slope of {what}{place} loses its digits: {CURES[what]}"
-    ratio = watch.ratios[guilty]
-    left = "nothing is left" if ratio > 1e30 else f"1/{ratio:.0e} is left"
-    return f"cancellation: of the terms of {what or 'a sum'}{place or ' on the way back'} {left}"
+@final
+class LostDigits:
+    """What became of the copies, once run for all arrays."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Mapping[str, Any],
+        features: Any,
+        targets: Any,
+        dtype: str,
+        weights: Any,
+        reduction: Reduction,
+    ) -> None:
+        rows = slice(ROWS)
+        inputs = problem, params, features[rows], targets[rows], dtype, None if weights is None else weights[rows]
+        counting = _Watch(0)
+        draws_of_loss(*inputs, reduction, SampledNumbers(dtype, draws=1, witness=counting))
+        self._total = len(counting.ratios)
+        copies = min(COPIES, self._total + 1)
+        self._watch = _Watch(max(1, -(-self._total // (COPIES - 1))))
+        loss, gradient = draws_of_loss(*inputs, reduction, SampledNumbers(dtype, copies, witness=self._watch))
+        self._draws = {"loss": loss, **gradient}
+
+    def why(self, name: str, blind: NDArray[np.bool_]) -> str:
+        """Return in words why these elements of a parameter's gradient, or of the `loss`, are mostly rounding."""
+        moved = np.abs(self._draws[name] - self._draws[name][:1])[:, blind]
+        if not np.isfinite(moved).all():
+            return "a number on the way is not finite"
+        watch, largest = self._watch, np.maximum(moved.max(axis=0), np.finfo(float).tiny)
+        effect = np.sqrt(np.mean((moved / largest) ** 2, axis=1))[1:]
+        near = [i for i in range(self._total) if effect[i // watch.each] >= effect.max() / 8]
+        guilty = max(near, key=lambda i: watch.ratios[i])
+        (what, line), ratio = watch.names[guilty], watch.ratios[guilty]
+        if ratio < CANCELS:
+            return f"depth: rounding adds up over {self._total} operations"
+        place = f" at {line}" if line else ""
+        if what in CURES:
+            return f"a tail: the slope of {what}{place} loses its digits: {CURES[what]}"
+        left = "nothing is left" if ratio > 1e30 else f"1/{ratio:.0e} is left"
+        return f"cancellation: of the terms of {what or 'a sum'}{place or ' on the way back'} {left}"
 
 
 @final
@@ -106,7 +113,7 @@ class _Watch:
 
 def _line() -> str:
     """Return the line of the formula that is running, or nothing on the way back."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
         if module == "gdcompare.arithmetic.tape" and frame.f_code.co_name == "walk_back":

@@ -14,7 +14,7 @@ from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
-from gdcompare.referee.lost_digits import where_digits_are_lost
+from gdcompare.referee.lost_digits import LostDigits
 from gdcompare.referee.sampling import (
     draws_of_formula,
     draws_of_loss,
@@ -184,7 +184,9 @@ class Referee:
 
     def _allowances(self, by_hand: bool, proven_only: bool) -> dict[str, Allowance]:
         draws = None if proven_only else lambda: self._draws(by_hand)
-        found = allowances(self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self._lost, self.dtype)
+        found = allowances(
+            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self.why_unresolved, self.dtype
+        )
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
         return found
@@ -205,12 +207,16 @@ class Referee:
         loss, gradient = draws(*self._formula, self.dtype, self.weights, self.reduction)
         return {LOSS: loss, **gradient}
 
-    def _lost(self, name: str, blind: NDArray[np.bool_]) -> str:
+    def why_unresolved(self, name: str, blind: NDArray[np.bool_]) -> str:
         """Say why these elements of an array show no digits."""
         small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
         if (small < np.finfo(self.dtype).tiny).all():
             return f"underflow: they are below the smallest normal {self.dtype}"
-        return where_digits_are_lost(*self._formula, self.weights, self.reduction, self.dtype, name, blind)
+        return self._lost_digits.why(name, blind)
+
+    @cached_property
+    def _lost_digits(self) -> LostDigits:
+        return LostDigits(*self._formula, self.dtype, self.weights, self.reduction)
 
     def backend_implementation(self, backend: Backend[Any]) -> Implementation:
         """Return the backend's gradient as a function of NumPy arrays."""

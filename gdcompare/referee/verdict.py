@@ -108,8 +108,8 @@ class Allowance:
             return 0
         with np.errstate(all="ignore"):
             shares = np.where(self.budget <= NOTHING, 0.0, self.budget / scale)[seen]
-        worst = max(float(np.max(np.where(np.isnan(shares), 1.0, shares))), float(np.finfo(dtype).eps) / 2)
-        return max(0, math.floor(-math.log10(worst)))
+        worst = float(np.max(np.where(np.isnan(shares), 1.0, shares)))
+        return math.floor(-math.log10(min(max(worst, float(np.finfo(dtype).eps) / 2), 1.0)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sampled rounding: what is exact stays so, what is rounded moves as rounding does, and right programs lie within it."""
+"""Sampled rounding: what is exact stays so, what is rounded moves as it does, and right programs lie within that."""
 
 from __future__ import annotations
 
@@ -131,10 +131,8 @@ def test_of_those_that_may_be_the_largest_any_one_is() -> None:
 
 
 def test_what_leaves_the_range_of_the_dtype_is_flushed_or_infinite() -> None:
-    tape = SampledNumbers("float32")
-
     with np.errstate(over="ignore"):
-        small, large = (tape.asarray(np.float32([[x]])) * tape.asarray(np.float32([[x]])) for x in (1e-22, 1e25))
+        small, large = (numbers([[x]], "float32") * numbers([[x]], "float32") for x in (1e-22, 1e25))
 
     assert np.ptp(small.value) > np.finfo(np.float32).tiny
     assert np.isinf(large.value).all()
@@ -202,9 +200,9 @@ def test_rows_side_by_side_are_drawn_as_each_alone() -> None:
 
 def test_a_mask_of_the_smallest_number_leaves_an_exact_0() -> None:
     tape = Tape(SampledNumbers("float32"))
-    x = tape.leaf(np.float32([0.3, 0.7]))
+    x = tape.leaf(np.array([0.3, 0.7], dtype=np.float32))
 
-    powers = tape.exp(x + np.float32([0.0, np.finfo(np.float32).min]))
+    powers = tape.exp(x + np.array([0.0, np.finfo(np.float32).min], dtype=np.float32))
 
     assert np.all(powers.value.value[:, 1] == 0)
     assert np.isfinite(powers.value.value).all()
