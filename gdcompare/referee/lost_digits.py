@@ -51,9 +51,9 @@ class LostDigits:
         inputs = problem, params, features[rows], targets[rows], dtype, None if weights is None else weights[rows]
         counting = _Watch(0)
         draws_of_loss(*inputs, reduction, SampledNumbers(dtype, draws=1, witness=counting))
-        self._total = len(counting.ratios)
-        copies = min(COPIES, self._total + 1)
-        self._watch = _Watch(max(1, -(-self._total // (COPIES - 1))))
+        self.operations = len(counting.ratios)
+        copies = min(COPIES, self.operations + 1)
+        self._watch = _Watch(max(1, -(-self.operations // (COPIES - 1))))
         loss, gradient = draws_of_loss(*inputs, reduction, SampledNumbers(dtype, copies, witness=self._watch))
         self._draws = {"loss": loss, **gradient}
 
@@ -64,11 +64,11 @@ class LostDigits:
             return "a number on the way is not finite"
         watch, largest = self._watch, np.maximum(moved.max(axis=0), np.finfo(float).tiny)
         effect = np.sqrt(np.mean((moved / largest) ** 2, axis=1))[1:]
-        near = [i for i in range(self._total) if effect[i // watch.each] >= effect.max() / 8]
+        near = [i for i in range(self.operations) if effect[i // watch.each] >= effect.max() / 8]
         guilty = max(near, key=lambda i: watch.ratios[i])
         (what, line), ratio = watch.names[guilty], watch.ratios[guilty]
         if ratio < CANCELS:
-            return f"depth: rounding adds up over {self._total} operations"
+            return f"depth: rounding adds up over {self.operations} operations"
         place = f" at {line}" if line else ""
         if what in CURES:
             return f"a tail: the slope of {what}{place} loses its digits: {CURES[what]}"

@@ -125,7 +125,7 @@ class Referee:
     def _enclosed(self, budgets: Mapping[str, Floats], precision: int = 128) -> Enclosure:
         return enclose(*self._formula, self.weights, self.reduction, budgets=budgets, precision=precision)
 
-    @cached_property
+    @property
     def truths(self) -> dict[str, Enclosed]:
         """The proven enclosures of the loss, as `"loss"`, and of the gradient, by parameter."""
         assert self._enclosure.loss is not None
@@ -212,6 +212,9 @@ class Referee:
         small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
         if (small < np.finfo(self.dtype).tiny).all():
             return f"underflow: they are below the smallest normal {self.dtype}"
+        if self.allowances(by_hand=False)[name].resolved[blind].all():
+            many = self._lost_digits.operations
+            return f"depth: at worst, rounding adds up over {many} operations; sampled, it does not"
         return self._lost_digits.why(name, blind)
 
     @cached_property

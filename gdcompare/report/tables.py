@@ -10,6 +10,9 @@ from rich.table import Table
 
 from gdcompare.referee.verdict import Entry, Report
 
+SAMPLED = "*"
+"""Marks digits whose evidence is sampled rounding, not the worst case."""
+
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Table:
     """Return a table whose first `left` columns are text, flush left, and the others numbers, flush right."""
@@ -22,18 +25,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lef
 
 
 def verdicts(report: Report) -> Table:
-    """Return the report's entries, one a row: the worst element, its error in ulps, its share of the budget."""
+    """Return the report's entries, one a row: the worst element, its error in ulps, its share of the budget.
+
+    Digits with a star are checked by sampled rounding.
+    """
     lawful = any(entry.law for entry in report.entries)
     rows = []
     for entry in report.entries:
         where = [entry.implementation, *([entry.law] if lawful else []), entry.parameter + _index(entry), entry.verdict]
         error = [] if lawful else [number(entry.error_ulps, "{:.3g}")]
         power = [] if lawful else [number(entry.detectable, "{:.0e}")]
-        power.append(f"{entry.digits} sampled" if entry.grade == "sampled" else str(entry.digits))
+        power.append(f"{entry.digits}{SAMPLED if entry.grade == 'sampled' else ''}")
         rows.append([*where, *error, number(entry.budget_fraction, "{:.2g}"), *power])
     columns = ["backend", "law", "parameter", "verdict", "of budget", "digits"]
     if not lawful:
-        columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable", "digits"]
+        columns = ["implemen-\ntation", "parameter", "verdict", "ulps", "of\nbudget", "detect-\nable", "digits"]
     return table("", columns, rows, left=4 if lawful else 3)
 
 
