@@ -21,6 +21,8 @@ from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, judge_all
 from gdcompare.registry import as_problem, backends_for, refuse_nobody
 
+BY_ITSELF = "; the derivation cancels so much that its own rounding may be as large: write it otherwise"
+
 
 def verify(
     problem: str | Problem,
@@ -200,7 +202,14 @@ def _explained(
         weight=None if weights is None else float(np.sum(weights, dtype=np.float64)),
         unweighted=None if weights is None or not isinstance(referee, Referee) else referee.unweighted.truths[name].mid,
     )
-    return replace(one, cause=cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ"))
+    cause = cause_of(evidence) + ("" if repeats else "; and not deterministic: two calls differ")
+    return replace(one, cause=cause + (BY_ITSELF if _allows_itself(allowed, one) else ""))
+
+
+def _allows_itself(allowed: Floats | Allowance, entry: Entry) -> bool:
+    """Say whether the formula's own rounding would explain an error that is too large for a good formula."""
+    own = allowed.own if isinstance(allowed, Allowance) else None
+    return own is not None and bool(abs(entry.actual - entry.expected) <= own[entry.worst_index])
 
 
 def _changed(referee: Reference, point: tuple[Any, ...]) -> list[str]:
