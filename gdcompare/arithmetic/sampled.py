@@ -278,7 +278,7 @@ class SampledNumbers(Numbers):
 
     def _conditions(self, value: Any) -> Sampled:
         """Return exact numbers, whatever they were decided by."""
-        draws = self.by_draw(value) if value.shape[0] == self.rows * self.draws > 1 else None
+        draws = self.by_draw(value) if value.shape[:1] == (self.rows * self.draws,) else None
         same = draws is not None and self.rows == 1 and bool(np.all(draws == draws[:, :1]))
         return Sampled(value[:1] if same else value, True, self)
 

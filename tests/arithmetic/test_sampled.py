@@ -14,8 +14,16 @@ from gdcompare.arithmetic.sampled import DRAWS, Sampled, SampledNumbers
 from gdcompare.arithmetic.tape import Tape
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.problem import drawn_parameters
+from gdcompare.referee.enclosure import enclose_products
 from gdcompare.referee.point import Referee
-from gdcompare.referee.sampling import K, allowance_of, draws_of_formula, draws_of_loss, row_draws_of_loss
+from gdcompare.referee.sampling import (
+    K,
+    allowance_of,
+    draws_of_formula,
+    draws_of_loss,
+    draws_of_products,
+    row_draws_of_loss,
+)
 from tests.formulas import FUNCTIONS, Formula, few_rows
 
 GENERIC = np.random.default_rng(5).uniform(1.0, 2.0, (1, 400))
@@ -164,6 +172,20 @@ def test_every_array_function_is_known_and_agrees_with_the_truth(name: str) -> N
         truth = referee.truths[key]
         off = np.abs(draws - truth.mid) - np.where(truth.kinks, truth.rad, 0.0)
         assert np.all(off <= 1e-12 * (1 + np.abs(truth.mid)))
+
+
+@pytest.mark.parametrize("name", ["divide", "pow", "expm1", "logaddexp", "tanh", "maximum", "where"])
+def test_second_derivatives_are_drawn_around_the_truth(name: str) -> None:
+    problem, data = Formula(FUNCTIONS[name]), gdc.Dataset(np.linspace(0.5, 1.9, 12).reshape(4, 3), np.ones(4))
+    point = problem, {"a": np.array([0.9, 0.7, 0.5]), "b": np.array([0.6, 0.8, 1.0])}, data.features, data.targets
+    along = {"a": np.array([[1.0, -2.0, 0.5]]), "b": np.array([[0.25, 1.0, -1.0]])}
+
+    draws, truths = draws_of_products(*point, along, "float32"), enclose_products(*point, along)
+
+    for key, truth in truths.items():
+        largest = np.max(np.abs(truth.mid)) + 1
+        assert np.all(np.abs(draws[key] - truth.mid) <= 3e-5 * largest)
+        assert name in ("maximum", "where") or np.ptp(draws[key]) > 0
 
 
 @pytest.mark.parametrize("name", ["tanh-network", "gaussian-mixture"])
