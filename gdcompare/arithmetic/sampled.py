@@ -162,6 +162,8 @@ class SampledNumbers(Numbers):
         size = self.u * count * (np.abs(value) if terms is None else terms)
         if where is not True:
             size = np.where(where, size, 0.0)
+        if not np.max(size, initial=0.0) < np.inf:
+            size = np.where(np.isfinite(size), size, 0.0)  # infinity is not rounded
         xi = self._uniform((hidden[0], *np.shape(value)[1:]))
         if shared:
             xi = xi + self._uniform(hidden)

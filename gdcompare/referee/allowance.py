@@ -29,7 +29,7 @@ The library's derivations allow themselves at most 1.5 times as much (Gaussian m
 by its own cancelling has lost digits that the loss keeps.
 """
 
-ENOUGH: Mapping[str, float] = {"float32": 2.0**-12, "float64": 2.0**-36}
+ENOUGH: Mapping[str, float] = {"float32": 2.0**-13, "float64": 2.0**-36}
 """A worst case of no more than this share of the scale, 3 and 10 digits, needs no second evidence."""
 
 Why = Callable[[str, NDArray[np.bool_]], str]

@@ -116,9 +116,9 @@ def _line() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
-        if module == "gdcompare.arithmetic.tape" and frame.f_code.co_name == "walk_back":
+        if module.startswith("gdcompare.referee") and module != __name__:
             return ""
-        if not module.startswith(("gdcompare.arithmetic", "gdcompare.referee", "numpy", "contextlib")):
+        if not module.startswith(("gdcompare.arithmetic", __name__, "numpy", "contextlib")):
             return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -300,6 +300,8 @@ def _fraction(error: Floats, budget: Floats) -> Floats:
 def _undecided(verdict: Verdict, truth: Truth, allowance: Allowance, agrees: NDArray[np.bool_]) -> str:
     """Say why nothing is decided; or of what agrees at a kink, or beyond what was asked for, that it does."""
     if verdict == "inconclusive":
+        if np.isnan(truth.mid).any():
+            return "the truth is not known: its enclosure is unbounded"
         if not np.isfinite(allowance.budget).all():
             return "the budget is not finite: overflow, or a division by 0"
         if not agrees.all():

@@ -152,6 +152,15 @@ def test_shallow_problems_need_no_second_evidence(linear_model: gdc.Problem, dty
         assert np.array_equal(allowed[name].budget, budget)
 
 
+@pytest.mark.parametrize("mask", [-1e9, float(np.finfo(np.float64).min)])
+def test_a_mask_that_leaves_an_exact_0_is_decided(mask: float) -> None:
+    def masked(xp: Any, x: Any) -> Any:
+        return xp.logaddexp(x, x + mask)
+
+    assert of_scalar(masked, 1.0, 1.0).verdict == "agree"
+    assert of_scalar(masked, 1.0, 1.0 + 1e-12).verdict == "wrong"
+
+
 @pytest.mark.parametrize("derivative", ["jvp", "hvp"])
 def test_other_derivatives_of_a_deep_network_are_checked_too(derivative: str) -> None:
     network = MultilayerPerceptron(widths=(5,) * 16)
