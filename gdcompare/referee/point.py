@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
+from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction, unit_roundoff
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
@@ -22,7 +22,7 @@ from gdcompare.referee.sampling import (
     row_draws_of_formula,
     row_draws_of_loss,
 )
-from gdcompare.referee.verdict import Allowance, Floats
+from gdcompare.referee.verdict import RESOLUTION, Allowance, Floats
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
@@ -212,6 +212,8 @@ class Referee:
         small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
         if (small < np.finfo(self.dtype).tiny).all():
             return f"underflow: they are below the smallest normal {self.dtype}"
+        if (n := len(self.features)) * unit_roundoff(self.dtype) / 4 > RESOLUTION / 2:
+            return f"a long sum: of {n} numbers of one sign, a {self.dtype} may keep no more"
         if self.allowances(by_hand=False)[name].resolved[blind].all():
             many = self._lost_digits.operations
             return f"depth: at worst, rounding adds up over {many} operations; sampled, it does not"
