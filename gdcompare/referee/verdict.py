@@ -191,7 +191,7 @@ class Report:
         digits = min(entry.digits for entry in self.entries)
         return (
             f"a relative fault of {max(faults):.1e} would have been caught; "
-            f"{digits} digits checked{' (* by sampled rounding)' if sampled else ''}"
+            f"{digits} digits checked{' (* sampled, not proven)' if sampled else ''}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -311,4 +311,4 @@ def test_a_report_tells_digits_and_grade() -> None:
 
     assert (told["grade"], told["resolved"]) == ("sampled", [1, 1])
     assert told["digits"] >= 3
-    assert report.explanation().endswith("digits checked (* by sampled rounding)")
+    assert report.explanation().endswith("digits checked (* sampled, not proven)")
