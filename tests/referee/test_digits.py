@@ -14,6 +14,7 @@ from gdcompare.authoring.faults import FAULTS, by_hand
 from gdcompare.problem import drawn_parameters
 from gdcompare.problems.multilayer_perceptron import MultilayerPerceptron
 from gdcompare.problems.operation import Operation
+from gdcompare.referee.certificate import certify, check_certificate, digest
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Allowance, Entry, Known, Report, compare
 from tests.formulas import few_rows
@@ -312,3 +313,36 @@ def test_a_report_tells_digits_and_grade() -> None:
     assert (told["grade"], told["resolved"]) == ("sampled", [1, 1])
     assert told["digits"] >= 3
     assert report.explanation().endswith("digits checked (* sampled, not proven)")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_magnitude_is_that_of_the_per_sample_gradients(weighted: bool, reduction: str) -> None:
+    problem = gdc.load_problem("tanh-network")
+    data = few_rows(problem)
+    weights = np.linspace(0.5, 2.0, len(data)) if weighted else None
+    data = gdc.Dataset(data.features, data.targets, weights=weights)
+    referee = Referee(problem, data, drawn_parameters(problem, data), "float64", reduction)
+
+    for name, rows in referee.row_truths.items():
+        sizes = np.abs(rows.mid)
+        expected = np.mean(sizes, axis=0) if reduction == "mean" else np.sum(sizes, axis=0)
+        assert np.allclose(referee.magnitudes[name], expected, rtol=1e-12)
+        assert np.all(referee.magnitudes[name] >= np.abs(referee.truths[name].mid) * (1 - 1e-12))
+
+
+def test_a_certificate_of_an_older_version_is_judged_by_what_it_has() -> None:
+    certificate = certify("linear-regression", few_rows(LINEAR))
+    older = {key: value for key, value in certificate.items() if key != "digest"}
+    older["sections"] = {
+        dtype: {key: value for key, value in section.items() if key != "magnitudes"}
+        for dtype, section in certificate["sections"].items()
+    }
+    older["digest"] = digest(older)
+    wrong = {"wrong": FAULTS["factor 2"](by_hand(LINEAR))}
+
+    for each in (certificate, older):
+        report = check_certificate(each, backends=["numpy"])
+        assert report.verdict == "agree"
+        assert {entry.grade for entry in report.entries} == {"proven"}
+        assert check_certificate(each, [], wrong).verdict == "wrong"
