@@ -118,7 +118,7 @@ def _line() -> str:
         module = str(frame.f_globals.get("__name__"))
         if module.startswith("gdcompare.referee") and module != __name__:
             return ""
-        if not module.startswith(("gdcompare.arithmetic", __name__, "numpy", "contextlib")):
+        if not module.startswith(("gdcompare.arithmetic", __name__, np.__name__, "contextlib")):
             return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
