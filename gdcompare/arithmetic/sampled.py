@@ -177,7 +177,9 @@ class SampledNumbers(Numbers):
         return Sampled(value, True, self) if exact.all() else self.rounded(value, 1, where=~exact)
 
     def added(self, value: Any, terms: Any, k: int) -> Sampled:
-        """Finish a sum of k terms."""
+        """Finish a sum of k terms; in some order its partial sums may be as large as all of them together."""
+        if not np.max(terms, initial=0.0) <= self.largest:
+            value = np.where(terms <= self.largest, value, np.inf)
         size = np.maximum(np.sqrt(k) * terms, k / 28 * np.abs(value))
         return self.rounded(value, 1, terms=size, added_up=lambda: terms, name="a sum")
 

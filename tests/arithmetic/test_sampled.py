@@ -146,6 +146,13 @@ def test_what_leaves_the_range_of_the_dtype_is_flushed_or_infinite() -> None:
     assert np.isinf(large.value).all()
 
 
+def test_a_sum_that_overflows_in_some_order_is_infinite() -> None:
+    large = numbers([[3e38, 3e38, -3e38]], "float32")
+
+    assert np.isinf(large.numbers.sum(large, (-1,)).value).all()
+    assert np.isfinite((large * 0.25).numbers.sum(large * 0.25, (-1,)).value).all()
+
+
 def test_each_of_several_formulas_has_its_draws() -> None:
     tape = SampledNumbers("float64")
     x = tape.asarray(GENERIC) * tape.asarray(GENERIC)
