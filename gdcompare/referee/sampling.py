@@ -37,8 +37,8 @@ Floats = NDArray[np.float64]
 K = 12.0
 """Fixed once, for everybody, by soundness runs: in 16,715 cases of 1,194,741 elements (numpy, torch, jax; problems of
 the library, tanh and relu networks of 2 to 20 layers, the tests' formulas, all at random points; both dtypes) the
-largest |error| of a right gradient was 3.8 deviations, and 57 elements exceeded 2. One sum overflowed on the way, but in
-no draw: since then a sum counts as infinite if the sizes of its terms add up to more than the largest number.
+largest |error| of a right gradient was 3.8 deviations, and 57 elements exceeded 2. One sum overflowed on the way, but
+in no draw: since then a sum counts as infinite if the sizes of its terms add up to more than the largest number.
 """
 
 FLOOR = 0.1
