@@ -45,13 +45,14 @@ class Gradients:
         reduction: str = "mean",
         atol: float | None = None,
         rtol: float | None = None,
+        proven_only: bool = False,
     ) -> Report:
         """Do what `gdcompare.testing.assert_gradients_agree` does, and note the report for the end of the run."""
         __tracebackhide__ = True
         from gdcompare.testing import GradientError, assert_gradients_agree
 
         try:
-            how: dict[str, Any] = {"reduction": reduction, "atol": atol, "rtol": rtol}
+            how: dict[str, Any] = {"reduction": reduction, "atol": atol, "rtol": rtol, "proven_only": proven_only}
             report = assert_gradients_agree(implementation, problem, data, params, dtype, **how)
         except GradientError as error:
             self._note(error.report)
@@ -175,13 +176,13 @@ def summary(reports: Sequence[Judged]) -> str:
     """Return in a line what was judged, how near the nearest came to its budget, and what could not have hidden.
 
     A run is as strong as its weakest comparison: the fault that it states is the largest of those that the comparisons
-    state, at each dtype.
+    state, at each dtype, and the digits are the fewest.
 
     >>> entry = {"implementation": "mine", "verdict": "agree", "budget_fraction": 0.1, "detectable": 2e-14}
-    >>> entries = [entry, entry | {"detectable": 3e-15}]
+    >>> entries = [entry | {"digits": 13, "grade": "proven"}, entry | {"digits": 14, "grade": "sampled"}]
     >>> summary([{"context": {"problem": "Line", "dtype": "float64"}, "entries": entries}])
     'gradients: 1 problem, 1 implementation, 2 comparisons: 2 agree; at most 0.1 of a budget used; a relative fault of \
-2.0e-14 (float64) would have been caught'
+2.0e-14 (float64) would have been caught; 13 digits (float64) checked, 1 comparison by sampled rounding'
     """
     entries = [(each["context"]["dtype"], entry) for each in reports for entry in each["entries"]]
     verdicts = Counter(entry["verdict"] for _, entry in entries)
@@ -202,6 +203,12 @@ def summary(reports: Sequence[Judged]) -> str:
     if powers:
         stated = ", ".join(f"{power:.1e} ({dtype})" for dtype, power in powers.items())
         parts.append(f"a relative fault of {stated} would have been caught")
+    checked = {dtype: min(entry["digits"] for other, entry in decided if other == dtype) for dtype in powers}
+    if checked:
+        sampled = sum(entry["grade"] == "sampled" for _, entry in decided)
+        stated = ", ".join(f"{digits} digits ({dtype})" for dtype, digits in checked.items())
+        how = f", {_count(sampled, 'comparison')} by sampled rounding" if sampled else ""
+        parts.append(f"{stated} checked{how}")
     return "; ".join(parts)
 
 

@@ -45,6 +45,7 @@ def assert_gradients_agree(
     reduction: str = "mean",
     atol: float | None = None,
     rtol: float | None = None,
+    proven_only: bool = False,
 ) -> Report:
     """Raise unless the gradient is the true one, within what rounding may do to a correct program; return the report.
 
@@ -57,7 +58,7 @@ def assert_gradients_agree(
 
     Problem, data and parameters are what `verify` takes. `dtype=None` is the backend's own, or float64. With
     `reduction="sum"`, sums over the rows are due instead of means. With `atol` or `rtol`, what is allowed is instead
-    `atol + rtol |truth|`.
+    `atol + rtol |truth|`. `proven_only` judges by the worst case of rounding alone, as `verify` does.
 
     Raises GradientError, an AssertionError, for what is wrong or inconclusive: it names the element, both values and
     the cause; if the function raised, its error is the `__cause__`. Arguments that make no sense are a ValueError, a
@@ -92,6 +93,7 @@ def assert_gradients_agree(
         judged = {"backends": [implementation]}
         dtype = dtype or getattr(implementation, "dtype", None)
     how: dict[str, Any] = {"dtype": dtype or "float64", "reduction": reduction, "atol": atol, "rtol": rtol}
+    how["proven_only"] = proven_only
     report = verify(problem, data, params, **how, **judged)
     if not report:
         raise GradientError(report) from (raised[0] if raised else None)

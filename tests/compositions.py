@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare import Backend, Dataset, Problem
+from gdcompare.case import Case
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.point import Referee
@@ -193,7 +194,7 @@ def worst(
         a, b = (some_points(generator, len(some) * points, backend.dtype).reshape(shape) for _ in range(2))
         params = {"s": np.ones(shape), "a": a.astype(float), "b": b.astype(float)}
         data = Dataset(np.ones((1, 1)), np.zeros(1))
-        shares += _of(problem, Referee(problem, data, params, backend.dtype), backend, derivative, generator)
+        shares += _of(problem, Referee(Case.of(problem, data, params, backend.dtype)), backend, derivative, generator)
     return sorted(shares, key=lambda each: -each.share)
 
 

@@ -70,7 +70,8 @@ def test_a_right_gradient_passes_and_the_last_lines_say_what_would_have_been_cau
     result.assert_outcomes(passed=1)
     assert re.fullmatch(
         r"gradients: 1 problem, 1 implementation, 3 comparisons: 3 agree; at most 0\.\d+ of a budget used; "
-        r"a relative fault of \d\.\de-1[34] \(float64\) would have been caught",
+        r"a relative fault of \d\.\de-1[34] \(float64\) would have been caught; "
+        r"1[34] digits \(float64\) checked",
         summary(result),
     )
 

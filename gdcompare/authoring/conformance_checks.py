@@ -472,8 +472,8 @@ def _judged(bench: Bench, name: str) -> None:
     point, *columns = referee.point
     arrays = {key: backend.asarray(value) for key, value in point.items()}
     rows = backend.per_sample_grad(problem)(arrays, *map(backend.asarray, columns))
-    budgets = referee.row_budgets(by_hand)
-    entries = judge_all(backend.name, bench.numpy(rows), referee.row_truths, budgets, bench.dtype)
+    allowed = referee.row_allowances(by_hand)
+    entries = judge_all(backend.name, bench.numpy(rows), referee.row_truths, allowed, bench.dtype)
     _agree(name, report.entries)
     _agree(f"{name}, by sample", entries)
 

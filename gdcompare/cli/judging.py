@@ -24,6 +24,7 @@ from gdcompare.cli.options import (
     json_option,
     loaded_backends,
     named_functions,
+    proven_only_option,
     refuse_overwriting,
 )
 from gdcompare.cli.output import EXIT_CODES, console_for, finish, leave, note, show, write_json
@@ -47,6 +48,7 @@ from gdcompare.writing import write_text
 )
 @click.option("--atol", type=float, help="Allow this error instead of the rounding budget (see `detectable`).")
 @click.option("--rtol", type=float, help="Allow this share of the truth instead of the rounding budget.")
+@proven_only_option
 @click.option("--certificate", type=OUTPUT, metavar="FILE", help="Write the true gradient, for `check-certificate`.")
 @click.option(
     "--counterexample",
@@ -75,6 +77,7 @@ def verify(
     reduction: str,
     atol: float | None,
     rtol: float | None,
+    proven_only: bool,
     derivative: str,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
@@ -110,6 +113,7 @@ def verify(
         atol=atol,
         rtol=rtol,
         derivative=derivative,
+        proven_only=proven_only,
     )
     note(f"the verdict: {report.verdict}")
     if certificate is not None:
@@ -159,9 +163,11 @@ def check_certificate(
 @click.command()
 @about_a_problem
 @at_option
+@proven_only_option
 def laws(
     subject: Subject,
     at: tuple[str, ...],
+    proven_only: bool,
 ) -> None:
     """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
     refuse_nobody(subject.problem, subject.backends)
@@ -169,7 +175,7 @@ def laws(
     reports: list[gdc.Report] = []
     try:
         for each in subject.backends:
-            reports.append(gdc.check_batch_laws(subject.problem, subject.data, params, each))
+            reports.append(gdc.check_batch_laws(subject.problem, subject.data, params, each, proven_only=proven_only))
             note(f"the laws of {each.name}")
     except KeyboardInterrupt:
         if reports:
@@ -181,10 +187,12 @@ def laws(
 @click.command()
 @about_a_formula
 @at_option
+@proven_only_option
 @click.option("--check", metavar="FILE.py:FUNCTION", help="Your check, called with each implementation. Default: ours.")
 def mutate(
     subject: Subject,
     at: tuple[str, ...],
+    proven_only: bool,
     check: str | None,
 ) -> None:
     """Plant wrong gradients in PROBLEM's own formula, and count those that a check misses.
@@ -204,7 +212,11 @@ def mutate(
     own = None if check is None else check_function(check)
 
     def referee(implementation: Any) -> bool:
-        return bool(gdc.verify(problem, data, params, backends=[], implementations={"": implementation}, dtype=dtype))
+        judged = {"": implementation}
+        report = gdc.verify(
+            problem, data, params, backends=[], implementations=judged, dtype=dtype, proven_only=proven_only
+        )
+        return bool(report)
 
     score = plant(own or referee, by_hand(problem), *Referee(Case.of(problem, data, params, dtype)).point)
     outcomes = {"killed": score.killed, "survived": score.survived, "changes nothing here": score.equivalent}

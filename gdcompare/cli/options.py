@@ -178,6 +178,11 @@ at_option = click.option(
 )
 
 
+proven_only_option = click.option(
+    "--proven-only", is_flag=True, help="Judge by the worst case of rounding alone, not where it is sampled."
+)
+
+
 implementation_option = click.option(
     "--implementation",
     "implementations",

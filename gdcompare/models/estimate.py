@@ -32,7 +32,7 @@ from gdcompare.models.sides import Key, Point
 from gdcompare.referee import verdict
 from gdcompare.referee.diagnosis import cause_of
 from gdcompare.referee.evidence import Evidence
-from gdcompare.referee.verdict import Entry, Floats, Known, detectable_fault
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, detectable_fault
 
 DRAWS = 4
 SAFETY = 16.0
@@ -110,7 +110,9 @@ def judged_array(key: Key, measured: Mapping[str, Measured], dtype: Precision) -
         if model == reference:
             continue
         budget = _budget(truth, each, dtype)
-        entry = verdict.compare(model, name, each.value, Known(truth.value), budget, dtype, law)
+        entry = verdict.compare(
+            model, name, each.value, Known(truth.value), Allowance(budget, grade="sampled"), dtype, law
+        )
         if not (np.isfinite(truth.value).all() and np.isfinite(each.value).all()):
             entry = _not_finite(entry, reference, truth.value, each.value)
         size = np.abs(truth.value)

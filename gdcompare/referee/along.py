@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, final, get_args
 
@@ -22,6 +23,7 @@ from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_pr
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.backend import Backend, Derivative
 from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
+from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import (
     budget_of_formula_along,
     budget_of_loss_along,
@@ -31,7 +33,14 @@ from gdcompare.referee.budget import (
 from gdcompare.referee.due import as_due
 from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
 from gdcompare.referee.point import Referee
-from gdcompare.referee.verdict import Floats
+from gdcompare.referee.sampling import (
+    draws_of_formula_along,
+    draws_of_loss_along,
+    draws_of_product_formula,
+    draws_of_products,
+    magnitudes,
+)
+from gdcompare.referee.verdict import Allowance, Floats
 
 LARGEST_HESSIAN = 256
 
@@ -117,13 +126,50 @@ class RefereeAlong:
             return {"loss": loss, "derivative": derivatives[0]}
         return self._entries(of_products(*self._formula, self.dtype, **self._weighted))
 
-    @cached_property
-    def either_budget(self) -> dict[str, Floats]:
-        """The larger of the two: nobody knows how somebody's own function computes."""
-        differentiated = self.budgets(by_hand=False)
+    def allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
+        draws = None if proven_only else lambda: self._draws(by_hand)
+        found = allowances(
+            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, lambda *_: "", self.dtype
+        )
+        if by_hand:
+            return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
+        return found
+
+    def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return the larger of the two: nobody knows how somebody's own function computes."""
+        differentiated = self.allowances(False, proven_only)
         if not (self.problem.derived if self.derivative == "jvp" else self.problem.twice_derived):
             return differentiated
-        return {name: np.maximum(budget, differentiated[name]) for name, budget in self.budgets(by_hand=True).items()}
+        return either(self.allowances(True, proven_only), differentiated)
+
+    @cached_property
+    def magnitudes(self) -> dict[str, Floats]:
+        """The mean, or sum, over the rows of what each contributes, in absolute terms."""
+        formula = self.problem, self.params, self.features, self.targets
+        if self.derivative == "jvp":
+            loss, gradient = magnitudes(*formula, **self._weighted)
+            assert self.direction is not None
+            along = sum(np.sum(gradient[name] * np.abs(each)) for name, each in self.direction.items())
+            return {"loss": loss, "derivative": np.asarray(along)}
+        p = len(next(iter(self._directions.values())))
+        each = [
+            magnitudes(*formula, **self._weighted, direction={name: v[i] for name, v in self._directions.items()})[1]
+            for i in range(p)
+        ]
+        return self._entries({name: np.stack([one[name] for one in each]) for name in self.params})
+
+    def _draws(self, by_hand: bool) -> dict[str, Floats]:
+        arguments = *self._formula, self.dtype
+        if self.derivative == "jvp":
+            loss, along = (draws_of_formula_along if by_hand else draws_of_loss_along)(*arguments, **self._weighted)
+            return {"loss": loss, "derivative": along[:, 0]}
+        products = (draws_of_product_formula if by_hand else draws_of_products)(*arguments, **self._weighted)
+        draws = [
+            self._entries({name: each[i] for name, each in products.items()})
+            for i in range(len(next(iter(products.values()))))
+        ]
+        return {name: np.stack([each[name] for each in draws]) for name in draws[0]}
 
     def backend_implementation(self, backend: Backend[Any]) -> Callable[..., tuple[Any, Any]]:
         """Return the backend's derivative as a function of NumPy arrays: (loss or None, {entry: array})."""
@@ -158,15 +204,15 @@ class RefereeAlong:
         return judged
 
     def judged_by(
-        self, given: Collection[str], budgets: Mapping[str, Floats]
-    ) -> tuple[dict[str, Enclosed], dict[str, Floats]]:
-        """Return the truths and the budgets of what is given: of a Hessian perhaps some blocks, or their diagonals."""
-        truths, allowed = dict(self.truths), dict(budgets)
+        self, given: Collection[str], allowances: Mapping[str, Floats | Allowance]
+    ) -> tuple[dict[str, Enclosed], dict[str, Floats | Allowance]]:
+        """Return truths and allowances of what is given: of a Hessian perhaps some blocks, or their diagonals."""
+        truths, allowed = dict(self.truths), dict(allowances)
         if self.derivative == "hessian":
             for name, shape in self._shapes.items():
                 block, key = truths[f"{name}, {name}"], _diagonal(name)
                 truths[key] = Enclosed(_on_diagonal(block.balls, shape), _on_diagonal(block.kinks, shape))
-                allowed[key] = _on_diagonal(allowed[f"{name}, {name}"], shape)
+                allowed[key] = _allowed_on_diagonal(allowed[f"{name}, {name}"], shape)
             some = {key: truth for key, truth in truths.items() if key in given} or self.truths
             truths = dict(some)
         return truths, {key: allowed[key] for key in truths}
@@ -202,6 +248,12 @@ def checked_derivative(derivative: str, direction: Mapping[str, Any] | None = No
     raise ValueError(f"unknown derivative {derivative!r}; known: {', '.join(get_args(Derivative))}")
 
 
+def _unsaid(name: str, blind: NDArray[np.bool_]) -> str:
+    """Say nothing of where digits are lost: it is not known of second derivatives."""
+    del name, blind
+    return ""
+
+
 def _drawn_direction(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:
     """Return a direction drawn from a standard normal, seed 1, rounded to three decimals so that it can be read."""
     generator = np.random.default_rng(1)
@@ -225,6 +277,14 @@ def _named(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _diagonal(name: str) -> str:
     return f"{name}, {name}: diagonal"
+
+
+def _allowed_on_diagonal(allowed: Floats | Allowance, shape: tuple[int, ...]) -> Floats | Allowance:
+    """Return what is allowed of a block's diagonal."""
+    if not isinstance(allowed, Allowance):
+        return _on_diagonal(allowed, shape)
+    scale, own = (None if each is None else _on_diagonal(each, shape) for each in (allowed.scale, allowed.own))
+    return replace(allowed, budget=_on_diagonal(allowed.budget, shape), scale=scale, own=own, why=lambda _: "")
 
 
 def _on_diagonal(block: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
+from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounded import Rounded, RoundedNumbers
 from gdcompare.arithmetic.tape import Tape, Variable, per_sample_gradients, value_and_gradient
 from gdcompare.backend import Reduction, scaled_rows
@@ -44,7 +45,7 @@ def budget_of_loss(
     (True, True)
     """
     with np.errstate(all="ignore"):
-        arguments = _exact(dtype, params, features, targets, weights)
+        arguments = exact_inputs(dtype, params, features, targets, weights)
         loss, gradient = value_and_gradient(problem, RoundedNumbers(dtype), *arguments, reduction)
     return _budget(loss), {name: _budget(each) for name, each in gradient.items()}
 
@@ -70,7 +71,7 @@ def why_unbounded(
     """
     numbers = RoundedNumbers(dtype)
     with np.errstate(all="ignore"):
-        *point, shares = _exact(dtype, params, features, targets, weights)
+        *point, shares = exact_inputs(dtype, params, features, targets, weights)
         if directions is None:
             arguments = (*point, shares, reduction)
             value_and_gradient(problem, numbers, *arguments)
@@ -92,7 +93,7 @@ def row_budgets_of_loss(
 ) -> dict[str, Floats]:
     """Return the same for per-sample gradients, `{name: (n, *shape)}`, scaled by the weights."""
     with np.errstate(all="ignore"):
-        arguments = _exact(dtype, params, features, targets, weights)
+        arguments = exact_inputs(dtype, params, features, targets, weights)
         gradients = per_sample_gradients(problem, RoundedNumbers(dtype), *arguments, reduction)
     return {name: _budget(each) for name, each in gradients.items()}
 
@@ -111,13 +112,13 @@ def budget_of_formula(
     Without weights that is `value_and_gradient`, times n for the sum; with weights, the weighted per-sample formulas.
     """
     with np.errstate(all="ignore"):
-        tape, arguments, shares = _formula(dtype, params, features, targets, weights)
-        loss, gradient = _of_formula(problem, tape, arguments, shares, reduction)
+        tape, arguments, shares = formula_on_tape(RoundedNumbers(dtype), dtype, params, features, targets, weights)
+        loss, gradient = gradient_of_formula(problem, tape, arguments, shares, reduction)
     loss, gradient = tape.asarray(loss), {name: tape.asarray(each) for name, each in gradient.items()}
     return _budget(loss.value[0]), {name: _budget(each.value[0]) for name, each in gradient.items()}
 
 
-def _of_formula(
+def gradient_of_formula(
     problem: Problem, tape: Tape, arguments: tuple[Any, Any, Any], shares: Any, reduction: Reduction
 ) -> tuple[Variable, dict[str, Variable]]:
     """Return the loss and the gradient of the hand-derived formulas, on the tape."""
@@ -143,7 +144,7 @@ def budget_of_loss_along(
 ) -> tuple[Floats, Floats]:
     """Return what the loss, (), and its derivatives along p directions, (p,), may be off by in forward mode."""
     with np.errstate(all="ignore"):
-        *point, shares = _exact(dtype, params, features, targets, weights)
+        *point, shares = exact_inputs(dtype, params, features, targets, weights)
         along = {name: np.asarray(each, dtype=dtype) for name, each in directions.items()}
         arguments = (*point, along, shares, reduction)
         loss, derivatives = directional_derivatives(problem, RoundedNumbers(dtype), *arguments)
@@ -162,11 +163,24 @@ def budget_of_formula_along(
 ) -> tuple[Floats, Floats]:
     """Return the same for the hand-derived gradient times the directions, summed in any order."""
     with np.errstate(all="ignore"):
-        tape, arguments, shares = _formula(dtype, params, features, targets, weights)
-        loss, gradient = _of_formula(problem, tape, arguments, shares, reduction)
-        terms = [each * _on(tape, directions[name], dtype) for name, each in gradient.items()]
-        derivatives = tape.sum(tape.concat([tape.reshape(each, (each.size,)) for each in terms]))
+        tape, arguments, shares = formula_on_tape(RoundedNumbers(dtype), dtype, params, features, targets, weights)
+        loss, derivatives = formula_along(problem, tape, arguments, shares, reduction, directions, dtype)
     return _budget(loss.value[0]), _budget(derivatives.value)
+
+
+def formula_along(
+    problem: Problem,
+    tape: Tape,
+    arguments: tuple[Any, Any, Any],
+    shares: Any,
+    reduction: Reduction,
+    directions: Mapping[str, ArrayLike],
+    dtype: str,
+) -> tuple[Variable, Variable]:
+    """Return the loss and the hand-derived gradient times the directions, on the tape."""
+    loss, gradient = gradient_of_formula(problem, tape, arguments, shares, reduction)
+    terms = [each * on_tape(tape, directions[name], dtype) for name, each in gradient.items()]
+    return loss, tape.sum(tape.concat([tape.reshape(each, (each.size,)) for each in terms]))
 
 
 def budget_of_products(
@@ -184,7 +198,7 @@ def budget_of_products(
     It covers the gradient's derivative in forward mode, over reverse mode: the order in which frameworks advise it.
     """
     with np.errstate(all="ignore"):
-        *point, shares = _exact(dtype, params, features, targets, weights)
+        *point, shares = exact_inputs(dtype, params, features, targets, weights)
         along = {name: np.asarray(each, dtype=dtype) for name, each in directions.items()}
         arguments = (*point, along, shares, reduction)
         products = hessian_vector_products(problem, RoundedNumbers(dtype), *arguments)
@@ -204,17 +218,19 @@ def budget_of_product_formula(
     """Return the same for the hand-derived `hessian_vector_product`; with weights, for that of the rows one by one."""
     p, n = np.shape(next(iter(directions.values())))[0], np.shape(features)[0]
     with np.errstate(all="ignore"):
-        tape, (arrays, rows, goals), shares = _formula(dtype, params, features, targets, weights)
+        tape, (arrays, rows, goals), shares = formula_on_tape(
+            RoundedNumbers(dtype), dtype, params, features, targets, weights
+        )
         if shares is None:
-            along = {name: _on(tape, each, dtype) for name, each in directions.items()}
-            products = problem.hessian_vector_product(tape, arrays, rows, goals, along)
-            scaled = products if reduction == "mean" else {name: n * each for name, each in products.items()}
+            scaled = product_formula(problem, tape, (arrays, rows, goals), reduction, directions, dtype)
             return {name: np.broadcast_to(_budget(each.value), (p, *each.shape)) for name, each in scaled.items()}
         shares = shares / tape.sum(shares) if reduction == "mean" else shares  # w_i / sum w, or w_i
-        rows, goals = (_on(tape, np.asarray(each)[:, None], dtype) for each in (features, targets))  # each by itself
+        rows, goals = (
+            on_tape(tape, np.asarray(each)[:, None], dtype) for each in (features, targets)
+        )  # each by itself
         budgets = []
         for i in range(p):
-            along = {name: _on(tape, np.asarray(each)[i : i + 1], dtype) for name, each in directions.items()}
+            along = {name: on_tape(tape, np.asarray(each)[i : i + 1], dtype) for name, each in directions.items()}
             found = problem.hessian_vector_product(tape, arrays, rows, goals, along)
             copies = {name: Variable(tape, _copies(tape, each, n)[None]) for name, each in found.items()}
             totals = {name: tape.tensordot(shares, each, axes=1) for name, each in copies.items()}
@@ -222,7 +238,22 @@ def budget_of_product_formula(
     return {name: np.stack([budget[name] for budget in budgets]) for name in arrays}
 
 
-def _on(tape: Tape, values: Any, dtype: str) -> Variable:
+def product_formula(
+    problem: Problem,
+    tape: Tape,
+    arguments: tuple[Any, Any, Any],
+    reduction: Reduction,
+    directions: Mapping[str, ArrayLike],
+    dtype: str,
+) -> dict[str, Variable]:
+    """Return the hand-derived products with the directions, without weights, on the tape."""
+    along = {name: on_tape(tape, each, dtype) for name, each in directions.items()}
+    products = problem.hessian_vector_product(tape, *arguments, along)
+    n = arguments[1].shape[0]
+    return products if reduction == "mean" else {name: n * each for name, each in products.items()}
+
+
+def on_tape(tape: Tape, values: Any, dtype: str) -> Variable:
     """Return numbers of the dtype on the tape, whose first axis is the hidden one."""
     return Variable(tape, tape.numbers.asarray(np.asarray(values, dtype=dtype)))
 
@@ -243,12 +274,12 @@ def row_budgets_of_formula(
 ) -> dict[str, Floats]:
     """Return the same for the per-sample formula, `{name: (n, *shape)}`, scaled by the weights."""
     with np.errstate(all="ignore"):
-        tape, arguments, shares = _formula(dtype, params, features, targets, weights)
+        tape, arguments, shares = formula_on_tape(RoundedNumbers(dtype), dtype, params, features, targets, weights)
         rows = scaled_rows(tape, problem.per_sample_gradients(tape, *arguments), shares, reduction)
     return {name: _budget(tape.asarray(each).value[0]) for name, each in rows.items()}
 
 
-def _exact(
+def exact_inputs(
     dtype: str, params: Mapping[str, ArrayLike], features: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
 ) -> tuple[dict[str, Any], Any, Any, Any]:
     """Return the inputs as arrays of the dtype."""
@@ -257,10 +288,10 @@ def _exact(
     return arrays, rows, goals, shares
 
 
-def _formula(dtype: str, *inputs: Any) -> tuple[Tape, tuple[Any, Any, Any], Any]:
+def formula_on_tape(numbers: Numbers, dtype: str, *inputs: Any) -> tuple[Tape, tuple[Any, Any, Any], Any]:
     """Return a tape, the inputs of a formula on it, and the weights."""
-    tape = Tape(RoundedNumbers(dtype))
-    params, *others = _exact(dtype, *inputs)
+    tape = Tape(numbers)
+    params, *others = exact_inputs(dtype, *inputs)
     features, targets, weights = (None if each is None else tape.asarray(each) for each in others)
     return tape, ({name: tape.asarray(value) for name, value in params.items()}, features, targets), weights
 

@@ -7,7 +7,9 @@ truth) a section of arrays as nested lists:
     truth                       of the loss and each parameter's gradient: `balls` that contain the exact number, like
                                 `0x3p-2 +/- 0x1p-140` (integers times powers of 2); `mid`, their middles to the nearest
                                 float64; `kinks`, true where a ball is a hull of one-sided derivatives, all right
-    budgets                     how far a correct program may be off, "differentiated" or "by hand"
+    budgets                     how far a correct program may be off at worst, "differentiated" or "by hand"
+    magnitudes                  the mean magnitude over the rows of the losses, and of each parameter's per-sample
+                                gradients, beside which a budget must be small if digits are to be seen
 
 So whoever reads it needs neither this suite nor any framework: a gradient is right if it is within its budget of some
 number in its ball. The digest is the sha256 of all else, as JSON with sorted keys and no spaces: it shows damage, and
@@ -21,7 +23,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, cast, final, get_args
@@ -33,9 +35,11 @@ from numpy.typing import NDArray
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
+from gdcompare.referee.allowance import allowance_within, either
 from gdcompare.referee.enclosure import Enclosed, enclose_rows
 from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation
-from gdcompare.referee.verdict import Entry, Floats, Report, Verdict
+from gdcompare.referee.sampling import magnitudes
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, Verdict
 from gdcompare.referee.verify import context_of, judged
 from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names
 from gdcompare.writing import write_text
@@ -184,12 +188,12 @@ def check_certificate(
     for backend in loaded:
         if backend.dtype != dtype:
             raise ValueError(f"backend {backend.name!r} computes in {backend.dtype}, not {dtype}")
-        budgets = point.budgets(getattr(backend, "by_hand", False))
+        allowed = point.allowances(getattr(backend, "by_hand", False))
         implementation = as_implementation(backend, cast("Problem", found))
-        entries += judged(point, backend.name, implementation, budgets, may_raise=False)
-    either = {name: np.maximum(budget, point.budgets(True)[name]) for name, budget in point.budgets(False).items()}
+        entries += judged(point, backend.name, implementation, allowed, may_raise=False)
+    larger = either(point.allowances(True), point.allowances(False))
     for name, implementation in (implementations or {}).items():
-        entries += judged(point, name, implementation, either, may_raise=True)
+        entries += judged(point, name, implementation, larger, may_raise=True)
     context = context_of(point, replace(point.data, name=certificate["data"]), loaded)
     origin = {key: certificate[key] for key in ("digest", "environment")}
     return Report(tuple(entries), context | {"problem": stated["name"], "certificate": origin})
@@ -236,6 +240,7 @@ def _section(referee: Referee) -> dict[str, Any]:
         "truth": truth,
         "kinks": list(referee.kinks),
         "budgets": {words: _all_written(referee.budgets(by_hand)) for by_hand, words in KINDS.items()},
+        "magnitudes": _all_written(referee.magnitudes),
     }
 
 
@@ -253,6 +258,8 @@ class CertifiedPoint:
     truths: dict[str, Enclosed]
     kinks: tuple[str, ...]
     allowed: dict[bool, dict[str, Floats]]
+    stated: dict[str, Floats] | None = None
+    """The mean magnitudes; None where an older version wrote none."""
     reduction: Reduction = "mean"
 
     @property
@@ -269,6 +276,26 @@ class CertifiedPoint:
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by."""
         return self.allowed[by_hand]
+
+    def allowances(self, by_hand: bool) -> dict[str, Allowance]:
+        """Return the same, beside what the elements are measured by: a certificate's evidence is the worst case."""
+        return {
+            name: allowance_within(self.truths[name], budget, partial(self._magnitude, name))
+            for name, budget in self.budgets(by_hand).items()
+        }
+
+    def _magnitude(self, name: str) -> Floats:
+        return self.magnitudes[name]
+
+    @cached_property
+    def magnitudes(self) -> dict[str, Floats]:
+        """The mean magnitudes of losses and per-sample gradients: as stated, or computed, or else the truths'."""
+        if self.stated is not None:
+            return self.stated
+        if self.problem is None:
+            return {name: np.abs(truth.mid) for name, truth in self.truths.items()}
+        loss, gradient = magnitudes(self.problem, self.params, self.features, self.targets, self.weights)
+        return {LOSS: loss, **gradient}
 
     @cached_property
     def row_truths(self) -> dict[str, Enclosed]:
@@ -298,6 +325,10 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
                 *(each[name].shape for each in allowed.values()),
             } != {shape}:
                 raise ValueError(f"the shapes of {name!r} differ")
+        stated = section.get("magnitudes")
+        sizes = None if stated is None else {name: _read(_has(stated, name)) for name in shapes}
+        if sizes is not None and any(sizes[name].shape != shape for name, shape in shapes.items()):
+            raise ValueError("the shapes of the magnitudes differ")
         if features.ndim != 2 or len(targets) != len(features):
             raise ValueError(f"features have the shape {features.shape}, targets {targets.shape}")
         if weights is not None and weights.shape != features.shape[:1]:
@@ -309,7 +340,7 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
         kinks = tuple(map(str, _has(section, "kinks")))
     except (ValueError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(f"the certificate's section {dtype!r} cannot be read: {error}") from None
-    return CertifiedPoint(problem, dtype, params, features, targets, weights, truths, kinks, allowed)
+    return CertifiedPoint(problem, dtype, params, features, targets, weights, truths, kinks, allowed, sizes)
 
 
 def _truth(stated: Mapping[str, Any]) -> Enclosed:

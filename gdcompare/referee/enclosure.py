@@ -133,7 +133,7 @@ def enclose(
         loss, gradient = value_and_gradient(problem, numbers, params, features, targets, weights, reduction)
         return [loss, *gradient.values()]
 
-    allowed = [0.0, *((budgets or {}).get(name, 0.0) for name in params)]
+    allowed = [(budgets or {}).get(name, 0.0) for name in ("loss", *params)]
     (loss, *gradient), precision, kinks = _search(compute, allowed, precision, limit)
     narrow = not any(_wide(each.balls, budget).any() for each, budget in zip((loss, *gradient), allowed, strict=True))
     return Enclosure(loss, dict(zip(params, gradient, strict=True)), precision, narrow, kinks)

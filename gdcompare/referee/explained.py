@@ -16,7 +16,9 @@ from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.in_floats import InFloats
 from gdcompare.referee.point import LOSS, Referee, Reference
-from gdcompare.referee.verdict import Entry, Floats
+from gdcompare.referee.verdict import Allowance, Entry, Floats
+
+BY_ITSELF = "; the derivation cancels so much that its own rounding may be as large: write it otherwise"
 
 _VAGUE = ("a constant factor", "no common mistake", "off ")
 
@@ -27,15 +29,16 @@ def explained(
     first: Sequence[Entry],
     again: Sequence[Entry],
     calls: Sequence[Mapping[str, Any]],
-    budgets: Mapping[str, Floats],
+    allowed: Mapping[str, Floats | Allowance],
 ) -> list[Entry]:
     """Return the worse of two calls' entries of an implementation, each with its cause."""
+    budgets = {key: each.budget if isinstance(each, Allowance) else each for key, each in allowed.items()}
     known = _Known(referee, truths, budgets, InFloats(referee))
     entries = [
         _of_two(known, one, two, [call.get(one.parameter) for call in calls])
         for one, two in zip(first, again, strict=True)
     ]
-    return _of_all(known, entries, calls[0])
+    return [_by_itself(each, allowed.get(each.parameter)) for each in _of_all(known, entries, calls[0])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,10 @@ class _Known:
 def _of_two(known: _Known, one: Entry, two: Entry, values: list[Any]) -> Entry:
     """Return the worse of two calls' entries, with its cause."""
     name = one.parameter
+    kinds = [None if value is None else (np.asarray(value).dtype, np.shape(value)) for value in values]
+    if kinds[0] != kinds[1]:
+        words = " and ".join("nothing" if kind is None else f"{kind[0]} {kind[1]}" for kind in kinds)
+        return replace(one, verdict="wrong", cause=f"not deterministic: two calls return {words}")
     if one.worst_index is None or two.worst_index is None or name not in known.budgets:
         return one
     repeats = np.array_equal(values[0], values[1], equal_nan=True)
@@ -87,6 +94,14 @@ def _of_two(known: _Known, one: Entry, two: Entry, values: list[Any]) -> Entry:
         return one
     cause = cause_of(known.evidence(name, values[0]))
     return replace(one, cause=cause + ("" if repeats else "; and not deterministic: two calls differ"))
+
+
+def _by_itself(entry: Entry, allowed: Floats | Allowance | None) -> Entry:
+    """Say so where the derivation's own rounding would explain an error that is too large for a good formula."""
+    own = allowed.own if isinstance(allowed, Allowance) and entry.verdict == "wrong" else None
+    if own is None or entry.worst_index is None or abs(entry.actual - entry.expected) > own[entry.worst_index]:
+        return entry
+    return replace(entry, cause=entry.cause + BY_ITSELF)
 
 
 def _of_all(known: _Known, entries: list[Entry], call: Mapping[str, Any]) -> list[Entry]:

@@ -16,7 +16,7 @@ from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.point import LOSS, Implementation, Referee
-from gdcompare.referee.verdict import Entry, Floats, Truth
+from gdcompare.referee.verdict import Allowance, Entry, Truth
 
 Gradient = Callable[..., tuple[Any, dict[str, Any]]]
 """`f(xp, params, features, targets) -> (mean loss, {name: gradient})`."""
@@ -95,7 +95,9 @@ class _Restated(Problem):
         return self.gradient(xp, params, features, targets)
 
 
-def budgets_of_formula(referee: Referee | RefereeAlong, formula: Problem | Gradient) -> dict[str, Floats]:
+def allowances_of_formula(
+    referee: Referee | RefereeAlong, formula: Problem | Gradient, proven_only: bool = False
+) -> dict[str, Allowance]:
     """Return what rounding may do to a program of that formula; it must be another way to the referee's truths."""
     if not isinstance(formula, Problem) and (referee.weights is not None or isinstance(referee, RefereeAlong)):
         raise ValueError(
@@ -111,12 +113,12 @@ def budgets_of_formula(referee: Referee | RefereeAlong, formula: Problem | Gradi
     if isinstance(referee, RefereeAlong) and isinstance(own, Referee):
         own = RefereeAlong(own, referee.derivative, referee.direction)
     truths = dict(own.truths) if isinstance(formula, Problem) else _enclosed(problem, referee)
-    for name, budget in referee.either_budget.items():
+    for name, usual in referee.either_allowance(proven_only).items():
         lower, _ = truths[name].distance(referee.truths[name].mid)
         known = ~(referee.truths[name].kinks | truths[name].kinks)
-        if (known & (lower > budget + 2.0**-40 * np.abs(referee.truths[name].mid))).any():
+        if (known & (lower > usual.budget + 2.0**-40 * np.abs(referee.truths[name].mid))).any():
             raise ValueError(f"the formula stated is another function: its {name!r} is not that of the problem")
-    return own.either_budget
+    return own.either_allowance(proven_only)
 
 
 def _enclosed(problem: Problem, referee: Referee | RefereeAlong) -> dict[str, Truth]:
@@ -132,11 +134,13 @@ def _enclosed(problem: Problem, referee: Referee | RefereeAlong) -> dict[str, Tr
     return {name: Enclosed(each, np.zeros(each.shape, dtype=bool)) for name, each in balls.items()}
 
 
-def told(entries: list[Entry], own: Mapping[str, Floats], usual: Mapping[str, Floats]) -> list[Entry]:
+def told(entries: list[Entry], own: Mapping[str, Allowance], usual: Mapping[str, Allowance]) -> list[Entry]:
     """Say of the entries that agree that they had the rounding of their own formula, where that is more."""
     return [
         replace(entry, cause="within the rounding of its own formula")
-        if entry.verdict == "agree" and not entry.cause and (own[entry.parameter] > usual[entry.parameter]).any()
+        if entry.verdict == "agree"
+        and not entry.cause
+        and (own[entry.parameter].budget > usual[entry.parameter].budget).any()
         else entry
         for entry in entries
     ]

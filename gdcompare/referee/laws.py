@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -35,9 +36,10 @@ from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend, Reduction
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.allowance import allowance_within
 from gdcompare.referee.hypotheses import number
 from gdcompare.referee.point import Referee
-from gdcompare.referee.verdict import Entry, Floats, Known, Report, Truth, compare
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, compare
 from gdcompare.referee.verify import context_of
 from gdcompare.registry import as_backend
 
@@ -52,7 +54,7 @@ class _Part:
     name: str
     gradient: Mapping[str, NDArray[Any]]
     truths: Mapping[str, Truth]
-    budgets: Mapping[str, Floats]
+    allowed: Mapping[str, Allowance]
     count: float = 1.0
     """Its weight when parts are combined: the number of its rows, or the sum of their weights."""
 
@@ -64,7 +66,7 @@ class _Claim:
     law: str
     actual: Mapping[str, Floats]
     truths: Mapping[str, Truth]
-    budgets: Mapping[str, Floats]
+    allowed: Mapping[str, Allowance]
     parts: Sequence[_Part]
 
 
@@ -73,11 +75,13 @@ def check_batch_laws(
     data: DataLike,
     params: Mapping[str, Any] | None,
     backend: str | Backend[Any],
+    *,
+    proven_only: bool = False,
 ) -> Report:
     """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
 
-    Problem, data and parameters are what `verify` takes. When a law fails, the cause names the samples or the batch at
-    fault.
+    Problem, data, parameters and `proven_only` are what `verify` takes. When a law fails, the cause names the samples
+    or the batch at fault.
 
     >>> import gdcompare as gdc
     >>> data = gdc.datasets.noisy_line()
@@ -89,7 +93,7 @@ def check_batch_laws(
     case = Case.of(problem, data, params, backend.dtype)
     case.backends([backend])
     referee = Referee(case)
-    bench = _Bench(case.problem, backend)
+    bench = _Bench(case.problem, backend, proven_only)
     entries = _misfits(bench, referee) or [
         _judged(claim, name, backend) for claim in _claims(bench, referee) for name in claim.actual
     ]
@@ -102,17 +106,20 @@ class _Bench:
 
     problem: Problem
     backend: Backend[Any]
+    proven_only: bool
 
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
         """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
         _, gradient = compute(*self._arguments(referee))
-        return _Part(name, self._to_numpy(gradient), referee.truths, referee.budgets(self._by_hand), count)
+        allowed = referee.allowances(self._by_hand, self.proven_only)
+        return _Part(name, self._to_numpy(gradient), referee.truths, allowed, count)
 
     def rows(self, referee: Referee) -> _Part:
         """Return the per-sample gradients."""
         gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
-        return _Part("rows", self._to_numpy(gradients), referee.row_truths, referee.row_budgets(self._by_hand))
+        allowed = referee.row_allowances(self._by_hand, self.proven_only)
+        return _Part("rows", self._to_numpy(gradients), referee.row_truths, allowed)
 
     @property
     def _by_hand(self) -> bool:
@@ -148,8 +155,8 @@ def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     n, data = len(referee.features), referee.data
     own = np.ones(n) if data.weights is None else data.weights.astype(np.float64)
     rows = bench.rows(referee)
-    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
-    yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
+    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.allowed[name].budget) for name in rows.gradient}
+    yield _claim("mean of per-sample gradients", mixed, referee, [rows])
 
     def part(start: int, stop: int, reduction: Reduction = "mean") -> _Part:
         rows = slice(start, stop)
@@ -213,19 +220,28 @@ def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     yield _combined(f"unbiased: all {len(batches)} batches of {b} in {m}", referee, batches)
     if data.weights is not None:
         return
-    actual, budgets = {}, {}
+    actual = {}
+    allowed: dict[str, Allowance] = {}
     truths: dict[str, Truth] = {}
     for name, rows in referee.row_truths.items():
         if rows.kinks.any():
             return  # the variance of a set is no number
         gradients = np.stack([batch.gradient[name].astype(np.float64) for batch in batches])
-        off = np.max([batch.budgets[name] for batch in batches], axis=0)
-        actual[name], budgets[name] = _variance(gradients, off)
+        off = np.max([batch.allowed[name].budget for batch in batches], axis=0)
+        actual[name], budget = _variance(gradients, off)
         spread, error = _variance(rows.mid, 2.0**-53 * np.abs(rows.mid).max(axis=0))  # mid is the nearest float64
         factor = (m - b) / (b * (m - 1))
         known = Known(factor * spread, factor * error + 2.0**-50 * factor * spread)
-        truths[name], budgets[name] = known, budgets[name] + 2 * known.error  # the right side is computed, too
-    yield _Claim("variance of these batches", actual, truths, budgets, batches)
+        truths[name] = known
+        scale = np.maximum(known.mid, np.mean(gradients**2, axis=0))  # what the squares of the gradients amount to
+        sampled = any(batch.allowed[name].grade == "sampled" for batch in batches)
+        allowed[name] = Allowance(
+            budget + 2 * known.error,  # the right side is computed, too
+            scale,
+            "sampled" if sampled else "proven",
+            _unsaid,
+        )
+    yield _Claim("variance of these batches", actual, truths, allowed, batches)
 
 
 def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
@@ -255,22 +271,36 @@ def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float |
     """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
     counts = np.array([part.count for part in parts])
     mixed = {
-        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]), total)
+        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.allowed[name].budget for p in parts]), total)
         for name in referee.params
     }
-    return _claim(law, mixed, referee.truths, parts)
+    return _claim(law, mixed, referee, parts)
 
 
-def _claim(
-    law: str, mixed: Mapping[str, tuple[Floats, Floats]], truths: Mapping[str, Truth], parts: Sequence[_Part]
-) -> _Claim:
+def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Referee, parts: Sequence[_Part]) -> _Claim:
     actual = {name: value for name, (value, _) in mixed.items()}
-    return _Claim(law, actual, truths, {name: budget for name, (_, budget) in mixed.items()}, parts)
+    allowed = {
+        name: replace(
+            allowance_within(referee.truths[name], budget, partial(_magnitude, referee, name)),
+            grade="sampled" if any(part.allowed[name].grade == "sampled" for part in parts) else "proven",
+            why=partial(referee.why_unresolved, name),
+        )
+        for name, (_, budget) in mixed.items()
+    }
+    return _Claim(law, actual, referee.truths, allowed, parts)
+
+
+def _magnitude(referee: Referee, name: str) -> Floats:
+    return referee.magnitudes[name]
+
+
+def _unsaid(_: Any) -> str:
+    return "what the parts may be off by adds up"
 
 
 def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:
     entry = compare(
-        backend.name, name, claim.actual[name], claim.truths[name], claim.budgets[name], backend.dtype, claim.law
+        backend.name, name, claim.actual[name], claim.truths[name], claim.allowed[name], backend.dtype, claim.law
     )
     return entry if entry.verdict == "agree" else replace(entry, cause=_blame(claim, name) or entry.cause)
 
@@ -282,14 +312,14 @@ def _blame(claim: _Claim, name: str) -> str:
     guilty = []
     for part in claim.parts:
         truth, found = part.truths[name], part.gradient[name].astype(np.float64)
-        if (truth.distance(found)[0] > part.budgets[name]).any():
+        if (truth.distance(found)[0] > part.allowed[name].budget).any():
             guilty.append(f"{part.name} ({number(_ratio(found, truth.mid), 10)} times the truth)")
     return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
 
 
 def _blamed_rows(part: _Part, name: str) -> str:
     """Name the samples whose gradient is wrong, and the factor where all of them are off by the same one."""
-    truth, found, budget = part.truths[name], part.gradient[name].astype(np.float64), part.budgets[name]
+    truth, found, budget = part.truths[name], part.gradient[name].astype(np.float64), part.allowed[name].budget
     n = len(found)
     wrong = np.flatnonzero((truth.distance(found)[0] > budget).reshape(n, -1).any(axis=1))
     if not len(wrong):

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.backend import Backend, Precision, Reduction
+from gdcompare.backend import Backend, Precision, Reduction, unit_roundoff
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
-from gdcompare.referee.verdict import Floats
+from gdcompare.referee.lost_digits import LostDigits
+from gdcompare.referee.sampling import (
+    draws_of_formula,
+    draws_of_loss,
+    magnitudes,
+    row_draws_of_formula,
+    row_draws_of_loss,
+)
+from gdcompare.referee.verdict import RESOLUTION, Allowance, Floats
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
@@ -22,6 +31,9 @@ Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 Weights are a fourth argument, where the data have any."""
 
 LOSS = "loss"
+
+NEGLIGIBLE = 2.0**-1060
+"""No budget is smaller than the smallest float, beside which this is none."""
 
 
 class Reference(Protocol):
@@ -83,10 +95,12 @@ class Referee:
 
     @cached_property
     def _enclosure(self) -> Enclosure:
-        budgets = {name: budget for name, budget in self.budgets(by_hand=False).items() if name != LOSS}
-        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets)
+        return self._enclosed(self.budgets(by_hand=False))
 
-    @cached_property
+    def _enclosed(self, budgets: Mapping[str, Floats], precision: int = 128) -> Enclosure:
+        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets, precision=precision)
+
+    @property
     def truths(self) -> dict[str, Enclosed]:
         """The proven enclosures of the loss, as `"loss"`, and of the gradient, by parameter."""
         assert self._enclosure.loss is not None
@@ -119,11 +133,70 @@ class Referee:
         loss, gradient = budget_of_loss(*self._formula, self.dtype, self.weights, self.reduction)
         return {LOSS: loss, **gradient}
 
+    def allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
+        key = by_hand and self.problem.derived, proven_only
+        if key not in self._allowed:
+            self._allowed[key] = self._known_well_enough(*key)
+        return self._allowed[key]
+
     @cached_property
-    def either_budget(self) -> dict[str, Floats]:
-        """The larger of the two: nobody knows how somebody's own function computes."""
-        by_hand = self.budgets(by_hand=True)
-        return {name: np.maximum(budget, by_hand[name]) for name, budget in self.budgets(by_hand=False).items()}
+    def _allowed(self) -> dict[tuple[bool, bool], dict[str, Allowance]]:
+        return {}
+
+    def _known_well_enough(self, by_hand: bool, proven_only: bool) -> dict[str, Allowance]:
+        """Return the allowances, once the truth is known to a small part of them."""
+        found = self._allowances(by_hand, proven_only)
+        budgets = {name: each.budget for name, each in found.items()}
+        wide = [
+            ~truth.kinks & (truth.rad > 2.0**-10 * budgets[name]) & (truth.rad > NEGLIGIBLE)
+            for name, truth in self.truths.items()
+        ]
+        if any(each.any() for each in wide):  # the search heeded another budget, which is larger
+            self._enclosure = self._enclosed(budgets, min(4096, 2 * self._enclosure.precision))
+            found = self._allowances(by_hand, proven_only)
+        return found
+
+    def _allowances(self, by_hand: bool, proven_only: bool) -> dict[str, Allowance]:
+        draws = None if proven_only else lambda: self._draws(by_hand)
+        found = allowances(
+            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self.why_unresolved, self.dtype
+        )
+        if by_hand:
+            return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
+        return found
+
+    def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return the larger of the two: nobody knows how somebody's own function computes."""
+        differentiated = self.allowances(False, proven_only)
+        return either(self.allowances(True, proven_only), differentiated) if self.problem.derived else differentiated
+
+    @cached_property
+    def magnitudes(self) -> dict[str, Floats]:
+        """The mean, or sum, over the rows of the absolute losses and per-sample gradients."""
+        loss, gradient = magnitudes(*self._formula, self.weights, self.reduction)
+        return {LOSS: loss, **gradient}
+
+    def _draws(self, by_hand: bool) -> dict[str, Floats]:
+        draws = draws_of_formula if by_hand else draws_of_loss
+        loss, gradient = draws(*self._formula, self.dtype, self.weights, self.reduction)
+        return {LOSS: loss, **gradient}
+
+    def why_unresolved(self, name: str, blind: NDArray[np.bool_]) -> str:
+        """Say why these elements of an array show no digits."""
+        small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
+        if (small < np.finfo(self.dtype).tiny).all():
+            return f"underflow: they are below the smallest normal {self.dtype}"
+        if (n := len(self.features)) * unit_roundoff(self.dtype) / 4 > RESOLUTION / 2:
+            return f"a long sum: of {n} numbers of one sign, a {self.dtype} may keep no more"
+        if self.allowances(by_hand=False)[name].resolved[blind].all():
+            many = self._lost_digits.operations
+            return f"depth: at worst, rounding adds up over {many} operations; sampled, it does not"
+        return self._lost_digits.why(name, blind)
+
+    @cached_property
+    def _lost_digits(self) -> LostDigits:
+        return LostDigits(*self._formula, self.dtype, self.weights, self.reduction)
 
     def backend_implementation(self, backend: Backend[Any]) -> Implementation:
         """Return the backend's gradient as a function of NumPy arrays."""
@@ -137,6 +210,16 @@ class Referee:
         """Return the same for the per-sample gradients, (n, *shape)."""
         budgets = row_budgets_of_formula if by_hand and self.problem.derived else row_budgets_of_loss
         return budgets(*self._formula, self.dtype, self.weights, self.reduction)
+
+    def row_allowances(self, by_hand: bool, proven_only: bool = False) -> dict[str, Allowance]:
+        """Return what a correct program's per-sample gradients are allowed."""
+        function = row_draws_of_formula if by_hand and self.problem.derived else row_draws_of_loss
+
+        def draws() -> dict[str, Floats]:
+            return function(*self._formula, self.dtype, self.weights, self.reduction)
+
+        budgets = self.row_budgets(by_hand)
+        return allowances(self.row_truths, budgets, dict, None if proven_only else draws, lambda *_: "", self.dtype)
 
     @property
     def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:

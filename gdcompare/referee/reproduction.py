@@ -153,7 +153,7 @@ def _allowance(found: Counterexample, parameter: str, index: tuple[int, ...]) ->
     referee = Referee(Case.of(found.problem, data, found.params, found.dtype))
     truth, one = referee.truths[parameter], found.implementation
     kinds = (False, True) if callable(one) else (getattr(one, "by_hand", False),)
-    budget = max(float(referee.budgets(by_hand)[parameter][index]) for by_hand in kinds)
+    budget = max(float(referee.allowances(by_hand)[parameter].budget[index]) for by_hand in kinds)
     mid = float(truth.mid[index])
     with ctx.workprec(256):
         rest = float((truth.balls[index] - arb(mid)).mid())

@@ -61,27 +61,41 @@ def entry_in_a_line(entry: Any) -> str:
 def verdict_table(entries: Iterable[Any]) -> Table:
     """Return the entries, one a row: the worst element, its error in ulps, its share of the budget.
 
-    Where there are laws, their names instead of ulps and detection power, which belong to gradients.
+    Where there are laws, their names instead of ulps and detection power, which belong to gradients. Digits with a star
+    are checked by sampled rounding, not by the worst case.
     """
     entries = list(entries)
     if any(entry.law for entry in entries):
-        columns = ["backend", "law", "parameter", "verdict", "of budget"]
+        columns = ["backend", "law", "parameter", "verdict", "of budget", "digits"]
         rows = [
-            (each.implementation, each.law, place(each), each.verdict, number(each.budget_fraction, "{:.2g}"))
+            (
+                each.implementation,
+                each.law,
+                place(each),
+                each.verdict,
+                number(each.budget_fraction, "{:.2g}"),
+                digits(each),
+            )
             for each in entries
         ]
         return table("", columns, rows, left=4)
-    columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable"]
+    columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable", "digits"]
     figures = [
         (
             number(each.error_ulps, "{:.3g}"),
             number(each.budget_fraction, "{:.2g}"),
             number(each.detectable, "{:.0e}"),
+            digits(each),
         )
         for each in entries
     ]
     words = [(each.implementation, place(each), each.verdict) for each in entries]
     return table("", columns, [(*one, *other) for one, other in zip(words, figures, strict=True)], left=3)
+
+
+def digits(entry: Any) -> str:
+    """Return how many digits were checked, with a star where by sampled rounding."""
+    return f"{entry.digits}{'*' if entry.grade == 'sampled' else ''}"
 
 
 def causes(entries: Iterable[Any]) -> list[str]:

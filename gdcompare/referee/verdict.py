@@ -1,11 +1,16 @@
 """Agree, wrong or inconclusive: the judgement of one gradient, element by element, and the report of many.
 
-For each element, with the truth in [mid - rad, mid + rad] and B the budget, the rounding error that a correct program
-may make at this dtype:
+For each element, with the truth in [mid - rad, mid + rad], B the allowance, the rounding error that a correct program
+may make at this dtype, and S its scale, the larger of |truth| and the mean magnitude of the per-sample gradients that
+it is the mean of:
 
-    agree           |actual - truth| <= B for the truth, wherever in its enclosure it lies
+    resolved        B <= S / 1000: digits were checked
+    agree           |actual - truth| <= B for the truth, wherever in its enclosure it lies, and resolved
     wrong           |actual - truth| >  B, likewise; NaN or infinity, if B is finite; wrong dtype, shape or names
-    inconclusive    neither is proven: the enclosure is too wide, or the budget is not finite
+    inconclusive    neither: the enclosure is too wide, the allowance is not finite, or it is too large to see digits
+
+An array agrees if all its elements do, and is wrong if any is. Its evidence has a grade: `proven` where every B is the
+worst case (no program that only rounds can do this), `sampled` where some B is `sampling.K` deviations of rounding.
 
 At a kink the enclosure is the hull of the one-sided derivatives, and every value within B of the hull agrees.
 """
@@ -14,7 +19,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -25,7 +30,14 @@ from gdcompare.referee.shown import causes, entry_in_a_line, heading, one_line, 
 from gdcompare.table import Part, as_html, as_text
 
 Verdict: TypeAlias = Literal["agree", "wrong", "inconclusive"]
+Grade: TypeAlias = Literal["proven", "sampled"]
 Floats: TypeAlias = NDArray[np.float64]
+
+RESOLUTION = 1e-3
+"""An element whose allowance is no more than this share of its scale is resolved."""
+
+NOTHING = 1e-320
+"""An allowance of no more than this allows nothing: such an element is resolved whatever its scale."""
 
 
 class Truth(Protocol):
@@ -61,6 +73,48 @@ class Known:
         return np.maximum(off - self.error, 0.0), off + self.error
 
 
+@dataclass(frozen=True, eq=False)
+class Allowance:
+    """How far a correct program may be off, element by element, and whether that leaves any digit to check."""
+
+    budget: Floats
+    """In absolute terms, of the shape of the truth."""
+    scale: Floats | None = None
+    """What the elements are measured by; None where they are to be judged by their budget alone."""
+    grade: Grade = "proven"
+    why: Callable[[NDArray[np.bool_]], str] = lambda _: ""
+    """Says why those elements are not resolved."""
+    own: Floats | None = None
+    """What the derivation would allow itself, where that is more than it is given."""
+    tolerance: bool = False
+    """Whether somebody asked for just this: what is within it agrees, resolved or not, and the digits are its price."""
+
+    @property
+    def resolved(self) -> NDArray[np.bool_]:
+        """Where digits can be checked."""
+        if self.scale is None:
+            return np.ones(self.budget.shape, dtype=bool)
+        return np.asarray((self.budget <= RESOLUTION * self.scale) | (self.budget <= NOTHING))
+
+    def digits(self, truth: Floats, dtype: str) -> int:
+        """Return how many decimal digits were checked in each resolved element: floor(-log10(B / S)), for the worst.
+
+        No more than the dtype has, and 0 if none is resolved. Where nobody says what the scale is, it is the largest
+        truth's.
+
+        >>> Allowance(np.array([2e-6, 1e-2, 0.0]), np.array([1.0, 1.0, 0.0])).digits(np.ones(3), "float64")
+        5
+        """
+        scale = np.full(self.budget.shape, np.abs(truth).max(initial=0.0)) if self.scale is None else self.scale
+        seen = self.resolved & np.isfinite(self.budget)
+        if not seen.any():
+            return 0
+        with np.errstate(all="ignore"):
+            shares = np.where(self.budget <= NOTHING, 0.0, self.budget / scale)[seen]
+        worst = float(np.max(np.where(np.isnan(shares), 1.0, shares)))
+        return math.floor(-math.log10(min(max(worst, float(np.finfo(dtype).eps) / 2), 1.0)))
+
+
 @dataclass(frozen=True)
 class Entry:
     """The judgement of one array: one parameter's gradient by one implementation."""
@@ -84,6 +138,12 @@ class Entry:
     """What explains the error, with its evidence."""
     law: str = ""
     """The batch law that was checked, if it was one; in a comparison of models, what kind of array it is."""
+    digits: int = 0
+    """How many decimal digits were checked, in the resolved element that shows fewest."""
+    grade: Grade = "proven"
+    """Whether every allowance is the worst case, or some are sampled."""
+    resolved: tuple[int, int] = (0, 0)
+    """In how many elements digits could be checked, and of how many."""
 
     def __repr__(self) -> str:
         return entry_in_a_line(self)
@@ -150,10 +210,21 @@ class Report:
         bad = [entry for entry in self.entries if entry.verdict != "agree"]
         where = " on ".join(str(self.context[key]) for key in ("problem", "data") if key in self.context)
         if not bad:
-            caught = max((entry.detectable for entry in self.entries if not math.isnan(entry.detectable)), default=0.0)
-            return f"all {len(self.entries)} comparisons agree; a relative fault of {caught:.1e} would have been caught"
+            return f"all {len(self.entries)} comparisons agree; {self._power()}"
         lines = [f"{len(bad)} of {len(self.entries)} comparisons do not agree{' for ' + where if where else ''}:"]
         return "\n".join([*lines, *(f"  {_sentence(entry)}" for entry in bad)])
+
+    def _power(self) -> str:
+        """Say what would have been caught, in the comparison that sees least."""
+        faults = [entry.detectable for entry in self.entries if not math.isnan(entry.detectable)]
+        if not faults:
+            return "no power: all truths are 0"
+        sampled = any(entry.grade == "sampled" for entry in self.entries)
+        digits = min(entry.digits for entry in self.entries)
+        return (
+            f"a relative fault of {max(faults):.1e} would have been caught; "
+            f"{digits} digits checked{' (* sampled, not proven)' if sampled else ''}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as they go to JSON."""
@@ -164,10 +235,12 @@ class Report:
         return json.dumps(plain(self.to_dict()), indent=indent, allow_nan=False)
 
 
-def judge(implementation: str, parameter: str, actual: Any, truth: Truth, budget: Floats, dtype: str) -> Entry:
+def judge(
+    implementation: str, parameter: str, actual: Any, truth: Truth, allowed: Floats | Allowance, dtype: str
+) -> Entry:
     """Return the entry of one array; its kind is checked first.
 
-    `budget` has the shape of the truth and is in absolute terms.
+    What is `allowed` has the shape of the truth and is in absolute terms.
     """
     array = np.asarray(actual)
     if array.dtype != np.dtype(dtype):
@@ -175,20 +248,30 @@ def judge(implementation: str, parameter: str, actual: Any, truth: Truth, budget
     if array.shape != truth.mid.shape:
         return _refused(implementation, parameter, f"shape {array.shape} where {truth.mid.shape} belongs")
 
-    return compare(implementation, parameter, array, truth, budget, dtype)
+    return compare(implementation, parameter, array, truth, allowed, dtype)
 
 
 def compare(
-    implementation: str, parameter: str, array: NDArray[Any], truth: Truth, budget: Floats, dtype: str, law: str = ""
+    implementation: str,
+    parameter: str,
+    array: NDArray[Any],
+    truth: Truth,
+    allowed: Floats | Allowance,
+    dtype: str,
+    law: str = "",
 ) -> Entry:
     """Return the entry of an array of the right shape; ulps are those of `dtype`, whatever the array's own."""
+    allowance = allowed if isinstance(allowed, Allowance) else Allowance(allowed)
+    budget, resolved = allowance.budget, allowance.resolved
     lower, upper = truth.distance(array)
     error = np.where(truth.kinks, lower, upper)
     fractions = _fraction(error, budget)
     # Where the budget is infinite, so may be what a correct program of the formula computes.
     surely_wrong = (lower > budget) | (~np.isfinite(array) & np.isfinite(truth.mid) & np.isfinite(budget))
     agrees = (error <= budget) & np.isfinite(budget) & ~surely_wrong
-    verdict: Verdict = "wrong" if surely_wrong.any() else "agree" if agrees.all() else "inconclusive"
+    verdict: Verdict = "wrong" if surely_wrong.any() else "inconclusive"
+    if (agrees & (resolved | allowance.tolerance)).all() and verdict != "wrong":
+        verdict = "agree"
     place = np.unravel_index(int(np.argmax(np.where(np.isnan(fractions), np.inf, fractions))), fractions.shape)
     worst = tuple(int(i) for i in place)
     expected = float(truth.mid[worst])
@@ -202,8 +285,11 @@ def compare(
         float(error[worst]) / ulp(expected, dtype),
         float(fractions[worst]),
         detectable_fault(truth.mid, budget),
-        _undecided(verdict, truth, budget),
+        _undecided(verdict, truth, allowance, agrees),
         law,
+        allowance.digits(truth.mid, dtype),
+        allowance.grade,
+        (int(np.count_nonzero(resolved)), resolved.size),
     )
 
 
@@ -243,11 +329,33 @@ def _fraction(error: Floats, budget: Floats) -> Floats:
     return np.where(np.isfinite(budget), fraction, np.nan)
 
 
-def _undecided(verdict: Verdict, truth: Truth, budget: Floats) -> str:
+def _undecided(verdict: Verdict, truth: Truth, allowance: Allowance, agrees: NDArray[np.bool_]) -> str:
+    """Say why nothing is decided; or of what agrees at a kink, or beyond what was asked for, that it does."""
     if verdict == "inconclusive":
-        return "the budget is not finite: overflow" if not np.isfinite(budget).all() else "the enclosure is too wide"
-    at_kink = verdict == "agree" and truth.kinks.any()
-    return "a kink: inside the hull of the one-sided derivatives" if at_kink else ""
+        if np.isnan(truth.mid).any():
+            return "the truth is not known: its enclosure is unbounded"
+        if not np.isfinite(allowance.budget).all():
+            return "the budget is not finite: overflow, or a division by 0"
+        if not agrees.all():
+            return "the enclosure is too wide"
+        blind = ~allowance.resolved
+        return unresolved(blind, allowance.why(blind))
+    if verdict == "agree" and truth.kinks.any():
+        return "a kink: inside the hull of the one-sided derivatives"
+    if verdict == "agree" and not allowance.resolved.all():
+        return f"within the tolerance, which is too wide: {unresolved(~allowance.resolved)}"
+    return ""
+
+
+def unresolved(blind: NDArray[np.bool_], why: str = "") -> str:
+    """Say how many elements are not resolved, and why.
+
+    >>> unresolved(np.array([True, False, True]), "underflow")
+    '2 of 3 elements not resolved: underflow'
+    """
+    count = int(np.count_nonzero(blind))
+    which = "not resolved" if blind.size == 1 else f"{count} of {blind.size} elements not resolved"
+    return f"{which}: {why}" if why else which
 
 
 def _refused(implementation: str, parameter: str, cause: str) -> Entry:
@@ -258,14 +366,14 @@ def judge_all(
     implementation: str,
     actual: Mapping[str, Any],
     truths: Mapping[str, Truth],
-    budgets: Mapping[str, Floats],
+    allowed: Mapping[str, Floats | Allowance],
     dtype: str,
 ) -> list[Entry]:
     """Return an entry for each parameter: those of the truth, and any that should not be there."""
     entries = []
     for name, truth in truths.items():
         if name in actual:
-            entries.append(judge(implementation, name, actual[name], truth, budgets[name], dtype))
+            entries.append(judge(implementation, name, actual[name], truth, allowed[name], dtype))
         else:
             entries.append(_refused(implementation, name, "missing"))
     return entries + [_refused(implementation, str(name), "no such parameter") for name in actual if name not in truths]

@@ -14,12 +14,13 @@ from gdcompare.case import Case, DataLike
 from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.due import NotDueError, as_due
 from gdcompare.referee.explained import explained
-from gdcompare.referee.formula import budgets_of_formula, formula_of, told
+from gdcompare.referee.formula import allowances_of_formula, formula_of, told
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
-from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, judge_all
 from gdcompare.registry import refuse_nobody
 
 
@@ -36,12 +37,14 @@ def verify(
     rtol: float | None = None,
     derivative: str = "gradient",
     direction: Mapping[str, Any] | None = None,
+    proven_only: bool = False,
 ) -> Report:
     """Judge each backend's, and each implementation's, loss and gradient against the proven truth.
 
     The truth comes from the problem's loss formula alone, in ball arithmetic. No tolerance is needed: what is allowed
-    is the rounding budget of a correct program at this dtype. Every implementation is called twice, on copies; one that
-    differs between the calls, or changes its inputs, is told so.
+    is what rounding may do to a correct program at this dtype, at worst, or where that is too much to see any digit, as
+    sampled; `proven_only` takes the worst case alone. What leaves no digit to check is inconclusive. Every
+    implementation is called twice, on copies; one that differs between the calls, or changes its inputs, is told so.
 
     Problem, data and parameters are as `case` has it: by name, from a file, or themselves; `None` takes the problem's
     own data, and draws parameters near its start (`drawn_parameters`). `backends=None` takes all that are installed
@@ -77,18 +80,18 @@ def verify(
     referee = at_point if kind == "gradient" else RefereeAlong(at_point, kind, direction)
     functions = [referee.backend_implementation(each) for each in loaded]  # what is not offered is refused here
     own = {name: referee.implementation(each) for name, each in (implementations or {}).items()}
-    allowed = None if atol is None and rtol is None else _tolerances(referee, atol or 0.0, rtol or 0.0)
+    asked = None if atol is None and rtol is None else tolerated(referee.truths, atol or 0.0, rtol or 0.0)
     entries: list[Entry] = []
     for backend, theirs in zip(loaded, functions, strict=True):
-        budgets = referee.budgets(getattr(backend, "by_hand", False))
-        found = judged(referee, backend.name, theirs, allowed or budgets, may_raise=False)
+        allowed = asked or referee.allowances(getattr(backend, "by_hand", False), proven_only)
+        found = judged(referee, backend.name, theirs, allowed, may_raise=False)
         entries += _excused(found, getattr(backend, "approximates", ""))
-    either = referee.either_budget if implementations else {}
     for name, implementation in own.items():
-        formula = formula_of((implementations or {})[name]) if allowed is None else None
-        budgets = allowed or either if formula is None else budgets_of_formula(referee, formula)
-        found = judged(referee, name, implementation, budgets, may_raise=True)
-        entries += _hinted(found if formula is None else told(found, budgets, either), implementation, referee)
+        usual = asked or referee.either_allowance(proven_only)
+        formula = formula_of((implementations or {})[name]) if asked is None else None
+        allowed = usual if formula is None else allowances_of_formula(referee, formula, proven_only)
+        found = judged(referee, name, implementation, allowed, may_raise=True)
+        entries += _hinted(found if formula is None else told(found, allowed, usual), implementation, referee)
     return Report(tuple(entries), context_of(referee, case.data, loaded))
 
 
@@ -138,15 +141,12 @@ def _hinted(entries: list[Entry], implementation: Implementation, referee: Refer
     ]
 
 
-def _tolerances(referee: Referee | RefereeAlong, atol: float, rtol: float) -> dict[str, Floats]:
-    for name, value in (("atol", atol), ("rtol", rtol)):
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number, 0 or above, not {value!r}")
-    return {name: atol + rtol * np.abs(truth.mid) for name, truth in referee.truths.items()}
-
-
 def judged(
-    referee: Reference, name: str, implementation: Implementation, budgets: Mapping[str, Floats], may_raise: bool
+    referee: Reference,
+    name: str,
+    implementation: Implementation,
+    allowed: Mapping[str, Floats | Allowance],
+    may_raise: bool,
 ) -> list[Entry]:
     """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
     if (fits := getattr(implementation, "fits", None)) is not None:  # a native model's
@@ -168,13 +168,18 @@ def judged(
         if changed := _changed(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
-    truths, allowed = dict(referee.truths), dict(budgets)
+    truths, allowances = dict(referee.truths), dict(allowed)
     if isinstance(referee, RefereeAlong):
-        truths, allowed = referee.judged_by(calls[0], budgets)
+        truths, allowances = referee.judged_by(calls[0], allowed)
     if LOSS not in calls[0]:
         truths.pop(LOSS, None)
-    first, again = (judge_all(name, call, truths, allowed, referee.dtype) for call in calls)
-    entries = explained(referee, truths, first, again, calls, allowed)
+    first, again = (
+        {entry.parameter: entry for entry in judge_all(name, call, truths, allowances, referee.dtype)} for call in calls
+    )
+    absent = Entry(name, "", "wrong", cause="missing")
+    every = list(first | again)
+    one, two = ([found.get(key, replace(absent, parameter=key)) for key in every] for found in (first, again))
+    entries = explained(referee, truths, one, two, calls, allowances)
     if set(referee.truths) <= {LOSS, *truths}:
         return entries
     blocks = f"{len(referee.truths)} block{'s' * (len(referee.truths) > 1)}"

@@ -61,6 +61,18 @@ def test_verify_judges_other_derivatives(derivative: str) -> None:
     assert f"float64, {derivative}" in done.stdout
 
 
+@pytest.mark.parametrize("proven_only", [False, True])
+@pytest.mark.parametrize("command", ["verify", "laws"])
+def test_proven_only_leaves_a_deep_network_undecided(command: str, proven_only: bool) -> None:
+    network = ["tanh-network", "--set", "widths=(3,3,3,3,3,3,3,3,3,3,3,3)", "--dtype", "float32", "--backend", "numpy"]
+
+    done = run(command, *network, *["--proven-only"] * proven_only)
+
+    assert done.returncode == (3 if proven_only else 0), done.stdout
+    assert ("depth: at worst" in " ".join(done.stdout.split())) == proven_only
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
 def test_certificates_are_about_gradients(tmp_path: Path) -> None:
     certificate = str(tmp_path / "certificate.json")
 

@@ -1,0 +1,140 @@
+"""What a correct program may be off by: at worst, which is proven, or where that shows too little, as sampled.
+
+    B_proven     the worst case (`budget`)
+    B_sampled    K deviations of rounding (`sampling`)
+    B            B_proven where that leaves `ENOUGH` digits, else the smaller of the two
+
+What costs more is computed only where it is needed: the scale beyond |truth| where B_proven exceeds that share of it,
+and the draws where it exceeds that share of the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.backend import unit_roundoff
+from gdcompare.referee.enclosure import Enclosed
+from gdcompare.referee.sampling import allowance_of
+from gdcompare.referee.verdict import NOTHING, Allowance, Floats
+
+BY_HAND = 100.0
+"""A derivation may allow itself so many times what the differentiated loss is: it cannot buy a pass by cancelling.
+
+The library's derivations allow themselves at most 1.5 times as much (Gaussian mixtures), and one that loses two digits
+by its own cancelling has lost digits that the loss keeps.
+"""
+
+ENOUGH: Mapping[str, float] = {"float32": 2.0**-13, "float64": 2.0**-36}
+"""A worst case of no more than this share of the scale, 3 and 10 digits, needs no second evidence."""
+
+Why = Callable[[str, NDArray[np.bool_]], str]
+
+
+def allowances(
+    truths: Mapping[str, Enclosed],
+    budgets: Mapping[str, Floats],
+    magnitudes: Callable[[], Mapping[str, Floats]],
+    draws: Callable[[], Mapping[str, Floats]] | None,
+    why: Why,
+    dtype: str,
+) -> dict[str, Allowance]:
+    """Return what is allowed of each array; `magnitudes` and `draws` are asked for if need be, draws=None never."""
+    enough = ENOUGH[dtype]
+    own = {name: _size(truths[name]) for name in budgets}
+    found = {name: Allowance(budget, own[name]) for name, budget in budgets.items()}
+    if not any(_wanting(each, own[name], enough).any() for name, each in found.items()):
+        return found
+    sizes = magnitudes()
+    for name, proven in found.items():
+        scale = _scale(own[name], sizes.get(name))
+        found[name] = replace(proven, scale=scale, why=partial(why, name))
+    if draws is None or not any(_wanting(each, each.scale, enough).any() for each in found.values()):
+        return found
+    drawn = draws()
+    return {name: _with_draws(each, truths[name], drawn[name], enough * own[name]) for name, each in found.items()}
+
+
+def allowance_within(truth: Enclosed, budget: Floats, magnitude: Callable[[], Floats]) -> Allowance:
+    """Return a budget as an allowance; the mean magnitude is asked for if the truth is no scale for it."""
+    allowance = Allowance(budget, _size(truth))
+    return allowance if allowance.resolved.all() else replace(allowance, scale=_scale(_size(truth), magnitude()))
+
+
+def _scale(size: Floats, magnitude: Floats | None) -> Floats:
+    """Return the larger of |truth| and the mean magnitude.
+
+    What is 0 in every row has no size of its own: the root mean square of its array stands for it.
+    """
+    scale = size if magnitude is None else np.fmax(size, magnitude)
+    finite = scale[np.isfinite(scale)]
+    return np.asarray(np.where(scale == 0, np.sqrt(np.mean(finite**2)) if finite.size else 0.0, scale))
+
+
+def _wanting(allowance: Allowance, scale: Floats | None, enough: float) -> NDArray[np.bool_]:
+    """Say where the worst case leaves too few digits."""
+    assert scale is not None
+    return np.asarray(~((allowance.budget <= enough * scale) | (allowance.budget <= NOTHING)))
+
+
+def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Floats) -> Allowance:
+    """Return the sampled allowance where the proven one is not enough, and larger."""
+
+    def distance(drawn: Floats) -> Floats:
+        return np.asarray(np.maximum(np.abs(drawn - truth.mid) - np.where(truth.kinks, truth.rad, 0.0), 0.0))
+
+    with np.errstate(all="ignore"):
+        sampled = allowance_of(draws, distance)
+    better = (proven.budget > np.maximum(enough, NOTHING)) & (sampled < proven.budget)
+    if not better.any():
+        return proven
+    return replace(proven, budget=np.where(better, sampled, proven.budget), grade="sampled")
+
+
+def bounded(
+    by_hand: Mapping[str, Allowance],
+    differentiated: Mapping[str, Allowance],
+    scales: Callable[[], Mapping[str, Floats]],
+    dtype: str,
+) -> dict[str, Allowance]:
+    """Return the derivation's allowances, no more than `BY_HAND` times those of the differentiated loss."""
+    found = dict(by_hand)
+    for name, mine in by_hand.items():
+        theirs = differentiated[name].budget
+        if (mine.budget <= BY_HAND * theirs).all() or not np.isfinite(theirs).any():
+            continue
+        rounding = unit_roundoff(dtype) * np.asarray(scales().get(name, 0.0))  # theirs may be 0, and nothing rounded
+        limit = np.where(np.isfinite(theirs), BY_HAND * np.fmax(theirs, rounding), np.inf)
+        if (mine.budget > limit).any():
+            found[name] = replace(mine, budget=np.minimum(mine.budget, limit), own=mine.budget)
+    return found
+
+
+def either(one: Mapping[str, Allowance], other: Mapping[str, Allowance]) -> dict[str, Allowance]:
+    """Return the larger of each two: nobody knows how somebody's own function computes."""
+    found = {}
+    for name, mine in one.items():
+        theirs = other[name]
+        larger = mine if mine.grade == "sampled" else theirs
+        scale = mine.scale if mine.scale is None or theirs.scale is None else np.fmax(mine.scale, theirs.scale)
+        found[name] = replace(larger, budget=np.maximum(mine.budget, theirs.budget), scale=scale)
+    return found
+
+
+def tolerated(truths: Mapping[str, Enclosed], atol: float, rtol: float) -> dict[str, Allowance]:
+    """Return what somebody allows, instead: `atol + rtol |truth|`."""
+    for name, value in (("atol", atol), ("rtol", rtol)):
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number, 0 or above, not {value!r}")
+    return {
+        name: Allowance(atol + rtol * np.abs(truth.mid), _size(truth), tolerance=True) for name, truth in truths.items()
+    }
+
+
+def _size(truth: Enclosed) -> Floats:
+    """Return |truth|, and at a kink the largest of the set."""
+    return np.asarray(np.abs(truth.mid) + np.where(truth.kinks, truth.rad, 0.0))
