@@ -22,7 +22,7 @@ from typing import Any, final
 import numpy as np
 
 from gdcompare.arithmetic.numbers import Numbers
-from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, recorded_loss
+from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, exponent_slope, power_slope, recorded_loss
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
 
@@ -287,16 +287,11 @@ class DualNumbers(Numbers):
     # Functions of two variables.
 
     def pow(self, x: Dual, y: Dual) -> Dual:
-        """d x^y = y x^(y - 1) dx + x^y log(x) dy; x^0 is constant, also at 0."""
-        base, power = self.base, self.base.pow
-        value = power(x.value, y.value)
-
-        def by_x() -> Any:
-            constant = base.compare(np.equal, y.value, base.asarray(0.0), False)
-            return base.where(constant, base.asarray(0.0), y.value * power(x.value, y.value - 1))
-
-        left = self._chained(x.tangent, by_x)
-        return Dual(self, value, left, self._chained(y.tangent, lambda: value * base.log(x.value)))
+        """d x^y = y x^(y - 1) dx + x^y log(x) dy."""
+        base, value = self.base, self.base.pow(x.value, y.value)
+        left = self._chained(x.tangent, lambda: power_slope(base, x.value, y.value, y.tangent is None))
+        right = self._chained(y.tangent, lambda: exponent_slope(base, x.value, y.value, value, x.tangent is None))
+        return Dual(self, value, left, right)
 
     def logaddexp(self, x: Dual, y: Dual) -> Dual:
         """d log(exp(x) + exp(y)) = s dx + (1 - s) dy, s = 1 / (1 + exp(y - x))."""

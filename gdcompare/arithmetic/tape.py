@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, final
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from gdcompare.arithmetic import derived
-from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.arithmetic.numbers import Numbers, formula_line
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
 
@@ -48,8 +49,11 @@ DERIVED = {
     for name, function in vars(derived).items()
     if inspect.isfunction(function) and function.__module__ == derived.__name__
 }
-CONSTANTS = {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf} | dict.fromkeys(
-    ("bool", "float32", "float64", "int32", "int64"), "real"
+WHOLE = "whole"  # the dtype of whole numbers, whatever their size
+CONSTANTS = (
+    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
+    | dict.fromkeys(("bool", "float32", "float64"), "real")
+    | dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), WHOLE)
 )
 
 
@@ -161,6 +165,8 @@ class Variable:
     def __init__(self, tape: Tape, value: Any, parents: Sequence[tuple[Variable, Pullback]] = ()) -> None:
         self.tape, self.value, self.parents = tape, value, parents
         self.tracked = bool(parents)  # does it depend on a parameter?
+        self.whole = False  # is it known to be a whole number everywhere?
+        self.operation = ""  # its name and line, if somebody watches for what has no value or no slope
         self.cotangents: list[Any] = []
 
     @property
@@ -212,6 +218,7 @@ class Tape:
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
         self.nodes: list[Variable] = []
+        self.watched: list[str] | None = getattr(numbers, "watched", None)
 
     def __getattr__(self, name: str) -> Any:
         if name in SLOPES:
@@ -244,7 +251,10 @@ class Tape:
             if node.cotangents:
                 cotangent, node.cotangents = self._total(node), []
                 for parent, pullback in node.parents:
-                    parent.cotangents.append(self._summed_to(parent.shape, pullback(cotangent)))
+                    sent = self._summed_to(parent.shape, pullback(cotangent))
+                    if self.watched is not None and _known(cotangent) and not _known(sent):
+                        self.watched.append(node.operation)
+                    parent.cotangents.append(sent)
 
     def gradient(self, leaf: Variable, rows: int = 1) -> Any:
         """Return what has arrived at a leaf, (rows, *shape)."""
@@ -255,6 +265,11 @@ class Tape:
         node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
         if node.tracked:
             self.nodes.append(node)
+        if self.watched is not None:
+            caller = sys._getframe(1)
+            node.operation = f"{caller.f_locals.get('name', caller.f_code.co_name)} ({formula_line()})"
+            if not _known(value) and all(_known(parent.value) for parent, _ in parents):
+                self.watched.append(node.operation)
         return node
 
     def _total(self, node: Variable) -> Any:
@@ -325,14 +340,13 @@ class Tape:
         return self._record(value, (a, lambda g: times(g, 1 / b.value)), (b, by_divisor))
 
     def pow(self, a: Any, b: Any) -> Variable:
-        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db."""
+        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b, b > 0."""
         a, b = self._aligned(a, b)
-        power, times, log = self.numbers.pow, self.numbers.chain, self.numbers.log
-        value = power(a.value, b.value)
+        times, value = self.numbers.chain, self.numbers.pow(a.value, b.value)
         return self._record(
             value,
-            (a, lambda g: times(g, b.value * power(a.value, b.value - 1))),
-            (b, lambda g: times(g, value * log(a.value))),
+            (a, lambda g: times(g, power_slope(self.numbers, a.value, b.value, not b.tracked))),
+            (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
         )
 
     def logaddexp(self, a: Any, b: Any) -> Variable:
@@ -359,6 +373,8 @@ class Tape:
     def _function(self, name: str, x: Any) -> Variable:
         """d f(x) = f'(x) dx."""
         x = self.asarray(x)
+        if name == "sign" and x.tracked:
+            self._compare(np.equal, x, 0.0)  # sign(0) is decided, its derivative is not
         value = getattr(self.numbers, name)(x.value)
         return self._record(value, (x, lambda g: self.numbers.chain(g, SLOPES[name](self.numbers, x.value, value))))
 
@@ -371,8 +387,9 @@ class Tape:
             top = self.max(self.reshape(x, (x.size,)), axis=0, kind=kind)
             return self.reshape(top, (1,) * x.ndim) if keepdims else top
         x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
-        times, share = self.numbers.chain, self.numbers.share_of_max
-        top = self._record(self.numbers.max(x.value), (x, lambda g: times(g[..., None], share(x.value, kind))))
+        times = self.numbers.chain
+        share = self.numbers.share_of_max(x.value, kind) if x.tracked else None  # now: a tie is noted with its line
+        top = self._record(self.numbers.max(x.value), (x, lambda g: times(g[..., None], share)))
         return self.expand_dims(top, axis=axis) if keepdims else top
 
     def where(self, condition: Any, a: Any, b: Any) -> Variable:
@@ -386,7 +403,25 @@ class Tape:
     def _compare(self, relation: np.ufunc, a: Any, b: Any) -> Variable:
         """1 where the relation holds, else 0: constant on either side."""
         a, b = self._aligned(a, b)
-        return self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
+        condition = self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
+        condition.whole = True
+        return condition
+
+    def truncated(self, x: Any) -> Variable:
+        """Return x without its fraction, as a conversion to whole numbers has it: constant, with jumps between.
+
+        With k the whole number nearest to |x|, that is k if |x| >= k, else k - 1.
+        """
+        x = self.asarray(x)
+        if x.whole:
+            return x
+        near = np.rint(_middle(x.value))
+        side = np.sign(near)
+        edge = np.where(near == 0, -1.0, abs(near))  # none at 0
+        sides, edges, k, below = (Variable(self, self.numbers.asarray(e)) for e in (side, edge, near, near - side))
+        result: Variable = self.where(self._compare(np.greater_equal, sides * x, edges), k, below)
+        result.whole = True
+        return result
 
     # Sums and shapes.
 
@@ -445,6 +480,36 @@ class Tape:
             self.numbers.rearrange(lambda *parts: np.concat(parts, axis=axis), *values),
             *((each, partial(_piece, place)) for each, place in zip(variables, pieces, strict=True)),
         )
+
+
+def power_slope(numbers: Numbers, a: Any, b: Any, constant: bool) -> Any:
+    """Return d(a^b)/da = b a^(b - 1); a constant b = 0 makes it 0, whatever a is."""
+    slope = b * numbers.pow(a, b - 1)
+    if not constant:
+        return slope
+    zeros = numbers.asarray(np.zeros(slope.shape))
+    return numbers.where(numbers.compare(np.equal, b, numbers.asarray(0.0), False), zeros, slope)
+
+
+def exponent_slope(numbers: Numbers, a: Any, b: Any, value: Any, constant: bool) -> Any:
+    """Return d(a^b)/db = a^b log(a), given value = a^b; a constant a = 0 makes it 0 for every b > 0."""
+    slope = value * numbers.log(a)
+    if not constant:
+        return slope
+    zero, zeros = numbers.asarray(0.0), numbers.asarray(np.zeros(slope.shape))
+    nothing = numbers.compare(np.equal, a, zero, False) * numbers.compare(np.greater, b, zero, False)
+    return numbers.where(nothing, zeros, slope)
+
+
+def _known(balls: Any) -> bool:
+    return all(ball.is_finite() for ball in balls.ravel())
+
+
+def _middle(value: Any) -> Any:
+    """Return the floats in the middle of numbers of any system."""
+    while hasattr(value, "value"):  # of a dual number, or one with a bound
+        value = value.value
+    return np.vectorize(float, otypes=[np.float64])(value)
 
 
 def known_functions() -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.balls import boxed
 from gdcompare.backend import Backend, Derivative
 from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
 from gdcompare.problem import check_parameters
@@ -25,7 +26,8 @@ from gdcompare.referee.budget import (
     budget_of_product_formula,
     budget_of_products,
 )
-from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
+from gdcompare.referee.enclosed import Enclosed, enclosed_parts
+from gdcompare.referee.enclosure import enclose_along, enclose_products
 from gdcompare.referee.verdict import Floats
 
 if TYPE_CHECKING:
@@ -83,12 +85,19 @@ class RefereeAlong:
         """The proven enclosures, by entry."""
         if self.derivative == "jvp":
             loss, derivatives = enclose_along(*self._formula, **self._weighted)
-            return {"loss": loss, "derivative": Enclosed(derivatives.balls[0], derivatives.kinks[0])}
+            return {"loss": loss} | enclosed_parts({"derivative": derivatives}, _first)
         products = enclose_products(*self._formula, **self._weighted)
-        balls, kinks = (
-            self._entries({name: getattr(each, part) for name, each in products.items()}) for part in ("balls", "kinks")
-        )
-        return {name: Enclosed(balls[name], kinks[name]) for name in balls}
+        return enclosed_parts(products, self._entries)
+
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths: at kinks, each array is judged by itself."""
+        del gradient, budgets
+        return self.truths
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Nothing: rules for ties are known of gradients only."""
+        del gradient, budgets
+        return ""
 
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss."""
@@ -141,7 +150,7 @@ class RefereeAlong:
     def _entries(self, products: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the one product of each parameter, or the blocks of the Hessian."""
         if self.derivative == "hvp":
-            return {name: np.asarray(each[0]) for name, each in products.items()}
+            return _first(products)
         return _named(hessian_blocks(products, self._shapes))
 
     @property
@@ -167,6 +176,11 @@ def checked_derivative(derivative: str, direction: Mapping[str, Any] | None = No
         if derivative == known:
             return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals
     raise ValueError(f"unknown derivative {derivative!r}; known: {', '.join(get_args(Derivative))}")
+
+
+def _first(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the part of the first direction."""
+    return {name: boxed(each[0]) if each.dtype == object else np.asarray(each[0]) for name, each in arrays.items()}
 
 
 def _drawn_direction(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:

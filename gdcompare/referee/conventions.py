@@ -157,10 +157,11 @@ def convention(operation: str, backend: Backend[Any]) -> Convention:
     """Return what a backend gives at one of the `KINKS`, in its dtype."""
     problem, params = AtKink(operation), {"x": KINKS[operation].at}
     referee = Referee(problem, ONE_ROW, params, backend.dtype)
-    truth, budget = referee.truths["x"], referee.budgets(getattr(backend, "by_hand", False))["x"]
+    truth, budgets = referee.truths["x"], referee.budgets(getattr(backend, "by_hand", False))
     with np.errstate(all="ignore"):  # 1 / 0 and sqrt(-1) are the point
         _, gradient = value_and_grad(problem, ONE_ROW, params, backend)
-    verdict = judge(backend.name, "x", gradient["x"], truth, budget, backend.dtype).verdict
+    nearest = referee.towards(gradient, budgets)["x"]
+    verdict = judge(backend.name, "x", gradient["x"], nearest, budgets["x"], backend.dtype).verdict
     ends = zip(truth.mid - truth.rad, truth.mid + truth.rad, strict=True)
     return Convention(
         operation,

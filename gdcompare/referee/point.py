@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
-from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
+from gdcompare.referee.enclosed import Enclosed, middles
+from gdcompare.referee.enclosure import Enclosure, enclose, enclose_rows
 from gdcompare.referee.verdict import Floats
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
@@ -50,6 +51,12 @@ class Reference(Protocol):
     @property
     def row_truths(self) -> dict[str, Enclosed]:
         """The per-sample gradients; empty where they are not known."""
+
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths, those members of sets that are nearest to this gradient."""
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Say by which rule for ties, each by itself, a gradient comes about that is outside of the set; or nothing."""
 
 
 class Referee:
@@ -108,14 +115,38 @@ class Referee:
 
     @cached_property
     def _enclosure(self) -> Enclosure:
-        budgets = {name: budget for name, budget in self.budgets(by_hand=False).items() if name != LOSS}
-        return enclose(*self._formula, self.weights, self.reduction, budgets=budgets)
+        return enclose(*self._formula, self.weights, self.reduction, budgets=self.budgets(by_hand=False))
 
     @cached_property
     def truths(self) -> dict[str, Enclosed]:
         """The proven enclosures of the loss, as `"loss"`, and of the gradient, by parameter."""
         assert self._enclosure.loss is not None
         return {LOSS: self._enclosure.loss, **self._enclosure.gradient}
+
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths, and at kinks, for all parameters together, those that are nearest to this gradient.
+
+        What does not fit is left out of account.
+        """
+        sides = self._enclosure.sides
+        if sides is None or sides.certain:
+            return self.truths
+        return self.truths | sides.towards(fitting(gradient, self._enclosure.gradient), budgets)
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Say by which rule for ties, each by itself, a gradient comes about that is outside of the set; or nothing."""
+        sides = self._enclosure.sides
+        return "" if sides is None else sides.convention(fitting(gradient, self._enclosure.gradient), budgets)
+
+    def all_sides(self) -> dict[str, Enclosed]:
+        """Return the truths, once every rule for ties has been tried: for those who cannot ask for more sides."""
+        sides = self._enclosure.sides
+        if sides is None or sides.certain:
+            return self.truths
+        nothing = {name: np.zeros(value.shape) for name, value in self.params.items()}
+        for _, gradient in sides.by_rules():
+            sides.towards({name: middles(each) for name, each in gradient.items()}, nothing)
+        return sides.truths()
 
     @cached_property
     def row_truths(self) -> dict[str, Enclosed]:
@@ -125,7 +156,10 @@ class Referee:
     @cached_property
     def kinks(self) -> tuple[str, ...]:
         """Where the loss bends at this point, in words."""
-        return tuple(f"{kink.operation} at {len(kink.indices)} places" for kink in self._enclosure.kinks)
+        words = {
+            f"{kink.operation} at {len(kink.indices)} places ({kink.line})": None for kink in self._enclosure.kinks
+        }
+        return tuple(words)
 
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss.
@@ -166,6 +200,12 @@ class Referee:
     @property
     def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
         return self.problem, self.params, self.features, self.targets
+
+
+def fitting(gradient: Mapping[str, Any], truths: Mapping[str, Enclosed]) -> dict[str, Floats]:
+    """Return those arrays of a gradient that have the shape that they should."""
+    arrays = {name: np.asarray(value) for name, value in gradient.items() if name in truths}
+    return {name: each.astype(float) for name, each in arrays.items() if each.shape == truths[name].mid.shape}
 
 
 def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduction = "mean") -> Implementation:

@@ -7,7 +7,8 @@ may make at this dtype:
     wrong           |actual - truth| >  B, likewise; NaN or infinity, if B is finite; wrong dtype, shape or names
     inconclusive    neither is proven: the enclosure is too wide, or the budget is not finite
 
-At a kink the enclosure is the hull of the one-sided derivatives, and every value within B of the hull agrees.
+At a kink the truth is a set, of the one-sided derivatives and what lies between them, and what is within B of a member
+in every element agrees.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ class Truth(Protocol):
 
     @property
     def kinks(self) -> NDArray[np.bool_]:
-        """Where the enclosure is the hull of one-sided derivatives."""
+        """Where the truth is a set: of one-sided derivatives, and what lies between them."""
+
+    @property
+    def width(self) -> Floats:
+        """The width of these sets, and 0 elsewhere."""
+
+    @property
+    def reason(self) -> str:
+        """Why the truth is a set, or unknown, if it is not for a kink."""
 
     def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
         """Return proven bounds (lower, upper) on |actual - truth|."""
@@ -51,6 +60,16 @@ class Known:
     def kinks(self) -> NDArray[np.bool_]:
         """None."""
         return np.zeros(self.mid.shape, dtype=bool)
+
+    @property
+    def width(self) -> Floats:
+        """0."""
+        return np.zeros(self.mid.shape)
+
+    @property
+    def reason(self) -> str:
+        """None."""
+        return ""
 
     def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
         """The distance from the middle, less and more the error."""
@@ -169,27 +188,40 @@ def compare(
         expected,
         float(error[worst]) / ulp(expected, dtype),
         float(fractions[worst]),
-        detectable_fault(truth.mid, budget),
+        detectable_fault(_without_zeros(truth, budget), budget, truth.width),
         _undecided(verdict, truth, budget),
         law,
     )
 
 
-def detectable_fault(truth: Floats, budget: Floats) -> float:
+def detectable_fault(truth: Floats, budget: Floats, width: Floats | float = 0.0) -> float:
     """Return the smallest relative fault that is caught in every element, however its rounding fell.
 
-    A correct value may lie a budget away on either side, so a fault of 2 B / |truth| cannot hide; the largest of these
-    over the elements whose truth is not 0. NaN if there is none.
+    A correct value may lie a budget away on either side, and anywhere in a set of that width, so a fault of
+    (W + 2 B) / |truth| cannot hide; the largest of these over the elements whose truth is not 0. Some member of a set is
+    at least half as large as it is wide. NaN if there is none.
 
     >>> detectable_fault(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
     2e-16
+    >>> detectable_fault(np.array([2.0, 4.0]), np.array([1e-16, 1e-16]), np.array([0.0, 1.0]))
+    0.25
     >>> detectable_fault(np.array([np.inf]), np.array([np.inf]))  # the truth exceeds the largest float
     inf
     """
-    some = truth != 0
+    size = np.maximum(np.abs(truth), np.asarray(width) / 2)
+    some = size != 0
     with np.errstate(all="ignore"):
-        faults = np.where(np.isinf(budget), np.inf, 2 * budget / np.abs(truth))
+        faults = np.where(np.isinf(budget) | np.isinf(width), np.inf, (width + 2 * budget) / size)
     return float(np.max(faults[some])) if some.any() else math.nan
+
+
+def _without_zeros(truth: Truth, budget: Floats) -> Floats:
+    """Return the middles, and 0 for what is not known from 0: the middle of such a ball says nothing of its size."""
+    doubtful = (truth.mid != 0) & (np.abs(truth.mid) < budget)
+    if not doubtful.any():
+        return truth.mid
+    lower, _ = truth.distance(np.zeros(truth.mid.shape))
+    return np.where(doubtful & (lower == 0), 0.0, truth.mid)
 
 
 def ulp(value: float, dtype: str) -> float:
@@ -213,9 +245,11 @@ def _fraction(error: Floats, budget: Floats) -> Floats:
 
 def _undecided(verdict: Verdict, truth: Truth, budget: Floats) -> str:
     if verdict == "inconclusive":
-        return "the budget is not finite: overflow" if not np.isfinite(budget).all() else "the enclosure is too wide"
-    at_kink = verdict == "agree" and truth.kinks.any()
-    return "a kink: inside the hull of the one-sided derivatives" if at_kink else ""
+        over = "" if np.isfinite(budget).all() else "the budget is not finite: overflow"
+        return truth.reason or over or "the enclosure is too wide"
+    if verdict == "agree" and truth.kinks.any():
+        return truth.reason or "a kink: inside the hull of the one-sided derivatives"
+    return ""
 
 
 def _refused(implementation: str, parameter: str, cause: str) -> Entry:

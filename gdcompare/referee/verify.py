@@ -148,12 +148,21 @@ def judged(
         if changed := _changed(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
-    truths = {key: truth for key, truth in referee.truths.items() if key != LOSS or LOSS in calls[0]}
-    first, again = (judge_all(name, call, truths, budgets, referee.dtype) for call in calls)
-    return [
+    judgements = []
+    for call in calls:
+        nearest = referee.towards(call, budgets)
+        truths = {key: truth for key, truth in nearest.items() if key != LOSS or LOSS in calls[0]}
+        judgements.append(judge_all(name, call, truths, budgets, referee.dtype))
+    first, again = judgements
+    entries = [
         _explained(referee, one, two, [call.get(one.parameter) for call in calls], budgets.get(one.parameter))
         for one, two in zip(first, again, strict=True)
     ]
+    known = [each.worst_index is not None for each in entries]
+    if all(known) and any(each.verdict == "wrong" and each.parameter != LOSS for each in entries):
+        rule = referee.convention(calls[0], budgets)
+        return [replace(each, cause=rule) if rule and each.verdict == "wrong" else each for each in entries]
+    return entries
 
 
 def _explained(referee: Reference, one: Entry, two: Entry, values: list[Any], budget: Floats | None) -> Entry:

@@ -265,6 +265,7 @@ class KnownTruth:
         self.mid = np.asarray(mid, dtype=np.float64)
         self.rad = rad
         self.kinks = np.broadcast_to(np.asarray(kinks), self.mid.shape)
+        self.width, self.reason = np.where(self.kinks, 2 * rad, 0.0), ""
 
     def distance(self, actual: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         off = np.abs(actual - self.mid)
