@@ -49,6 +49,7 @@ def power(x: Any, y: Any) -> Any:
     return ONE / product if n < 0 else product
 
 
+_unless_0 = elementwise(lambda g, x: LEFT_OUT if x == 0 else g, 2)
 _lower, _larger = elementwise(arb.lower), np.frompyfunc(arb.max, 2, 1)
 
 
@@ -108,6 +109,12 @@ class BallNumbers(Numbers):
         array = np.full(shape, LEFT_OUT, dtype=object)
         array[index] = x
         return array
+
+    def constant(self, cotangent: Balls, x: Balls) -> Balls:
+        """Leave out what depends on x = 0, if choices are made: beside a point, what is exactly 0 is so all around."""
+        if self.choose is None or not any(ball == 0 for ball in x.ravel()):
+            return cotangent
+        return boxed(_unless_0(cotangent, x))
 
     def sum(self, x: Balls, axis: tuple[int, ...]) -> Balls:
         """Balls add up."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic.whole import truncated
+
 
 def square(xp: Any, x: Any) -> Any:
     """x x."""
@@ -112,7 +114,7 @@ def astype(xp: Any, x: Any, dtype: Any, *, copy: bool = True) -> Any:
     """x itself, for conditions are 0 and 1 here; but as whole numbers, x without its fraction."""
     del copy
     whole = dtype == xp.int64 if isinstance(dtype, str) else np.issubdtype(dtype, np.integer)
-    return xp.truncated(x) if whole else xp.asarray(x)
+    return truncated(xp, x) if whole else xp.asarray(x)
 
 
 def zeros(xp: Any, shape: Any, *, dtype: Any = None) -> Any:

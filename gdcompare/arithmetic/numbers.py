@@ -18,7 +18,7 @@ HERE = str(Path(__file__).parent)
 class Numbers(Protocol):
     """A number system: few functions on arrays that offer `+ - * / @`, unary `-`, indexing, `shape` and `ndim`.
 
-    Besides these it has the functions in `reverse.SLOPES`, by name. Axes are negative. A condition is an array of
+    Besides these it has the functions in `tape.SLOPES`, by name. Axes are negative. A condition is an array of
     numbers too: 1 where it holds, 0 where not, and what lies between where it is undecided.
     """
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from gdcompare.arithmetic import derived
 from gdcompare.arithmetic.numbers import Numbers, formula_line
+from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
 
@@ -343,9 +344,10 @@ class Tape:
         """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b, b > 0."""
         a, b = self._aligned(a, b)
         times, value = self.numbers.chain, self.numbers.pow(a.value, b.value)
+        constant = getattr(self.numbers, "constant", _as_it_is)
         return self._record(
             value,
-            (a, lambda g: times(g, power_slope(self.numbers, a.value, b.value, not b.tracked))),
+            (a, lambda g: times(constant(g, a.value), power_slope(self.numbers, a.value, b.value, not b.tracked))),
             (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
         )
 
@@ -376,7 +378,12 @@ class Tape:
         if name == "sign" and x.tracked:
             self._compare(np.equal, x, 0.0)  # sign(0) is decided, its derivative is not
         value = getattr(self.numbers, name)(x.value)
-        return self._record(value, (x, lambda g: self.numbers.chain(g, SLOPES[name](self.numbers, x.value, value))))
+        constant = getattr(self.numbers, "constant", _as_it_is)  # beside a point, what is 0 there is 0 all around
+
+        def pullback(g: Any) -> Any:
+            return self.numbers.chain(constant(g, x.value), SLOPES[name](self.numbers, x.value, value))
+
+        return self._record(value, (x, pullback))
 
     # Kinks: each is a tie for the largest, or a condition on its edge.
 
@@ -406,22 +413,6 @@ class Tape:
         condition = self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
         condition.whole = True
         return condition
-
-    def truncated(self, x: Any) -> Variable:
-        """Return x without its fraction, as a conversion to whole numbers has it: constant, with jumps between.
-
-        With k the whole number nearest to |x|, that is k if |x| >= k, else k - 1.
-        """
-        x = self.asarray(x)
-        if x.whole:
-            return x
-        near = np.rint(_middle(x.value))
-        side = np.sign(near)
-        edge = np.where(near == 0, -1.0, abs(near))  # none at 0
-        sides, edges, k, below = (Variable(self, self.numbers.asarray(e)) for e in (side, edge, near, near - side))
-        result: Variable = self.where(self._compare(np.greater_equal, sides * x, edges), k, below)
-        result.whole = True
-        return result
 
     # Sums and shapes.
 
@@ -482,34 +473,13 @@ class Tape:
         )
 
 
-def power_slope(numbers: Numbers, a: Any, b: Any, constant: bool) -> Any:
-    """Return d(a^b)/da = b a^(b - 1); a constant b = 0 makes it 0, whatever a is."""
-    slope = b * numbers.pow(a, b - 1)
-    if not constant:
-        return slope
-    zeros = numbers.asarray(np.zeros(slope.shape))
-    return numbers.where(numbers.compare(np.equal, b, numbers.asarray(0.0), False), zeros, slope)
-
-
-def exponent_slope(numbers: Numbers, a: Any, b: Any, value: Any, constant: bool) -> Any:
-    """Return d(a^b)/db = a^b log(a), given value = a^b; a constant a = 0 makes it 0 for every b > 0."""
-    slope = value * numbers.log(a)
-    if not constant:
-        return slope
-    zero, zeros = numbers.asarray(0.0), numbers.asarray(np.zeros(slope.shape))
-    nothing = numbers.compare(np.equal, a, zero, False) * numbers.compare(np.greater, b, zero, False)
-    return numbers.where(nothing, zeros, slope)
+def _as_it_is(cotangent: Any, argument: Any) -> Any:
+    del argument
+    return cotangent
 
 
 def _known(balls: Any) -> bool:
     return all(ball.is_finite() for ball in balls.ravel())
-
-
-def _middle(value: Any) -> Any:
-    """Return the floats in the middle of numbers of any system."""
-    while hasattr(value, "value"):  # of a dual number, or one with a bound
-        value = value.value
-    return np.vectorize(float, otypes=[np.float64])(value)
 
 
 def known_functions() -> list[str]:

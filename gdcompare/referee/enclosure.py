@@ -12,7 +12,7 @@ member, wherever the formula at the point hangs on an equality, or is 0/0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -143,7 +143,8 @@ def enclose_products(
 ) -> dict[str, Enclosed]:
     """Return the proven Hessian-vector products along each of p directions, `{name: (p, *shape)}`.
 
-    At a kink they are hulls of one-sided second derivatives; the jump of the first, which is no number, is not in them.
+    At a kink they are the one-sided second derivatives, and what lies between them. Where the gradient jumps it has no
+    derivative, and what a program makes of its conventions for the gradient is not known to be wrong.
     """
 
     def compute(numbers: BallNumbers, at: Mapping[str, Any]) -> list[Any]:
@@ -151,7 +152,17 @@ def enclose_products(
         return list(hessian_vector_products(problem, numbers, *arguments).values())
 
     allowed = {name: (budgets or {}).get(name, 0.0) for name in params}
-    return _search(compute, params, allowed, precision, limit)[0]
+    products, _, sides = _search(compute, params, allowed, precision, limit)
+    if sides is None or sides.certain:
+        return products
+    first = enclose(problem, params, features, targets, weights, reduction, precision=precision, limit=limit).gradient
+    reason = f"the gradient jumps, and has no derivative: {sides.places}"
+    for name, truth in products.items():
+        jumps = np.broadcast_to(first[name].kinks, truth.kinks.shape)
+        if jumps.any():
+            unsure = jumps if truth.unsure is None else jumps | truth.unsure
+            products[name] = replace(truth, unsure=unsure, reason=truth.reason or reason)
+    return products
 
 
 def _one_by_one(directions: Mapping[str, ArrayLike]) -> list[dict[str, Any]]:

@@ -27,29 +27,34 @@ def mixture(points: Floats, target: Floats, room: Floats) -> Floats:
     >>> mixture(np.array([[0.0], [1.0]]), np.array([3.0]), np.array([1.0])).tolist()
     [0.0, 1.0]
     """
+    with np.errstate(over="ignore"):
+        away = np.clip((points - target) / room, -1e140, 1e140)
     scale = np.ones_like(room)
     best, least = np.full(len(points), 1 / len(points)), np.inf
-    for _ in range(6):
-        weights = _nearest_to_0((points - target) / room * scale)
-        off = float(np.max(np.abs(weights @ (points - target)) / room, initial=0.0))
+    for attempt in range(6):
+        weights = _nearest_to_0(away * scale)
+        misses = np.abs(weights @ away)
+        off = float(np.max(misses, initial=0.0))
         if off < least:
             best, least = weights, off
-        if off <= 1 or np.linalg.norm(weights @ (points - target) / room) > np.sqrt(room.size):
+        if off <= 1 or (attempt == 0 and np.linalg.norm(misses) > np.sqrt(room.size)):  # there are none
             break
-        scale = scale * np.maximum(np.abs(weights @ (points - target)) / room, 0.1)
+        scale = scale * np.maximum(misses, 0.1)
     return best
 
 
 def _nearest_to_0(points: Floats) -> Floats:
     """Return the weights of the mixture of the points, (m, N), whose norm is least."""
-    points = points / max(1.0, 1e-100 * float(np.max(np.abs(points), initial=0.0)))  # whose squares do not overflow
+    largest = float(np.max(np.abs(points), initial=0.0))
+    points = points / max(1.0, largest * 1e-140)  # whose squares do not overflow
     squares = np.einsum("ij,ij->i", points, points)
     chosen, weights = [int(np.argmin(squares))], np.ones(1)
     for _ in range(STEPS):
-        x = weights @ points[chosen]
-        along = points @ x
-        k = int(np.argmin(along))
-        if k in chosen or along[k] >= x @ x - 1e-14 * max(x @ x, float(np.max(squares[[*chosen, k]])) * 1e-14):
+        nearest = weights @ points[chosen]
+        square = float(nearest @ nearest)
+        along = points @ nearest
+        k = int(np.argmin(along))  # the furthest beyond the plane through the nearest point
+        if k in chosen or square - along[k] <= 1e-14 * square + 1e-28 * float(np.max(squares)):
             break
         chosen, weights = [*chosen, k], np.append(weights, 0.0)
         while True:
@@ -57,12 +62,11 @@ def _nearest_to_0(points: Floats) -> Floats:
             if (free >= 0).all():
                 weights = free
                 break
-            falling = free < weights
-            step: float = np.min(weights[falling & (free < 0)] / (weights - free)[falling & (free < 0)])
-            weights = weights + step * (free - weights)
-            keep = weights > 1e-15
-            keep &= ~((free < 0) & (weights <= float(np.min(weights[free < 0]))))
-            chosen, weights = [c for c, kept in zip(chosen, keep, strict=True) if kept], weights[keep]
+            below = free < 0
+            steps = weights[below] / (weights - free)[below]
+            weights = np.maximum(weights + float(np.min(steps)) * (free - weights), 0.0)
+            weights[np.flatnonzero(below)[np.argmin(steps)]] = 0.0
+            chosen, weights = [chosen[i] for i in np.flatnonzero(weights)], weights[weights > 0]
     full = np.zeros(len(points))
     full[chosen] = weights / np.sum(weights)
     return full

@@ -104,8 +104,9 @@ class _Bench:
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
         """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
-        _, gradient = compute(*self._arguments(referee))
-        return _Part(name, self._to_numpy(gradient), referee.truths, referee.budgets(self._by_hand), count)
+        _, arrays = compute(*self._arguments(referee))
+        gradient, budgets = self._to_numpy(arrays), referee.budgets(self._by_hand)
+        return _Part(name, gradient, referee.towards(gradient, budgets), budgets, count)
 
     def rows(self, referee: Referee) -> _Part:
         """Return the per-sample gradients."""
@@ -147,7 +148,7 @@ def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     own = np.ones(n) if data.weights is None else data.weights.astype(np.float64)
     rows = bench.rows(referee)
     mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.budgets[name]) for name in rows.gradient}
-    yield _claim("mean of per-sample gradients", mixed, referee.truths, [rows])
+    yield _claim("mean of per-sample gradients", mixed, referee, [rows])
 
     def part(start: int, stop: int, reduction: str = "mean") -> _Part:
         rows = slice(start, stop)
@@ -256,14 +257,13 @@ def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float |
         name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.budgets[name] for p in parts]), total)
         for name in referee.params
     }
-    return _claim(law, mixed, referee.truths, parts)
+    return _claim(law, mixed, referee, parts)
 
 
-def _claim(
-    law: str, mixed: Mapping[str, tuple[Floats, Floats]], truths: Mapping[str, Truth], parts: Sequence[_Part]
-) -> _Claim:
+def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Referee, parts: Sequence[_Part]) -> _Claim:
     actual = {name: value for name, (value, _) in mixed.items()}
-    return _Claim(law, actual, truths, {name: budget for name, (_, budget) in mixed.items()}, parts)
+    budgets = {name: budget for name, (_, budget) in mixed.items()}
+    return _Claim(law, actual, referee.towards(actual, budgets), budgets, parts)
 
 
 def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import product
 from typing import Any, TypeAlias, final
 
@@ -42,7 +43,7 @@ SEED = 20
 MOST = 60  # sides that are remembered
 RULES = {"shared alike": HALF, "to the first": ONE, "to the last": ZERO}
 
-SMALL = 2.0**-30  # how generic a direction is made that somebody asks for
+SMALL = 2.0**-20  # how much a direction is turned, and a square of it, how much it is made generic
 
 _finite = elementwise(lambda ball: bool(ball.is_finite()))
 _overlap = elementwise(lambda a, b: bool(a.overlaps(b)), 2)
@@ -106,8 +107,13 @@ class Sides:
         if sum(value.size for value in self._params.values()) > 1:
             yield self._drawn()
             yield self._drawn()
-            for name in list(self._params)[:6]:
-                yield self._drawn() | {name: 2.0**20 * self._scale(name)}
+            yield from self._alike
+
+    @cached_property
+    def _alike(self) -> list[dict[str, Floats]]:
+        """Directions in which the elements of one array move alike, and nothing else does."""
+        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
+        return [still | {name: self._scale(name)} for name in list(self._params)[:6]]
 
     def _scale(self, name: str) -> Floats:
         """Return the size of each element, as a power of 2, and 1 for 0."""
@@ -148,7 +154,9 @@ class Sides:
                 if not any(wide(balls, each).any() for balls, each in zip(limits, self._allowed, strict=True)):
                     return Side(limits, *([np.zeros(each.shape, dtype=bool) for each in limits] for _ in range(2)))
                 if self._near > 0:
-                    return _unsettled(limits, near, nearer, self._beside(direction, bits + 128) or nearer)
+                    side = _unsettled(limits, near, nearer, self._beside(direction, bits + 128) or nearer)
+                    defined = not self._has_loss or all(_known(each[0]).all() for each in (near, nearer))
+                    return side if defined else None
             self._near += 1
         self._near = len(NEAR) - 1
         return None
@@ -176,14 +184,22 @@ class Sides:
         """Whether there is any side on which the arrays are defined."""
         return bool(self._sides)
 
+    @property
+    def places(self) -> str:
+        """Name the operations that are undecided at the point, and their lines."""
+        return ", ".join(dict.fromkeys(map(str, self.kinks)))
+
     def truths(self) -> dict[str, Enclosed]:
         """Return what is true of each array."""
         if self.certain:
             return {name: Enclosed(here, ~_known(here)) for name, here in zip(self._names, self._here, strict=True)}
         valued, first = self._valued(), int(self._has_loss)
         if not self.kinks and not self._sides:
-            each = zip(self._names, self._here, strict=True)
-            return {name: Enclosed(here, ~_known(here) & False, reason=self._reason(valued)) for name, here in each}
+            defined = not self._has_loss or _known(self._here[0]).all()
+            each = [here if defined else np.full(here.shape, arb.nan(), dtype=object) for here in self._here]
+            nowhere = (np.zeros(here.shape, dtype=bool) for here in each)
+            truths = map(partial(Enclosed, reason=self._reason(valued)), each, nowhere)
+            return dict(zip(self._names, truths, strict=True))
         whole = [each for each in valued if all(_known(x).all() for x in each[0].limits[first:])] or valued
         values = np.array([value for _, value in whole], dtype=np.intp)
         reason = self._reason(valued)
@@ -230,12 +246,14 @@ class Sides:
         if not self._sides:
             return f"the formula is defined on no side of the point: {self._singular()}"
         beyond = self._has_loss and any(side.unbounded[0].any() for side in self._sides)
-        if beyond or len({value for _, value in valued}) > 1:
-            return f"a jump of the value at {', '.join(dict.fromkeys(map(str, self.kinks)))}, not a kink"
+        if self.kinks and (beyond or len({value for _, value in valued}) > 1):
+            return f"a jump of the value at {self.places}, not a kink"
+        if beyond:
+            return f"the value has no bound on a side of the point: {self._singular()}"
         if any(each.any() for side, _ in valued for each in side.unbounded):
             return f"the derivative has no bound on a side of the point: {self._singular()}"
-        if any(each.any() for side, _ in valued for each in side.unsettled):
-            return f"no limit was found beside the point: {self._singular()}"
+        if any(not _known(each).all() for side, _ in valued for each in side.limits):
+            return f"no limit of the derivative was found on a side of the point: {self._singular()}"
         return ""
 
     def _singular(self) -> str:
@@ -244,7 +262,7 @@ class Sides:
             numbers = BallNumbers()
             numbers.watched = []
             self._compute(numbers, self._balls)
-        return numbers.watched[0] if numbers.watched else ", ".join(dict.fromkeys(map(str, self.kinks)))
+        return numbers.watched[0] if numbers.watched else self.places
 
     # What somebody has.
 
@@ -284,6 +302,10 @@ class Sides:
                     bent[name] = np.where(rises < 0, -plane[name], plane[name])
             self.look(bent)
             self.look(bent, -1)
+        if len(self._sides) == before:  # beside the directions in which all elements of an array move alike
+            size = _largest(plane)
+            for base, sign, way in product(self._alike, (1, -1), (1, -1)):
+                self.look({name: base[name] + way * SMALL * v / size for name, v in plane.items()}, sign)
         return len(self._sides) > before
 
     def convention(self, gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]) -> str:

@@ -170,7 +170,7 @@ def compare(
 ) -> Entry:
     """Return the entry of an array of the right shape; ulps are those of `dtype`, whatever the array's own."""
     lower, upper = truth.distance(array)
-    error = np.where(truth.kinks, lower, upper)
+    error = np.where(truth.kinks & np.isfinite(upper), lower, upper)
     fractions = _fraction(error, budget)
     # Where the budget is infinite, so may be what a correct program of the formula computes.
     surely_wrong = (lower > budget) | (~np.isfinite(array) & np.isfinite(truth.mid) & np.isfinite(budget))
@@ -198,8 +198,8 @@ def detectable_fault(truth: Floats, budget: Floats, width: Floats | float = 0.0)
     """Return the smallest relative fault that is caught in every element, however its rounding fell.
 
     A correct value may lie a budget away on either side, and anywhere in a set of that width, so a fault of
-    (W + 2 B) / |truth| cannot hide; the largest of these over the elements whose truth is not 0. Some member of a set is
-    at least half as large as it is wide. NaN if there is none.
+    (W + 2 B) / |truth| cannot hide; the largest of these over the elements whose truth is not 0. NaN if there is none.
+    Some member of a set is at least half as large as it is wide, and counts.
 
     >>> detectable_fault(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
     2e-16
