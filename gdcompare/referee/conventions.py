@@ -1,7 +1,8 @@
 """Kinks as sets: which number each backend gives where the derivative is no single number.
 
 Where a function bends, every number between its one-sided derivatives is right, and each framework has its convention.
-The enclosure is the hull of the one-sided derivatives, element by element; a backend inside it agrees.
+The truth is the hull of the one-sided derivatives, for all elements together; a backend inside it agrees. Where ties
+belong together, as those of max(x, 0) and |x| do, a convention for each of them may be right of neither side.
 
 A backend that evaluates derivations by hand has no convention of its own: it has that of whoever derived. Here that is
 what people write: `x > 0` for the slope of max(x, 0), and the first of those that tie, as `argmax` chooses.
@@ -88,6 +89,11 @@ KINKS: dict[str, Corner] = {
         lambda xp, x: xp.clip(x, 0.0, 1.0)[0],
         lambda xp, x: _chosen([(x[0] >= 0) & (x[0] <= 1)], xp, x),
     ),
+    "max(x, 0) + log1p(exp(-abs(x))) at 0": Corner(
+        (0.0,),
+        lambda xp, x: xp.maximum(x, xp.zeros_like(x))[0] + xp.log1p(xp.exp(-xp.abs(x)))[0],
+        lambda xp, x: 1 / (1 + xp.exp(-x)),
+    ),
     "sign(x) at 0": Corner((0.0,), lambda xp, x: xp.sign(x)[0], lambda xp, x: xp.zeros_like(x)),
     "sqrt(x) at 0": Corner((0.0,), lambda xp, x: xp.sqrt(x)[0], lambda xp, x: 0.5 / xp.sqrt(x)),
     "where(x > 0, sqrt(x), x) at -1": Corner(
@@ -96,7 +102,8 @@ KINKS: dict[str, Corner] = {
         lambda xp, x: xp.where(x > 0, 0.5 / xp.sqrt(x), xp.ones_like(x)),
     ),
 }
-"""The operations by name. The last two have no kink: an infinite slope, and a NaN in the branch that is not taken."""
+"""The operations by name. The last four have no kink: a smooth function whose kinks cancel, a jump, an infinite slope,
+and a NaN in the branch that is not taken."""
 
 
 @final

@@ -22,7 +22,8 @@ def mixture(points: Floats, target: Floats, room: Floats) -> Floats:
     If there are none, they are those of the nearest mixture, in units of the room. Distances count element by element:
     where the nearest in the sense of least squares misses the room somewhere, that element counts more, a few times.
 
-    >>> mixture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0.25, 0.5]), np.full(2, 1e-9)).tolist()
+    >>> corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> mixture(corners, np.array([0.25, 0.5]), np.full(2, 1e-9)).round(12).tolist()
     [0.25, 0.25, 0.5]
     >>> mixture(np.array([[0.0], [1.0]]), np.array([3.0]), np.array([1.0])).tolist()
     [0.0, 1.0]

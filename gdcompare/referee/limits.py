@@ -198,8 +198,8 @@ class Sides:
             defined = not self._has_loss or _known(self._here[0]).all()
             each = [here if defined else np.full(here.shape, arb.nan(), dtype=object) for here in self._here]
             nowhere = (np.zeros(here.shape, dtype=bool) for here in each)
-            truths = map(partial(Enclosed, reason=self._reason(valued)), each, nowhere)
-            return dict(zip(self._names, truths, strict=True))
+            unknown = map(partial(Enclosed, reason=self._reason(valued)), each, nowhere)
+            return dict(zip(self._names, unknown, strict=True))
         whole = [each for each in valued if all(_known(x).all() for x in each[0].limits[first:])] or valued
         values = np.array([value for _, value in whole], dtype=np.intp)
         reason = self._reason(valued)

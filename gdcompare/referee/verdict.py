@@ -203,7 +203,7 @@ def detectable_fault(truth: Floats, budget: Floats, width: Floats | float = 0.0)
 
     >>> detectable_fault(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
     2e-16
-    >>> detectable_fault(np.array([2.0, 4.0]), np.array([1e-16, 1e-16]), np.array([0.0, 1.0]))
+    >>> detectable_fault(np.array([2.0, 4.0]), np.array([0.0, 0.0]), np.array([0.0, 1.0]))
     0.25
     >>> detectable_fault(np.array([np.inf]), np.array([np.inf]))  # the truth exceeds the largest float
     inf

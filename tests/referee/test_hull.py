@@ -1,4 +1,4 @@
-"""The nearest mixture of points: it finds the weights of a point inside, and comes as near as possible to one outside."""
+"""The nearest mixture of points: it finds the weights of a point inside, and comes as near as it can to one outside."""
 
 from __future__ import annotations
 
