@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -110,7 +110,8 @@ class Enclosed:
         """
         numbers = np.asarray(actual, dtype=np.float64)
         if self.pieces is not None:
-            return self._beside(numbers).distance(numbers)
+            nearest = self.beside_rows(numbers) if self.by_row else self._beside(numbers)
+            return nearest.distance(numbers)
         with ctx.workprec(128), np.errstate(all="ignore"):  # a distance may exceed the largest float
             gaps = np.frompyfunc(_gap, 3, 2)(numbers, self.balls, self.kinks)
         lower, upper = (np.asarray(gap, dtype=np.float64) for gap in gaps)
@@ -120,18 +121,24 @@ class Enclosed:
         return np.where(outside, 0.0, lower), np.where(outside, np.inf, upper)
 
     def _beside(self, actual: Floats) -> Enclosed:
-        """Return the nearest members of the set, of the whole array or of each row."""
-        if not self.by_row:
-            return beside({"": self}, {"": self.pieces}, {"": actual}, {})[""] if self.pieces else self
-        assert self.pieces is not None
-        rows = []
-        for i in range(len(self.balls)):
-            unsure = None if self.unsure is None else self.unsure[i]
-            pieces = Pieces(self.pieces.balls[:, i], self.pieces.values)
+        """Return the nearest members of the set."""
+        return beside({"": self}, {"": self.pieces}, {"": actual}, {})[""] if self.pieces else self
+
+    def beside_rows(self, actual: Floats) -> Enclosed:
+        """Return the nearest members of the sets of the rows."""
+        nearest = replace(self, pieces=None, by_row=False, spread=self.width)
+        for i in np.flatnonzero(self.kinks.reshape(len(self.kinks), -1).any(axis=1)) if self.pieces else ():
+            pieces = Pieces(self.pieces.balls[:, i], self.pieces.values) if self.pieces else None
+            unsure = None if self.unsure is None else np.asarray(self.unsure[i])
             row = Enclosed(boxed(self.balls[i]), np.asarray(self.kinks[i]), pieces, unsure=unsure)
-            rows.append(row._beside(np.asarray(actual[i])) if row.kinks.any() else row)
-        balls = boxed(np.stack([row.balls for row in rows]))
-        return Enclosed(balls, self.kinks, unsure=self.unsure, reason=self.reason, spread=self.width)
+            nearest = nearest.with_row(int(i), row._beside(np.asarray(actual[i])))
+        return nearest
+
+    def with_row(self, i: int, row: Enclosed) -> Enclosed:
+        """Return the same with another row."""
+        balls, kinks, width = self.balls.copy(), self.kinks.copy(), self.width.copy()
+        balls[i], kinks[i], width[i] = row.balls, row.kinks, row.width
+        return replace(self, balls=balls, kinks=kinks, spread=width)
 
     def to_text(self) -> list[Any]:
         """Return nested lists of the balls as exact text, `mid +/- rad`, each an integer times a power of 2.

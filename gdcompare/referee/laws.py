@@ -111,7 +111,8 @@ class _Bench:
     def rows(self, referee: Referee) -> _Part:
         """Return the per-sample gradients."""
         gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
-        return _Part("rows", self._to_numpy(gradients), referee.row_truths, referee.row_budgets(self._by_hand))
+        rows, budgets = self._to_numpy(gradients), referee.row_budgets(self._by_hand)
+        return _Part("rows", rows, referee.rows_towards(rows, budgets), budgets)
 
     @property
     def _by_hand(self) -> bool:

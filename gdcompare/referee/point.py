@@ -133,6 +133,28 @@ class Referee:
             return self.truths
         return self.truths | sides.towards(fitting(gradient, self._enclosure.gradient), budgets)
 
+    def rows_towards(self, rows: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths of the rows, and at kinks, for each row by itself, those that are nearest to these.
+
+        A row that is outside of the sides that were seen has its own looked at, if it has no weight.
+        """
+        truths = dict(self.row_truths)
+        fit = fitting(rows, truths)
+        if self.weights is not None or not any(truths[name].kinks.any() for name in fit):
+            return truths
+        nearest = {name: truths[name].beside_rows(value) for name, value in fit.items()}
+        outside = np.zeros(len(self.features), dtype=bool)
+        for name, value in fit.items():
+            beyond = (nearest[name].distance(value)[0] > budgets[name]) & truths[name].kinks
+            outside |= beyond.reshape(len(beyond), -1).any(axis=1)
+        for i in np.flatnonzero(outside):
+            alone = self.on(self.data.rows([int(i)]), "sum")
+            found = alone.towards(
+                {name: each[i] for name, each in fit.items()}, {key: b[i] for key, b in budgets.items()}
+            )
+            nearest = {name: each.with_row(int(i), found[name]) for name, each in nearest.items()}
+        return truths | nearest
+
     def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
         """Say by which rule for ties, each by itself, a gradient comes about that is outside of the set; or nothing."""
         sides = self._enclosure.sides

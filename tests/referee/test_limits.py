@@ -391,6 +391,19 @@ def test_rows_have_their_sides_each_by_itself() -> None:
     )
 
 
+def test_a_row_that_few_directions_see_is_looked_at_by_itself() -> None:
+    """The largest of 30 that tie: any of them has the slope, though a handful of directions lift but a few of them."""
+    problem, data = Vector(lambda xp, w: xp.max(w)), Dataset(np.ones((2, 30)), [0.0, 0.0])
+    referee = Referee(problem, data, {"w": np.zeros(30)})
+    budgets = referee.row_budgets(by_hand=False)
+
+    right = referee.rows_towards({"w": np.eye(30)[[3, 17]]}, budgets)["w"]
+    wrong = referee.rows_towards({"w": 1.5 * np.eye(30)[[3, 17]]}, budgets)["w"]
+
+    assert right.distance(np.eye(30)[[3, 17]])[1].max() == 0
+    assert wrong.distance(1.5 * np.eye(30)[[3, 17]])[0].max() > 0.1
+
+
 def test_along_a_direction_the_sides_are_those_of_the_direction() -> None:
     directions = {"w": np.array([[1.0, -2.0]])}
 
