@@ -49,6 +49,8 @@ def power(x: Any, y: Any) -> Any:
     return ONE / product if n < 0 else product
 
 
+WITH_EQUALS = {np.equal, np.less_equal, np.greater_equal}
+_identical = elementwise(lambda a, b: bool(a.mid() == b.mid() and a.rad() == b.rad()), 2)
 _unless_0 = elementwise(lambda g, x: LEFT_OUT if x == 0 else g, 2)
 _lower, _larger = elementwise(arb.lower), np.frompyfunc(arb.max, 2, 1)
 
@@ -144,6 +146,9 @@ class BallNumbers(Numbers):
     def compare(self, relation: np.ufunc, x: Balls, y: Balls, kink: bool) -> Balls:
         """1 or 0 where the balls decide, else [0, 1]. Where x = y, a decided condition is a kink, too."""
         holds, fails = relation(x, y).astype(bool), OPPOSITES[relation](x, y).astype(bool)
+        if self.choose is not None:  # beside a point, numbers in one and the same ball are one number
+            one = _identical(x, y).astype(bool) & ~holds & ~fails
+            holds, fails = (holds | one, fails) if relation in WITH_EQUALS else (holds, fails | one)
         undecided, equal = ~holds & ~fails, np.equal(x, y).astype(bool)
         self.decisions.append(np.where(equal, 0, holds.astype(np.int8) - fails))
         choice = BETWEEN

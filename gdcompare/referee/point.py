@@ -128,10 +128,23 @@ class Referee:
 
         What does not fit is left out of account.
         """
+        self._heed(budgets)
         sides = self._enclosure.sides
         if sides is None or sides.certain:
             return self.truths
         return self.truths | sides.towards(fitting(gradient, self._enclosure.gradient), budgets)
+
+    def _heed(self, budgets: Mapping[str, Floats]) -> None:
+        """Enclose again, more narrowly, if the radii are not small beside these budgets: by hand, 0 may be exact."""
+        truths = self.truths
+        coarse = {
+            name: np.isfinite(each.rad) & (each.rad > budgets[name]) & ~each.kinks for name, each in truths.items()
+        }
+        if any(each.any() for each in coarse.values()):
+            usual = self.budgets(by_hand=False)
+            smaller = {name: np.minimum(budget, budgets[name]) for name, budget in usual.items()}
+            vars(self).pop("truths")
+            vars(self)["_enclosure"] = enclose(*self._formula, self.weights, self.reduction, budgets=smaller)
 
     def rows_towards(self, rows: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
         """Return the truths of the rows, and at kinks, for each row by itself, those that are nearest to these.

@@ -111,6 +111,11 @@ SMOOTH: dict[str, tuple[Callable[..., Any], tuple[float, ...], float]] = {
     "truncation": (lambda xp, a: xp.astype(xp.astype(3 * a, xp.int64), xp.float64) * a, (1.5,), 4.0),
     "truncation below 0": (lambda xp, a: xp.astype(3 * a, xp.int32) * a, (-1.5,), -4.0),
     "truncation near 0": (lambda xp, a: xp.astype(a, xp.int64) * a + a, (0.0,), 1.0),
+    "what equals its own maximum": (
+        lambda xp, a: xp.where(xp.exp(a) == xp.maximum(xp.exp(a), xp.exp(-a)), xp.exp(a), 0 * a),
+        (1.0,),
+        math.e,
+    ),
     "a mask of -1e9": (lambda xp, a: xp.logaddexp(a, a - 1e9), (1.0,), 1.0),
     "a mask of the lowest float": (lambda xp, a: xp.logaddexp(a, a + float(np.finfo("f8").min)), (1.0,), 1.0),
     "an entry of -inf": (lambda xp, a: xp.logaddexp(a, a - xp.inf), (1.0,), 1.0),
@@ -449,6 +454,14 @@ def test_a_certificate_keeps_the_pieces_and_judges_by_them() -> None:
 
     assert {entry.implementation for entry in report.entries if entry.verdict != "agree"} == {"wrong"}
     assert certificate["sections"]["float64"]["truth"]["a"]["pieces"]["values"] == [0, 0]
+
+
+def test_where_a_derivation_rounds_nothing_the_truth_is_narrower_still() -> None:
+    """The labels 0 and 1 balance: by hand the gradient is an exact 0, and a radius of 1e-39 would be too much."""
+    problem = gdc.load_problem("hinge")
+    data = Dataset([[1.0, 0.1], [0.3, 1.0], [2.0, 0.7]] * 2, [0.0, 1.0] * 3)
+
+    gdc.verify(problem, data, problem.start(data), backends=["numpy"]).assert_agree()
 
 
 def test_a_point_without_kinks_is_not_looked_beside() -> None:
