@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 from typing import Any, TypeAlias, final
@@ -40,7 +40,7 @@ Compute: TypeAlias = Callable[[BallNumbers, Mapping[str, Any]], list[Any]]
 NEAR = (256, 1200, 4096)  # t = 2^-256; nearer, where numbers are so small
 HERE = 1536  # bits at the point itself: what rounds there is below 2^-1100
 SEED = 20
-MOST = 60  # sides that are remembered
+MOST = 20_000  # sides times parameters that are looked at for one gradient
 RULES = {"shared alike": HALF, "to the first": ONE, "to the last": ZERO}
 
 SMALL = 2.0**-20  # how much a direction is turned, and a square of it, how much it is made generic
@@ -132,11 +132,11 @@ class Sides:
 
     def look(self, direction: Mapping[str, ArrayLike], sign: int = 1) -> Side | None:
         """Return the limits along a direction, made a little more generic; None if nothing is defined there."""
-        noise = self._drawn()
-        size, of_noise = (
-            max(float(np.max(np.abs(v), initial=0.0)) for v in each.values()) for each in (direction, noise)
-        )
-        moves = {name: sign * (np.asarray(v) / size + noise[name] / of_noise * SMALL) for name, v in direction.items()}
+        noise, size = self._drawn(), _largest(direction)
+        if not 0 < size < np.inf:
+            return None
+        less = _largest(noise) / SMALL**2
+        moves = {name: sign * (np.asarray(v) / size + noise[name] / less) for name, v in direction.items()}
         side = self._limits({name: as_balls(v) for name, v in moves.items()})
         if side is None:
             return None
@@ -267,7 +267,14 @@ class Sides:
     # What somebody has.
 
     def towards(self, gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
-        """Return the truths that are nearest to a gradient, once its own sides have been looked at, too."""
+        """Return the truths that are nearest to a gradient, once its own sides have been looked at, too.
+
+        It ends where the gradient is inside, or where no side lies beyond the plane that separates it; or, after too
+        many sides, with the confession that what is outside of them is not known to be wrong.
+        """
+        size = sum(value.size for value in self._params.values())
+        most = len(self._sides) + min(40 + 4 * size, 40 + MOST // (size + 1))
+        asked = False
         while True:
             truths = self.truths()
             pieces = {name: truth.pieces for name, truth in truths.items() if truth.pieces is not None}
@@ -278,35 +285,57 @@ class Sides:
                 for kinks in (True, False)
             )
             away = at_kinks if any(off.any() for off, _ in at_kinks.values()) else elsewhere
-            if not self._sides or len(self._sides) > MOST or not self._look_along(away):
+            if not asked and self._sides and any(off.any() for off, _ in away.values()):
+                asked = True  # where the slope is that of a norm, the gradient itself is the direction
+                self.look({name: np.zeros(value.shape) for name, value in self._params.items()} | dict(gradient))
+                continue
+            if not self._look_along(away, nearest):
                 return nearest
+            if len(self._sides) > most:
+                words = f"more sides than were looked at: {self.places}"
+                return {name: replace(each, unsure=each.kinks, reason=words) for name, each in nearest.items()}
 
-    def _look_along(self, away: Mapping[str, tuple[Floats, Floats]]) -> bool:
-        """Look where a separating plane points, there and back; say whether there was anything new.
-
-        Where the loss is concave the other way is the one that counts, and it may be so for some elements only.
-        """
+    def _look_along(self, away: Mapping[str, tuple[Floats, Floats]], nearest: Mapping[str, Enclosed]) -> bool:
+        """Look where a separating plane points; say whether there is a side beyond the plane."""
         largest = _largest({name: off for name, (off, _) in away.items()})
         least = min(float(np.min(room, initial=np.inf)) for _, room in away.values())
-        plane = {name: np.zeros(value.shape) for name, value in self._params.items()}
-        if not (0 < largest < np.inf) or not plane.keys() >= away.keys():
+        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
+        if not (self._sides and 0 < largest < np.inf and still.keys() >= away.keys()):
             return False
-        plane |= {name: off / largest * (least / room) for name, (off, room) in away.items()}
+        plane = {name: off / largest * (least / room) for name, (off, room) in away.items()}
         before = len(self._sides)
-        ahead, back = self.look(plane), self.look(plane, -1)
+        for side in self._probes(still | plane):
+            if side is not None and len(self._sides) > before and self._beyond(side, plane, nearest):
+                return True
+        return False
+
+    def _beyond(self, side: Side, plane: Mapping[str, Floats], nearest: Mapping[str, Enclosed]) -> bool:
+        limits = dict(zip(self._names, side.limits, strict=True))
+        terms = [each * (middles(limits[name]) - nearest[name].mid) for name, each in plane.items()]
+        far, size = (float(sum(np.nansum(each) for each in of)) for of in (terms, map(np.abs, terms)))
+        return far > 1e-9 * size
+
+    def _probes(self, plane: Mapping[str, Floats]) -> Iterator[Side | None]:
+        """Yield the sides that may lie furthest along a normal: there, for a convex loss, and back, for a concave one.
+
+        It may be convex in some elements only, which rise where the parameter does; and of several sides near one
+        direction, here that in which an array moves as one, the furthest may be a narrow one.
+        """
+        ahead = self.look(plane)
+        yield ahead
+        back = self.look(plane, -1)
+        yield back
         if ahead is not None and back is not None:
             bent = dict(plane)
             for name, one, other in zip(self._names, ahead.limits, back.limits, strict=True):
-                if name in away:
+                if name in plane:
                     rises = plane[name] * (middles(one) - middles(other))
                     bent[name] = np.where(rises < 0, -plane[name], plane[name])
-            self.look(bent)
-            self.look(bent, -1)
-        if len(self._sides) == before:  # beside the directions in which all elements of an array move alike
-            size = _largest(plane)
-            for base, sign, way in product(self._alike, (1, -1), (1, -1)):
-                self.look({name: base[name] + way * SMALL * v / size for name, v in plane.items()}, sign)
-        return len(self._sides) > before
+            yield self.look(bent)
+            yield self.look(bent, -1)
+        size = _largest(plane)
+        for base, sign, way in product(self._alike, (1, -1), (1, -1)):
+            yield self.look({name: base[name] + way * SMALL * v / size for name, v in plane.items()}, sign)
 
     def convention(self, gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]) -> str:
         """Say by which rule for ties, each by itself, the gradient comes about at the point, if there is one."""

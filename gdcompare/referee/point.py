@@ -142,7 +142,7 @@ class Referee:
         }
         if any(each.any() for each in coarse.values()):
             usual = self.budgets(by_hand=False)
-            smaller = {name: np.minimum(budget, budgets[name]) for name, budget in usual.items()}
+            smaller = {name: np.minimum(budget, budgets.get(name, budget)) for name, budget in usual.items()}
             vars(self).pop("truths")
             vars(self)["_enclosure"] = enclose(*self._formula, self.weights, self.reduction, budgets=smaller)
 
