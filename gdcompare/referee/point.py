@@ -136,11 +136,10 @@ class Referee:
 
     def _heed(self, budgets: Mapping[str, Floats]) -> None:
         """Enclose again, more narrowly, if the radii are not small beside these budgets: by hand, 0 may be exact."""
-        truths = self.truths
-        coarse = {
-            name: np.isfinite(each.rad) & (each.rad > budgets[name]) & ~each.kinks for name, each in truths.items()
+        radii = {
+            name: np.where(np.isfinite(each.rad) & ~each.kinks, each.rad, 0.0) for name, each in self.truths.items()
         }
-        if any(each.any() for each in coarse.values()):
+        if any((radii[name] > budget).any() for name, budget in budgets.items() if name in radii):
             usual = self.budgets(by_hand=False)
             smaller = {name: np.minimum(budget, budgets.get(name, budget)) for name, budget in usual.items()}
             vars(self).pop("truths")
