@@ -156,9 +156,9 @@ def enclose_products(
     if sides is None or sides.certain:
         return products
     first = enclose(problem, params, features, targets, weights, reduction, precision=precision, limit=limit).gradient
-    reason = f"the gradient jumps, and has no derivative: {sides.places}"
+    reason = f"the gradient bends or jumps, and has no one derivative: {sides.places}"
     for name, truth in products.items():
-        jumps = np.broadcast_to(first[name].kinks, truth.kinks.shape)
+        jumps = np.broadcast_to(first[name].kinks, truth.kinks.shape) | truth.kinks  # nobody asks for more sides
         if jumps.any():
             unsure = jumps if truth.unsure is None else jumps | truth.unsure
             products[name] = replace(truth, unsure=unsure, reason=truth.reason or reason)

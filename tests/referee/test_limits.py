@@ -426,7 +426,7 @@ def test_where_the_gradient_jumps_a_second_derivative_is_not_called_wrong() -> N
 
     products = enclose_products(problem, params, *ONE_ROW, directions)["w"]
 
-    assert "the gradient jumps, and has no derivative: maximum (test_limits.py:" in products.reason
+    assert "the gradient bends or jumps, and has no one derivative: maximum (test_limits.py:" in products.reason
     assert products.distance([[0.5]])[1] == 0.0
     assert products.distance([[7.0]])[0] == 0.0
     assert products.distance([[7.0]])[1] == math.inf
