@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare import data as datasets
-from gdcompare.arithmetic.formula_check import check_formula
+from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
 from gdcompare.registry import as_problem, backends_for, from_file
@@ -63,11 +63,13 @@ class Case:
         weights: ArrayLike | None = None,
         otherwise: Callable[[Problem, Dataset], Mapping[str, Any]] = drawn_parameters,
         refereed: bool = True,
+        tried: bool = True,
     ) -> Case:
         """Return the case, or raise what is wrong with it.
 
         `weights` (n,) take the place of those that come with the data. `otherwise` gives the parameters where
-        `params=None`. `refereed` says that the formula must also keep to the functions that the referee knows.
+        `params=None`. `refereed` says that the formula must also keep to the functions that the referee knows;
+        `tried=False` leaves it untried until `backends` is asked.
 
         Raises LookupError for unknown names and missing files, TypeError for what is no problem, ValueError for all
         else: data that the problem does not take, wrong names or shapes, numbers that are not finite or too large for
@@ -86,9 +88,13 @@ class Case:
         check_targets(found, rows)
         for what in ("features", "targets", "weights"):
             _refuse_too_large(what, getattr(rows, what), precision)
-        check_formula(found, rows, by_hand=False, refereed=refereed)
-        given = otherwise(found, rows) if params is None else params
-        return cls(found, rows, _in(precision, "parameter", check_parameters(found, rows, given)), precision, kind)
+        checked_shapes(found, rows)
+        given = None if params is None else check_parameters(found, rows, params)
+        if tried:
+            check_formula(found, rows, by_hand=False, refereed=refereed)
+        if given is None:
+            given = check_parameters(found, rows, otherwise(found, rows))
+        return cls(found, rows, _in(precision, "parameter", given), precision, kind)
 
     @cached_property
     def features(self) -> NDArray[Any]:
@@ -127,8 +133,8 @@ class Case:
                 raise ValueError(
                     f"backend {backend.name!r} computes in {backend.dtype}, but dtype={self.dtype!r} is to be judged"
                 )
-        if any(getattr(backend, "by_hand", False) for backend in loaded):
-            self.check_derivation(refereed=refereed)
+        by_hand = any(getattr(backend, "by_hand", False) for backend in loaded)
+        check_formula(self.problem, self.data, by_hand=by_hand, refereed=refereed)
         return loaded
 
     def check_derivation(self, *, refereed: bool = True) -> None:

@@ -1,4 +1,9 @@
-"""Arb balls as a number system: what comes out contains the exact result, and every kink on the way is noted."""
+"""Arb balls as a number system: what comes out contains the exact result, and every kink on the way is noted.
+
+A comparison that the balls cannot decide, a tie for the largest, and an equality that holds exactly, each of numbers
+that depend on a parameter, say nothing of the derivative there: they are noted, and who asks for a derivative looks
+beside the point (`referee.limits`), where they are decided.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,11 @@ import numpy as np
 from flint import arb
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.arithmetic.numbers import Numbers, formula_line
 
 Balls = NDArray[np.object_]
 
-ZERO, ONE = arb(0), arb(1)
+ZERO, ONE, HALF = arb(0), arb(1), arb(0.5)
 BETWEEN = ZERO.union(ONE)  # [0, 1]; the radius of a ball has 30 bits, so that a hull is wider by about 1e-9 of itself
 LEFT_OUT = arb(0)  # the cotangent of a branch that was not taken; known by identity
 
@@ -44,26 +49,41 @@ def power(x: Any, y: Any) -> Any:
     return ONE / product if n < 0 else product
 
 
+WITH_EQUALS = {np.equal, np.less_equal, np.greater_equal}
+_identical = elementwise(lambda a, b: bool(a.mid() == b.mid() and a.rad() == b.rad()), 2)
+_unless_0 = elementwise(lambda g, x: LEFT_OUT if x == 0 else g, 2)
 _lower, _larger = elementwise(arb.lower), np.frompyfunc(arb.max, 2, 1)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Kink:
-    """Where the loss bends: the operation, and the indices (k, ndim) in the array that it saw."""
+    """Where the loss bends or jumps: the operation, the indices (k, ndim) in the array that it saw, and its line."""
 
     operation: str
     indices: NDArray[np.intp]
+    line: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.operation} ({self.line})"
 
 
 @final
 class BallNumbers(Numbers):
-    """Arrays of balls, at the working precision of flint's context."""
+    """Arrays of balls, at the working precision of flint's context.
 
-    def __init__(self, flip_edges: bool = False) -> None:
-        self.flip_edges = flip_edges  # decide the conditions that sit exactly on their edge the other way
-        self.on_edge = False  # was there one?
+    `choose` decides what is undecided by the name of the operation, instead of noting a kink: a condition holds (1) or
+    fails (0); of those that tie for the largest it is the first (1), the last (0), or they share alike (1/2).
+    """
+
+    def __init__(self, choose: Callable[[str], Any] | None = None) -> None:
+        self.choose = choose
+        self.chosen = False  # has a choice been made?
         self.kinks: list[Kink] = []
+        self.decisions: list[NDArray[Any]] = []
+        """In order: of each comparison 1, -1 or, where undecided or equal, 0; of each maximum, which may be it."""
+        self.watched: list[str] | None = None
+        """If it is a list: the operations that have no value or no slope, as they come."""
 
     exp, expm1, log, log1p = map(elementwise, (arb.exp, arb.expm1, arb.log, arb.log1p))
     sqrt, sin, cos, tanh = map(elementwise, (arb.sqrt, arb.sin, arb.cos, arb.tanh))
@@ -92,6 +112,12 @@ class BallNumbers(Numbers):
         array[index] = x
         return array
 
+    def constant(self, cotangent: Balls, x: Balls) -> Balls:
+        """Leave out what depends on x = 0, if choices are made: beside a point, what is exactly 0 is so all around."""
+        if self.choose is None or not any(ball == 0 for ball in x.ravel()):
+            return cotangent
+        return boxed(_unless_0(cotangent, x))
+
     def sum(self, x: Balls, axis: tuple[int, ...]) -> Balls:
         """Balls add up."""
         return np.asarray(np.sum(x, axis=axis, keepdims=True))
@@ -105,18 +131,34 @@ class BallNumbers(Numbers):
         """1 if no other can be as large, 0 if another is surely larger, else [0, 1] and a kink."""
         at_least = _larger.reduce(_lower(x), axis=-1, keepdims=True)
         possible = ~np.less(x, at_least).astype(bool)
-        tied = possible & (np.sum(possible, axis=-1, keepdims=True) > 1)
-        self._note(kind, tied.any(axis=-1))
-        return boxed(np.where(tied, BETWEEN, np.where(possible, ONE, ZERO)))
+        count = np.sum(possible, axis=-1, keepdims=True)
+        self.decisions.append(possible)
+        tied = possible & (count > 1)
+        if self.choose is None:
+            self._note(kind, tied.any(axis=-1))
+            return boxed(np.where(tied, BETWEEN, np.where(possible, ONE, ZERO)))
+        self.chosen |= bool(tied.any())
+        choice = self.choose(kind)
+        if choice == HALF:
+            return boxed(np.where(possible, ONE, ZERO) / count.astype(object))
+        rank = np.cumsum(possible, axis=-1)
+        return boxed(np.where(possible & (rank == (1 if choice == ONE else count)), ONE, ZERO))
 
     def compare(self, relation: np.ufunc, x: Balls, y: Balls, kink: bool) -> Balls:
-        """1 or 0 where the balls decide, else [0, 1]. On its edge, x = y, a decided condition is a kink, too."""
+        """1 or 0 where the balls decide, else [0, 1]. Where x = y, a decided condition is a kink, too."""
         holds, fails = relation(x, y).astype(bool), OPPOSITES[relation](x, y).astype(bool)
-        undecided = ~holds & ~fails
-        edge = np.equal(x, y).astype(bool) & (kink and relation not in (np.equal, np.not_equal))
-        self._note(relation.__name__, (undecided & kink) | edge)
-        self.on_edge |= bool(edge.any())
-        return boxed(np.where(undecided, BETWEEN, np.where(holds ^ (edge & self.flip_edges), ONE, ZERO)))
+        if self.choose is not None:  # beside a point, numbers in one and the same ball are one number
+            one = _identical(x, y).astype(bool) & ~holds & ~fails
+            holds, fails = (holds | one, fails) if relation in WITH_EQUALS else (holds, fails | one)
+        undecided, equal = ~holds & ~fails, np.equal(x, y).astype(bool)
+        self.decisions.append(np.where(equal, 0, holds.astype(np.int8) - fails))
+        choice = BETWEEN
+        if self.choose is not None:
+            self.chosen |= bool(undecided.any())
+            choice = self.choose(relation.__name__)
+        elif kink:
+            self._note(relation.__name__, undecided | equal)
+        return boxed(np.where(undecided, choice, np.where(holds, ONE, ZERO)))
 
     def any_of(self, *formulas: Callable[[], Balls]) -> Balls:
         """The first: all enclose the same number."""
@@ -145,7 +187,7 @@ class BallNumbers(Numbers):
     def _note(self, operation: str, places: NDArray[np.bool_]) -> None:
         if places.any():
             indices = np.argwhere(places)
-            self.kinks.append(Kink(operation, indices if len(places) > 1 else indices[:, 1:]))
+            self.kinks.append(Kink(operation, indices if len(places) > 1 else indices[:, 1:], formula_line()))
 
 
 def as_balls(values: ArrayLike) -> Balls:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic.whole import truncated
+
 
 def square(xp: Any, x: Any) -> Any:
     """x x."""
@@ -109,9 +111,10 @@ def stack(xp: Any, arrays: Sequence[Any], *, axis: int = 0) -> Any:
 
 
 def astype(xp: Any, x: Any, dtype: Any, *, copy: bool = True) -> Any:
-    """x itself: there is one kind of number here, and conditions are 0 and 1."""
-    del dtype, copy
-    return xp.asarray(x)
+    """x itself, for conditions are 0 and 1 here; but as whole numbers, x without its fraction."""
+    del copy
+    whole = dtype == xp.int64 if isinstance(dtype, str) else np.issubdtype(dtype, np.integer)
+    return truncated(xp, x) if whole else xp.asarray(x)
 
 
 def zeros(xp: Any, shape: Any, *, dtype: Any = None) -> Any:

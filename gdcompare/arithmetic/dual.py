@@ -22,7 +22,8 @@ from typing import Any, final
 import numpy as np
 
 from gdcompare.arithmetic.numbers import Numbers
-from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, exponent_slope, power_slope, recorded_loss
+from gdcompare.arithmetic.powers import exponent_slope, power_slope
+from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, recorded_loss
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -10,11 +12,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+HERE = str(Path(__file__).parent)
+
 
 class Numbers(Protocol):
     """A number system: few functions on arrays that offer `+ - * / @`, unary `-`, indexing, `shape` and `ndim`.
 
-    Besides these it has the functions in `reverse.SLOPES`, by name. Axes are negative. A condition is an array of
+    Besides these it has the functions in `tape.SLOPES`, by name. Axes are negative. A condition is an array of
     numbers too: 1 where it holds, 0 where not, and what lies between where it is undecided.
     """
 
@@ -170,3 +174,15 @@ class Floats(Numbers):
         """(1 - t)(1 + t)."""
         del x
         return np.asarray((1 - value) * (1 + value))
+
+
+def formula_line() -> str:
+    """Return the file and the line of the formula that is being evaluated, like `hinge.py:31`.
+
+    >>> formula_line()[:9]
+    '<doctest '
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, final
@@ -20,7 +21,8 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from gdcompare.arithmetic import derived
-from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.arithmetic.numbers import Numbers, formula_line
+from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
 
@@ -48,8 +50,11 @@ DERIVED = {
     for name, function in vars(derived).items()
     if inspect.isfunction(function) and function.__module__ == derived.__name__
 }
-CONSTANTS = {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf} | dict.fromkeys(
-    ("bool", "float32", "float64", "int32", "int64"), "real"
+WHOLE = "whole"  # the dtype of whole numbers, whatever their size
+CONSTANTS = (
+    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
+    | dict.fromkeys(("bool", "float32", "float64"), "real")
+    | dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), WHOLE)
 )
 
 
@@ -161,6 +166,8 @@ class Variable:
     def __init__(self, tape: Tape, value: Any, parents: Sequence[tuple[Variable, Pullback]] = ()) -> None:
         self.tape, self.value, self.parents = tape, value, parents
         self.tracked = bool(parents)  # does it depend on a parameter?
+        self.whole = False  # is it known to be a whole number everywhere?
+        self.operation = ""  # its name and line, if somebody watches for what has no value or no slope
         self.cotangents: list[Any] = []
 
     @property
@@ -212,6 +219,7 @@ class Tape:
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
         self.nodes: list[Variable] = []
+        self.watched: list[str] | None = getattr(numbers, "watched", None)
 
     def __getattr__(self, name: str) -> Any:
         if name in SLOPES:
@@ -244,7 +252,10 @@ class Tape:
             if node.cotangents:
                 cotangent, node.cotangents = self._total(node), []
                 for parent, pullback in node.parents:
-                    parent.cotangents.append(self._summed_to(parent.shape, pullback(cotangent)))
+                    sent = self._summed_to(parent.shape, pullback(cotangent))
+                    if self.watched is not None and _known(cotangent) and not _known(sent):
+                        self.watched.append(node.operation)
+                    parent.cotangents.append(sent)
 
     def gradient(self, leaf: Variable, rows: int = 1) -> Any:
         """Return what has arrived at a leaf, (rows, *shape)."""
@@ -255,6 +266,11 @@ class Tape:
         node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
         if node.tracked:
             self.nodes.append(node)
+        if self.watched is not None:
+            caller = sys._getframe(1)
+            node.operation = f"{caller.f_locals.get('name', caller.f_code.co_name)} ({formula_line()})"
+            if not _known(value) and all(_known(parent.value) for parent, _ in parents):
+                self.watched.append(node.operation)
         return node
 
     def _total(self, node: Variable) -> Any:
@@ -329,12 +345,13 @@ class Tape:
         return self._record(value, (a, by_dividend), (b, by_divisor))
 
     def pow(self, a: Any, b: Any) -> Variable:
-        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b for b > 0."""
+        """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b, b > 0."""
         a, b = self._aligned(a, b)
         times, value = self.numbers.chain, self.numbers.pow(a.value, b.value)
+        constant = getattr(self.numbers, "constant", _as_it_is)
         return self._record(
             value,
-            (a, lambda g: times(g, power_slope(self.numbers, a.value, b.value, not b.tracked))),
+            (a, lambda g: times(constant(g, a.value), power_slope(self.numbers, a.value, b.value, not b.tracked))),
             (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
         )
 
@@ -362,8 +379,15 @@ class Tape:
     def _function(self, name: str, x: Any) -> Variable:
         """d f(x) = f'(x) dx."""
         x = self.asarray(x)
+        if name == "sign" and x.tracked:
+            self._compare(np.equal, x, 0.0)  # sign(0) is decided, its derivative is not
         value = getattr(self.numbers, name)(x.value)
-        return self._record(value, (x, lambda g: self.numbers.chain(g, SLOPES[name](self.numbers, x.value, value))))
+        constant = getattr(self.numbers, "constant", _as_it_is)  # beside a point, what is 0 there is 0 all around
+
+        def pullback(g: Any) -> Any:
+            return self.numbers.chain(constant(g, x.value), SLOPES[name](self.numbers, x.value, value))
+
+        return self._record(value, (x, pullback))
 
     # Kinks: each is a tie for the largest, or a condition on its edge.
 
@@ -374,8 +398,9 @@ class Tape:
             top = self.max(self.reshape(x, (x.size,)), axis=0, kind=kind)
             return self.reshape(top, (1,) * x.ndim) if keepdims else top
         x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
-        times, share = self.numbers.chain, self.numbers.share_of_max
-        top = self._record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share(x.value, kind))))
+        times = self.numbers.chain
+        share = self.numbers.share_of_max(x.value, kind) if x.tracked else None  # now: a tie is noted with its line
+        top = self._record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share)))
         return self.expand_dims(top, axis=axis) if keepdims else top
 
     def where(self, condition: Any, a: Any, b: Any) -> Variable:
@@ -389,7 +414,9 @@ class Tape:
     def _compare(self, relation: np.ufunc, a: Any, b: Any) -> Variable:
         """1 where the relation holds, else 0: constant on either side."""
         a, b = self._aligned(a, b)
-        return self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
+        condition = self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
+        condition.whole = True
+        return condition
 
     # Sums and shapes.
 
@@ -450,24 +477,13 @@ class Tape:
         )
 
 
-def power_slope(numbers: Numbers, a: Any, b: Any, constant: bool) -> Any:
-    """Return d(a^b)/da = b a^(b - 1); a constant b = 0 makes it 0, whatever a is."""
-    slope = b * numbers.pow(a, b - 1)
-    if not constant:
-        return slope
-    zeros = numbers.asarray(np.zeros(slope.shape))
-    return numbers.where(numbers.compare(np.equal, b, numbers.asarray(0.0), False), zeros, slope)
+def _as_it_is(cotangent: Any, argument: Any) -> Any:
+    del argument
+    return cotangent
 
 
-def exponent_slope(numbers: Numbers, a: Any, b: Any, value: Any, constant: bool) -> Any:
-    """Return d(a^b)/db = a^b log(a), given value = a^b.
-
-    Where a = 0 it is 0 for every b > 1, and for every b > 0 if a is constant; below 1, its slope by a has no bound.
-    """
-    slope = value * numbers.log(a)
-    zero, zeros = numbers.asarray(0.0), numbers.asarray(np.zeros(slope.shape))
-    above = numbers.compare(np.greater, b, zero if constant else numbers.asarray(1.0), False)
-    return numbers.where(numbers.compare(np.equal, a, zero, False) * above, zeros, slope)
+def _known(balls: Any) -> bool:
+    return all(ball.is_finite() for ball in balls.ravel())
 
 
 def known_functions() -> list[str]:

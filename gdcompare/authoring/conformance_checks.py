@@ -472,8 +472,9 @@ def _judged(bench: Bench, name: str) -> None:
     point, *columns = referee.point
     arrays = {key: backend.asarray(value) for key, value in point.items()}
     rows = backend.per_sample_grad(problem)(arrays, *map(backend.asarray, columns))
-    allowed = referee.row_allowances(by_hand)
-    entries = judge_all(backend.name, bench.numpy(rows), referee.row_truths, allowed, bench.dtype)
+    allowed, found = referee.row_allowances(by_hand), bench.numpy(rows)
+    truths = referee.rows_towards(found, {key: each.budget for key, each in allowed.items()})
+    entries = judge_all(backend.name, found, truths, allowed, bench.dtype)
     _agree(name, report.entries)
     _agree(f"{name}, by sample", entries)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import keyword
 import re
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from gdcompare.problem import Problem
+from gdcompare.registry import can_be_imported
 from gdcompare.writing import write_text
 
 TEMPLATE = '''\
@@ -75,7 +74,7 @@ def write_problem(path: str | Path, force: bool = False) -> str:
         raise ValueError(f"{file.name!r} is no name for a Python module; call it {f'{better}.py'!r}")
     if file.exists() and not force:
         raise FileExistsError(f"{str(file)!r} is there already; choose another name, or overwrite it with --force")
-    if not file.exists() and (stem in sys.modules or find_spec(stem) is not None):
+    if not file.exists() and can_be_imported(stem):
         raise ValueError(f"{file.name!r} would hide the module {stem!r}; choose another name, such as 'my_{file.name}'")
     name = class_name(file)
     write_text(file, TEMPLATE.format(file=file.name, name=name))

@@ -80,8 +80,7 @@ def descend(
     ('gradient norm', 105, [2.0])
     """
     backend = as_backend(backend)
-    case = Case.of(problem, data, start, backend.dtype, refereed=False, otherwise=lambda it, rows: it.start(rows))
-    case.backends([backend], refereed=False)
+    case = Case.of(problem, data, start, backend.dtype, otherwise=lambda it, rows: it.start(rows), tried=False)
     problem, data, first = case.problem, case.data, case.params
     n = len(data)
     per_epoch = steps_per_epoch(n, batch_size)
@@ -92,6 +91,7 @@ def descend(
     recorder = Recorder(first, backend, _whole("history_every", history_every))
     length = _chunk_length(total, data, batch_size, first, chunk)
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
+    case.backends([backend], refereed=False)
 
     step = _Step(
         backend,

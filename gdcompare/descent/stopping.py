@@ -35,8 +35,8 @@ class Watch:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float | np.number) and math.isfinite(value)):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
-            if value is not None and value < 0 and name != "target_loss":
-                raise ValueError(f"{name} must be 0 or above, not {value!r}: it is a size, and none is smaller")
+        if self.gradient_norm is not None and self.gradient_norm < 0:
+            raise ValueError(f"gradient_norm must be 0 or above, not {self.gradient_norm!r}: no norm is smaller")
         sizes = np.full(self.per_epoch, float(self.batch_size))
         sizes[-1] = self.n - self.batch_size * (self.per_epoch - 1)
         self._shares = sizes / self.n

@@ -51,7 +51,7 @@ def allowances(
         return found
     sizes = magnitudes()
     for name, proven in found.items():
-        scale = _scale(own[name], sizes.get(name))
+        scale = scale_of(own[name], sizes.get(name))
         found[name] = replace(proven, scale=scale, why=partial(why, name))
     if draws is None or not any(_wanting(each, each.scale, enough).any() for each in found.values()):
         return found
@@ -62,10 +62,10 @@ def allowances(
 def allowance_within(truth: Enclosed, budget: Floats, magnitude: Callable[[], Floats]) -> Allowance:
     """Return a budget as an allowance; the mean magnitude is asked for if the truth is no scale for it."""
     allowance = Allowance(budget, _size(truth))
-    return allowance if allowance.resolved.all() else replace(allowance, scale=_scale(_size(truth), magnitude()))
+    return allowance if allowance.resolved.all() else replace(allowance, scale=scale_of(_size(truth), magnitude()))
 
 
-def _scale(size: Floats, magnitude: Floats | None) -> Floats:
+def scale_of(size: Floats, magnitude: Floats | None) -> Floats:
     """Return the larger of |truth| and the mean magnitude.
 
     What is 0 in every row has no size of its own: the root mean square of its array stands for it.

@@ -19,6 +19,7 @@ from typing import Any, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.balls import boxed
 from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.backend import Backend, Derivative
@@ -31,7 +32,8 @@ from gdcompare.referee.budget import (
     budget_of_products,
 )
 from gdcompare.referee.due import as_due
-from gdcompare.referee.enclosure import Enclosed, enclose_along, enclose_products
+from gdcompare.referee.enclosed import Enclosed, enclosed_parts
+from gdcompare.referee.enclosure import enclose_along, enclose_products
 from gdcompare.referee.point import Referee
 from gdcompare.referee.sampling import (
     draws_of_formula_along,
@@ -93,12 +95,19 @@ class RefereeAlong:
         """The proven enclosures, by entry."""
         if self.derivative == "jvp":
             loss, derivatives = enclose_along(*self._formula, **self._weighted)
-            return {"loss": loss, "derivative": Enclosed(derivatives.balls[0], derivatives.kinks[0])}
+            return {"loss": loss} | enclosed_parts({"derivative": derivatives}, _first)
         products = enclose_products(*self._formula, **self._weighted)
-        balls, kinks = (
-            self._entries({name: getattr(each, part) for name, each in products.items()}) for part in ("balls", "kinks")
-        )
-        return {name: Enclosed(balls[name], kinks[name]) for name in balls}
+        return enclosed_parts(products, self._entries)
+
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths: at kinks, each array is judged by itself."""
+        del gradient, budgets
+        return self.truths
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Nothing: rules for ties are known of gradients only."""
+        del gradient, budgets
+        return ""
 
     def evaluated(self, numbers: Numbers, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """Return the entries at a point of the same direction, weights and reduction, in a number system."""
@@ -220,7 +229,7 @@ class RefereeAlong:
     def _entries(self, products: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the one product of each parameter, or the blocks of the Hessian."""
         if self.derivative == "hvp":
-            return {name: np.asarray(each[0]) for name, each in products.items()}
+            return _first(products)
         return _named(hessian_blocks(products, self._shapes))
 
     @property
@@ -252,6 +261,11 @@ def _unsaid(name: str, blind: NDArray[np.bool_]) -> str:
     """Say nothing of where digits are lost: it is not known of second derivatives."""
     del name, blind
     return ""
+
+
+def _first(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the part of the first direction."""
+    return {name: boxed(each[0]) if each.dtype == object else np.asarray(each[0]) for name, each in arrays.items()}
 
 
 def _drawn_direction(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:

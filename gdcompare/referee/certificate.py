@@ -6,7 +6,9 @@ truth) a section of arrays as nested lists:
     params, features, targets   the inputs, exact: hexadecimal floats, which Python reads by `float.fromhex`
     truth                       of the loss and each parameter's gradient: `balls` that contain the exact number, like
                                 `0x3p-2 +/- 0x1p-140` (integers times powers of 2); `mid`, their middles to the nearest
-                                float64; `kinks`, true where a ball is a hull of one-sided derivatives, all right
+                                float64; `kinks`, true where a ball holds one-sided derivatives; `pieces`, if there are
+                                several: their `balls`, the k-th of each array from the same side, and the `values` of
+                                the loss there, by number: a mixture of pieces of one value is as right as they are
     budgets                     how far a correct program may be off at worst, "differentiated" or "by hand"
     magnitudes                  the mean magnitude over the rows of the losses, and of each parameter's per-sample
                                 gradients, beside which a budget must be small if digits are to be seen
@@ -36,8 +38,9 @@ from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.allowance import allowance_within, either
-from gdcompare.referee.enclosure import Enclosed, enclose_rows
-from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation
+from gdcompare.referee.enclosed import Enclosed, Pieces, balls_from, beside, text_of
+from gdcompare.referee.enclosure import enclose_rows
+from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation, fitting
 from gdcompare.referee.sampling import magnitudes
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, Verdict
 from gdcompare.referee.verify import context_of, judged
@@ -229,8 +232,8 @@ def _problem(stated: Mapping[str, Any], given: str | Problem | None) -> Problem 
 
 def _section(referee: Referee) -> dict[str, Any]:
     truth = {
-        name: {"balls": each.to_text(), "mid": _written(each.mid), "kinks": each.kinks.tolist()}
-        for name, each in referee.truths.items()
+        name: {"balls": each.to_text(), "mid": _written(each.mid), "kinks": each.kinks.tolist()} | _pieces_of(each)
+        for name, each in referee.all_sides().items()
     }
     return {
         "params": _all_written(referee.params),
@@ -242,6 +245,12 @@ def _section(referee: Referee) -> dict[str, Any]:
         "budgets": {words: _all_written(referee.budgets(by_hand)) for by_hand, words in KINDS.items()},
         "magnitudes": _all_written(referee.magnitudes),
     }
+
+
+def _pieces_of(truth: Enclosed) -> dict[str, Any]:
+    if truth.pieces is None:
+        return {}
+    return {"pieces": {"balls": text_of(truth.pieces.balls), "values": truth.pieces.values.tolist()}}
 
 
 @final
@@ -297,6 +306,17 @@ class CertifiedPoint:
         loss, gradient = magnitudes(self.problem, self.params, self.features, self.targets, self.weights)
         return {LOSS: loss, **gradient}
 
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths, and at kinks those members of the certified set that are nearest to this gradient."""
+        pieces = {name: truth.pieces for name, truth in self.truths.items() if truth.pieces is not None}
+        judged = fitting(gradient, {name: self.truths[name] for name in pieces})
+        return beside(self.truths, pieces, judged, budgets) if judged else self.truths
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Nothing: a certificate knows the sides, not the ties."""
+        del gradient, budgets
+        return ""
+
     @cached_property
     def row_truths(self) -> dict[str, Enclosed]:
         """The per-sample gradients, computed anew: only the search for a cause asks. Unknown without the problem."""
@@ -344,10 +364,21 @@ def _point(certificate: Mapping[str, Any], dtype: Precision, problem: Problem | 
 
 
 def _truth(stated: Mapping[str, Any]) -> Enclosed:
-    truth = Enclosed.from_text(_has(stated, "balls"), np.asarray(_has(stated, "kinks"), dtype=bool))
+    kinks = np.asarray(_has(stated, "kinks"), dtype=bool)
+    truth = Enclosed(balls_from(_has(stated, "balls")), kinks, _pieces(stated.get("pieces"), kinks))
     if not np.array_equal(truth.mid, _read(_has(stated, "mid")), equal_nan=True):
         raise ValueError("a middle is not that of its ball")
     return truth
+
+
+def _pieces(stated: Mapping[str, Any] | None, kinks: NDArray[np.bool_]) -> Pieces | None:
+    """Read the pieces; a certificate of version 0.1 has none, and what its balls hold is right."""
+    if stated is None:
+        return None
+    pieces = Pieces(balls_from(_has(stated, "balls")), np.asarray(_has(stated, "values"), dtype=np.intp))
+    if pieces.balls.shape != (*pieces.values.shape, *kinks.shape):
+        raise ValueError(f"there are pieces of the shape {pieces.balls.shape}, and values {pieces.values.shape}")
+    return pieces
 
 
 def _recomputed(point: CertifiedPoint) -> Iterator[Entry]:

@@ -1,7 +1,8 @@
 """Kinks as sets: which number each backend gives where the derivative is no single number.
 
 Where a function bends, every number between its one-sided derivatives is right, and each framework has its convention.
-The enclosure is the hull of the one-sided derivatives, element by element; a backend inside it agrees.
+The truth is the hull of the one-sided derivatives, for all elements together; a backend inside it agrees. Where ties
+belong together, as those of max(x, 0) and |x| do, a convention for each of them may be right of neither side.
 
 A backend that evaluates derivations by hand has no convention of its own: it has that of whoever derived. Here that is
 what people write: `x > 0` for the slope of max(x, 0), and the first of those that tie, as `argmax` chooses.
@@ -89,6 +90,11 @@ KINKS: dict[str, Corner] = {
         lambda xp, x: xp.clip(x, 0.0, 1.0)[0],
         lambda xp, x: _chosen([(x[0] >= 0) & (x[0] <= 1)], xp, x),
     ),
+    "max(x, 0) + log1p(exp(-abs(x))) at 0": Corner(
+        (0.0,),
+        lambda xp, x: xp.maximum(x, xp.zeros_like(x))[0] + xp.log1p(xp.exp(-xp.abs(x)))[0],
+        lambda xp, x: 1 / (1 + xp.exp(-x)),
+    ),
     "sign(x) at 0": Corner((0.0,), lambda xp, x: xp.sign(x)[0], lambda xp, x: xp.zeros_like(x)),
     "sqrt(x) at 0": Corner((0.0,), lambda xp, x: xp.sqrt(x)[0], lambda xp, x: 0.5 / xp.sqrt(x)),
     "where(x > 0, sqrt(x), x) at -1": Corner(
@@ -97,7 +103,8 @@ KINKS: dict[str, Corner] = {
         lambda xp, x: xp.where(x > 0, 0.5 / xp.sqrt(x), xp.ones_like(x)),
     ),
 }
-"""The operations by name. The last two have no kink: an infinite slope, and a NaN in the branch that is not taken."""
+"""The operations by name. The last four have no kink: a smooth function whose kinks cancel, a jump, an infinite slope,
+and a NaN in the branch that is not taken."""
 
 
 @final
@@ -158,10 +165,11 @@ def convention(operation: str, backend: Backend[Any]) -> Convention:
     """Return what a backend gives at one of the `KINKS`, in its dtype."""
     problem, params = AtKink(operation), {"x": KINKS[operation].at}
     referee = Referee(Case.of(problem, ONE_ROW, params, backend.dtype))
-    truth, budget = referee.truths["x"], referee.budgets(getattr(backend, "by_hand", False))["x"]
+    truth, budgets = referee.truths["x"], referee.budgets(getattr(backend, "by_hand", False))
     with np.errstate(all="ignore"):  # 1 / 0 and sqrt(-1) are the point
         _, gradient = value_and_grad(problem, ONE_ROW, params, backend)
-    verdict = judge(backend.name, "x", gradient["x"], truth, budget, backend.dtype).verdict
+    nearest = referee.towards(gradient, budgets)["x"]
+    verdict = judge(backend.name, "x", gradient["x"], nearest, budgets["x"], backend.dtype).verdict
     ends = zip(truth.mid - truth.rad, truth.mid + truth.rad, strict=True)
     return Convention(
         operation,

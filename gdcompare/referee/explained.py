@@ -16,7 +16,7 @@ from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.in_floats import InFloats
 from gdcompare.referee.point import LOSS, Referee, Reference
-from gdcompare.referee.verdict import Allowance, Entry, Floats
+from gdcompare.referee.verdict import Allowance, Entry, Floats, budgets_of
 
 BY_ITSELF = "; the derivation cancels so much that its own rounding may be as large: write it otherwise"
 
@@ -32,8 +32,7 @@ def explained(
     allowed: Mapping[str, Floats | Allowance],
 ) -> list[Entry]:
     """Return the worse of two calls' entries of an implementation, each with its cause."""
-    budgets = {key: each.budget if isinstance(each, Allowance) else each for key, each in allowed.items()}
-    known = _Known(referee, truths, budgets, InFloats(referee))
+    known = _Known(referee, truths, budgets_of(allowed), InFloats(referee))
     entries = [
         _of_two(known, one, two, [call.get(one.parameter) for call in calls])
         for one, two in zip(first, again, strict=True)

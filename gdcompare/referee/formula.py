@@ -13,6 +13,7 @@ from gdcompare.arithmetic.balls import BallNumbers, boxed
 from gdcompare.arithmetic.tape import Tape
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.allowance import scale_of
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.point import LOSS, Implementation, Referee
@@ -118,7 +119,12 @@ def allowances_of_formula(
         known = ~(referee.truths[name].kinks | truths[name].kinks)
         if (known & (lower > usual.budget + 2.0**-40 * np.abs(referee.truths[name].mid))).any():
             raise ValueError(f"the formula stated is another function: its {name!r} is not that of the problem")
-    return own.either_allowance(proven_only)
+    return {
+        name: replace(mine, scale=np.fmax(mine.scale, scale_of(np.abs(referee.truths[name].mid), None)))
+        if mine.scale is not None
+        else mine
+        for name, mine in own.either_allowance(proven_only).items()
+    }
 
 
 def _enclosed(problem: Problem, referee: Referee | RefereeAlong) -> dict[str, Truth]:

@@ -67,9 +67,11 @@ def _formats(evidence: Evidence) -> Hypotheses:
 
 
 def _rounded_to(name: str, values: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32 if name == "bfloat16" else name)
     if name != "bfloat16":
-        return values.astype(name).astype(np.float64)
-    bits = values.astype(np.float32).view(np.uint32)  # bfloat16 is the first half of float32, nearest-even
+        return narrow.astype(np.float64)
+    bits = narrow.view(np.uint32)  # bfloat16 is the first half of float32, nearest-even
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(np.float64)
 
 

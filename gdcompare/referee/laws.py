@@ -39,7 +39,7 @@ from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowance_within
 from gdcompare.referee.hypotheses import number
 from gdcompare.referee.point import Referee
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, compare
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, budgets_of, compare
 from gdcompare.referee.verify import context_of
 from gdcompare.registry import as_backend
 
@@ -111,15 +111,15 @@ class _Bench:
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
         """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
-        _, gradient = compute(*self._arguments(referee))
-        allowed = referee.allowances(self._by_hand, self.proven_only)
-        return _Part(name, self._to_numpy(gradient), referee.truths, allowed, count)
+        _, arrays = compute(*self._arguments(referee))
+        gradient, allowed = self._to_numpy(arrays), referee.allowances(self._by_hand, self.proven_only)
+        return _Part(name, gradient, referee.towards(gradient, budgets_of(allowed)), allowed, count)
 
     def rows(self, referee: Referee) -> _Part:
         """Return the per-sample gradients."""
         gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
-        allowed = referee.row_allowances(self._by_hand, self.proven_only)
-        return _Part("rows", self._to_numpy(gradients), referee.row_truths, allowed)
+        rows, allowed = self._to_numpy(gradients), referee.row_allowances(self._by_hand, self.proven_only)
+        return _Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed)
 
     @property
     def _by_hand(self) -> bool:
@@ -287,7 +287,7 @@ def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Refere
         )
         for name, (_, budget) in mixed.items()
     }
-    return _Claim(law, actual, referee.truths, allowed, parts)
+    return _Claim(law, actual, referee.towards(actual, budgets_of(allowed)), allowed, parts)
 
 
 def _magnitude(referee: Referee, name: str) -> Floats:

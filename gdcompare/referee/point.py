@@ -14,7 +14,8 @@ from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowances, bounded, either
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
-from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
+from gdcompare.referee.enclosed import Enclosed, middles
+from gdcompare.referee.enclosure import Enclosure, enclose, enclose_rows
 from gdcompare.referee.lost_digits import LostDigits
 from gdcompare.referee.sampling import (
     draws_of_formula,
@@ -64,6 +65,12 @@ class Reference(Protocol):
     def row_truths(self) -> dict[str, Enclosed]:
         """The per-sample gradients; empty where they are not known."""
 
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths, those members of sets that are nearest to this gradient."""
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Say by which rule for ties, each by itself, a gradient comes about that is outside of the set; or nothing."""
+
 
 class Referee:
     """What is true of a case, and what rounding may do to it there."""
@@ -106,6 +113,53 @@ class Referee:
         assert self._enclosure.loss is not None
         return {LOSS: self._enclosure.loss, **self._enclosure.gradient}
 
+    def towards(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths, and at kinks, for all parameters together, those that are nearest to this gradient.
+
+        What does not fit is left out of account.
+        """
+        sides = self._enclosure.sides
+        if sides is None or sides.certain:
+            return self.truths
+        return self.truths | sides.towards(fitting(gradient, self._enclosure.gradient), budgets)
+
+    def rows_towards(self, rows: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
+        """Return the truths of the rows, and at kinks, for each row by itself, those that are nearest to these.
+
+        A row that is outside of the sides that were seen has its own looked at, if it has no weight.
+        """
+        truths = dict(self.row_truths)
+        fit = fitting(rows, truths)
+        if self.weights is not None or not any(truths[name].kinks.any() for name in fit):
+            return truths
+        nearest = {name: truths[name].beside_rows(value) for name, value in fit.items()}
+        outside = np.zeros(len(self.features), dtype=bool)
+        for name, value in fit.items():
+            beyond = (nearest[name].distance(value)[0] > budgets[name]) & truths[name].kinks
+            outside |= beyond.reshape(len(beyond), -1).any(axis=1)
+        for i in np.flatnonzero(outside):
+            alone = self.on(self.data.rows([int(i)]), "sum")
+            found = alone.towards(
+                {name: each[i] for name, each in fit.items()}, {key: b[i] for key, b in budgets.items()}
+            )
+            nearest = {name: each.with_row(int(i), found[name]) for name, each in nearest.items()}
+        return truths | nearest
+
+    def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
+        """Say by which rule for ties, each by itself, a gradient comes about that is outside of the set; or nothing."""
+        sides = self._enclosure.sides
+        return "" if sides is None else sides.convention(fitting(gradient, self._enclosure.gradient), budgets)
+
+    def all_sides(self) -> dict[str, Enclosed]:
+        """Return the truths, once every rule for ties has been tried: for those who cannot ask for more sides."""
+        sides = self._enclosure.sides
+        if sides is None or sides.certain:
+            return self.truths
+        nothing = {name: np.zeros(value.shape) for name, value in self.params.items()}
+        for _, gradient in sides.by_rules():
+            sides.towards({name: middles(each) for name, each in gradient.items()}, nothing)
+        return sides.truths()
+
     @cached_property
     def row_truths(self) -> dict[str, Enclosed]:
         """The proven enclosures of the per-sample gradients, (n, *shape)."""
@@ -114,7 +168,10 @@ class Referee:
     @cached_property
     def kinks(self) -> tuple[str, ...]:
         """Where the loss bends at this point, in words."""
-        return tuple(f"{kink.operation} at {len(kink.indices)} places" for kink in self._enclosure.kinks)
+        words = {
+            f"{kink.operation} at {len(kink.indices)} places ({kink.line})": None for kink in self._enclosure.kinks
+        }
+        return tuple(words)
 
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss.
@@ -159,9 +216,9 @@ class Referee:
 
     def _allowances(self, by_hand: bool, proven_only: bool) -> dict[str, Allowance]:
         draws = None if proven_only else lambda: self._draws(by_hand)
-        found = allowances(
-            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self.why_unresolved, self.dtype
-        )
+        usual, budgets = self.budgets(by_hand=False), self.budgets(by_hand)
+        budgets = {name: budgets.get(name, usual[name]) for name in self.truths}  # a derivation may lack one
+        found = allowances(self.truths, budgets, lambda: self.magnitudes, draws, self.why_unresolved, self.dtype)
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
         return found
@@ -224,6 +281,12 @@ class Referee:
     @property
     def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
         return self.problem, self.params, self.features, self.targets
+
+
+def fitting(gradient: Mapping[str, Any], truths: Mapping[str, Enclosed]) -> dict[str, Floats]:
+    """Return those arrays of a gradient that have the shape that they should."""
+    arrays = {name: np.asarray(value) for name, value in gradient.items() if name in truths}
+    return {name: each.astype(float) for name, each in arrays.items() if each.shape == truths[name].mid.shape}
 
 
 def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduction = "mean") -> Implementation:

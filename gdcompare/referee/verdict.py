@@ -12,7 +12,8 @@ it is the mean of:
 An array agrees if all its elements do, and is wrong if any is. Its evidence has a grade: `proven` where every B is the
 worst case (no program that only rounds can do this), `sampled` where some B is `sampling.K` deviations of rounding.
 
-At a kink the enclosure is the hull of the one-sided derivatives, and every value within B of the hull agrees.
+At a kink the truth is a set, of the one-sided derivatives and what lies between them, and what is within B of a member
+in every element agrees.
 """
 
 from __future__ import annotations
@@ -49,7 +50,15 @@ class Truth(Protocol):
 
     @property
     def kinks(self) -> NDArray[np.bool_]:
-        """Where the enclosure is the hull of one-sided derivatives."""
+        """Where the truth is a set: of one-sided derivatives, and what lies between them."""
+
+    @property
+    def width(self) -> Floats:
+        """The width of these sets, and 0 elsewhere."""
+
+    @property
+    def reason(self) -> str:
+        """Why the truth is a set, or unknown, if it is not for a kink."""
 
     def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
         """Return proven bounds (lower, upper) on |actual - truth|."""
@@ -66,6 +75,16 @@ class Known:
     def kinks(self) -> NDArray[np.bool_]:
         """None."""
         return np.zeros(self.mid.shape, dtype=bool)
+
+    @property
+    def width(self) -> Floats:
+        """0."""
+        return np.zeros(self.mid.shape)
+
+    @property
+    def reason(self) -> str:
+        """None."""
+        return ""
 
     def distance(self, actual: NDArray[Any]) -> tuple[Floats, Floats]:
         """The distance from the middle, less and more the error."""
@@ -113,6 +132,11 @@ class Allowance:
             shares = np.where(self.budget <= NOTHING, 0.0, self.budget / scale)[seen]
         worst = float(np.max(np.where(np.isnan(shares), 1.0, shares)))
         return math.floor(-math.log10(min(max(worst, float(np.finfo(dtype).eps) / 2), 1.0)))
+
+
+def budgets_of(allowed: Mapping[str, Floats | Allowance]) -> dict[str, Floats]:
+    """Return what is allowed of each array as plain budgets."""
+    return {name: each.budget if isinstance(each, Allowance) else each for name, each in allowed.items()}
 
 
 @dataclass(frozen=True)
@@ -264,7 +288,7 @@ def compare(
     allowance = allowed if isinstance(allowed, Allowance) else Allowance(allowed)
     budget, resolved = allowance.budget, allowance.resolved
     lower, upper = truth.distance(array)
-    error = np.where(truth.kinks, lower, upper)
+    error = np.where(truth.kinks & np.isfinite(upper), lower, upper)
     fractions = _fraction(error, budget)
     # Where the budget is infinite, so may be what a correct program of the formula computes.
     surely_wrong = (lower > budget) | (~np.isfinite(array) & np.isfinite(truth.mid) & np.isfinite(budget))
@@ -284,7 +308,7 @@ def compare(
         expected,
         float(error[worst]) / ulp(expected, dtype),
         float(fractions[worst]),
-        detectable_fault(truth.mid, budget),
+        detectable_fault(_without_zeros(truth, budget), budget, truth.width),
         _undecided(verdict, truth, allowance, agrees),
         law,
         allowance.digits(truth.mid, dtype),
@@ -293,21 +317,34 @@ def compare(
     )
 
 
-def detectable_fault(truth: Floats, budget: Floats) -> float:
+def detectable_fault(truth: Floats, budget: Floats, width: Floats | float = 0.0) -> float:
     """Return the smallest relative fault that is caught in every element, however its rounding fell.
 
-    A correct value may lie a budget away on either side, so a fault of 2 B / |truth| cannot hide; the largest of these
-    over the elements whose truth is not 0. NaN if there is none.
+    A correct value may lie a budget away on either side, and anywhere in a set of that width, so a fault of
+    (W + 2 B) / |truth| cannot hide; the largest of these over the elements whose truth is not 0. NaN if there is none.
+    Some member of a set is at least half as large as it is wide, and counts.
 
     >>> detectable_fault(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
     2e-16
+    >>> detectable_fault(np.array([2.0, 4.0]), np.array([0.0, 0.0]), np.array([0.0, 1.0]))
+    0.25
     >>> detectable_fault(np.array([np.inf]), np.array([np.inf]))  # the truth exceeds the largest float
     inf
     """
-    some = truth != 0
+    size = np.maximum(np.abs(truth), np.asarray(width) / 2)
+    some = size != 0
     with np.errstate(all="ignore"):
-        faults = np.where(np.isinf(budget), np.inf, 2 * budget / np.abs(truth))
+        faults = np.where(np.isinf(budget) | np.isinf(width), np.inf, (width + 2 * budget) / size)
     return float(np.max(faults[some])) if some.any() else math.nan
+
+
+def _without_zeros(truth: Truth, budget: Floats) -> Floats:
+    """Return the middles, and 0 for what is not known from 0: the middle of such a ball says nothing of its size."""
+    doubtful = (truth.mid != 0) & (np.abs(truth.mid) < budget)
+    if not doubtful.any():
+        return truth.mid
+    lower, _ = truth.distance(np.zeros(truth.mid.shape))
+    return np.where(doubtful & (lower == 0), 0.0, truth.mid)
 
 
 def ulp(value: float, dtype: str) -> float:
@@ -332,16 +369,18 @@ def _fraction(error: Floats, budget: Floats) -> Floats:
 def _undecided(verdict: Verdict, truth: Truth, allowance: Allowance, agrees: NDArray[np.bool_]) -> str:
     """Say why nothing is decided; or of what agrees at a kink, or beyond what was asked for, that it does."""
     if verdict == "inconclusive":
+        if truth.reason:
+            return truth.reason
         if np.isnan(truth.mid).any():
             return "the truth is not known: its enclosure is unbounded"
-        if not np.isfinite(allowance.budget).all():
-            return "the budget is not finite: overflow, or a division by 0"
+        if not (bounded := np.isfinite(allowance.budget)).all():
+            return f"the budget is not finite: {allowance.why(~bounded) or 'overflow, or a division by 0'}"
         if not agrees.all():
             return "the enclosure is too wide"
         blind = ~allowance.resolved
         return unresolved(blind, allowance.why(blind))
     if verdict == "agree" and truth.kinks.any():
-        return "a kink: inside the hull of the one-sided derivatives"
+        return truth.reason or "a kink: inside the hull of the one-sided derivatives"
     if verdict == "agree" and not allowance.resolved.all():
         return f"within the tolerance, which is too wide: {unresolved(~allowance.resolved)}"
     return ""

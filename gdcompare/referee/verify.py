@@ -17,10 +17,11 @@ from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.due import NotDueError, as_due
+from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.explained import explained
 from gdcompare.referee.formula import allowances_of_formula, formula_of, told
 from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, judge_all
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, budgets_of, judge_all
 from gdcompare.registry import refuse_nobody
 
 
@@ -168,22 +169,30 @@ def judged(
         if changed := _changed(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
-    truths, allowances = dict(referee.truths), dict(allowed)
-    if isinstance(referee, RefereeAlong):
-        truths, allowances = referee.judged_by(calls[0], allowed)
-    if LOSS not in calls[0]:
-        truths.pop(LOSS, None)
-    first, again = (
-        {entry.parameter: entry for entry in judge_all(name, call, truths, allowances, referee.dtype)} for call in calls
-    )
+    judgements, allowances, budgets = [], dict(allowed), budgets_of(allowed)
+    known: dict[str, Enclosed] = {}
+    for call in calls:
+        truths = dict(referee.towards(call, budgets))
+        if isinstance(referee, RefereeAlong):
+            truths, allowances = referee.judged_by(calls[0], allowed)
+        if LOSS not in calls[0]:
+            truths.pop(LOSS, None)
+        known = known or truths
+        entries = judge_all(name, call, truths, allowances, referee.dtype)
+        judgements.append({entry.parameter: entry for entry in entries})
+    first, again = judgements
     absent = Entry(name, "", "wrong", cause="missing")
     every = list(first | again)
     one, two = ([found.get(key, replace(absent, parameter=key)) for key in every] for found in (first, again))
-    entries = explained(referee, truths, one, two, calls, allowances)
-    if set(referee.truths) <= {LOSS, *truths}:
+    entries = explained(referee, known, one, two, calls, allowances)
+    gradients = [entry for entry in entries if entry.parameter != LOSS]
+    if all(entry.worst_index is not None for entry in entries) and any(e.verdict == "wrong" for e in gradients):
+        rule = referee.convention(calls[0], budgets)
+        entries = [replace(each, cause=rule) if rule and each.verdict == "wrong" else each for each in entries]
+    if set(referee.truths) <= {LOSS, *known}:
         return entries
     blocks = f"{len(referee.truths)} block{'s' * (len(referee.truths) > 1)}"
-    partly = f"of {blocks}, only what is given is judged: {', '.join(truths)}"
+    partly = f"of {blocks}, only what is given is judged: {', '.join(known)}"
     return [replace(entries[0], cause=f"{entries[0].cause}; {partly}".removeprefix("; ")), *entries[1:]]
 
 

@@ -204,9 +204,9 @@ def test_a_backend_that_needs_a_derivation_says_what_to_write(underived: gdc.Pro
         gdc.verify(underived, DATA, backends=[BY_HAND])
     with pytest.raises(NotDerivedError, match=message):
         gdc.check_batch_laws(underived, DATA, params, BY_HAND)
-    with pytest.raises(NotDerivedError, match="Mine has no gradient derived by hand"):
+    with pytest.raises(NotDerivedError, match=message):
         gdc.value_and_grad(underived, DATA, params, BY_HAND)
-    with pytest.raises(NotDerivedError, match="Mine has no gradient derived by hand"):
+    with pytest.raises(NotDerivedError, match=message):
         gdc.descend(underived, DATA, BY_HAND, epochs=1)
     for command in ("verify", "laws", "descend", "mutate"):
         done = run(command, "underived.py", *(["--backend", BY_HAND] if command != "mutate" else []))
@@ -259,7 +259,7 @@ def test_a_file_that_does_not_load_is_said_with_its_line(run: Any, spoil: Any, m
     assert done.code == 2
     assert f"error: mine.py:{line}: {message}" in done.err
     assert path.read_text().splitlines()[line - 1].strip() in done.err
-    assert len(done.err.splitlines()) == 2
+    assert len(done.err.splitlines()) == 1
     assert error.value.__cause__ is not None
 
 
@@ -373,7 +373,7 @@ def test_a_loss_that_not_every_array_library_can_is_said_with_its_line(
     first = lines.splitlines()[0]
     assert f"error: mine.py:{number_of(tmp_path / 'mine.py', first)}: " in done.err
     assert message in done.err
-    assert done.err.splitlines()[-1] == f"    {first}"
+    assert done.err.endswith(f" | {first}\n")
     assert "Traceback" not in done.err
 
 
@@ -507,8 +507,11 @@ def test_a_bug_of_the_suite_itself_still_shows_its_traceback(run: Any, monkeypat
     run("new", "my_counts.py")
     monkeypatch.setattr(Tape, "multiply", lambda *_: 1 / 0)
 
-    with pytest.raises(ZeroDivisionError):
-        run("verify", "my_counts.py", "--backend", BY_HAND)
+    done = run("verify", "my_counts.py", "--backend", BY_HAND)
+
+    assert done.code == 4
+    assert "ZeroDivisionError" in done.err
+    assert "error: a bug " in done.err
 
 
 def test_targets_that_the_problem_has_not_are_refused_with_their_row(run: Any) -> None:

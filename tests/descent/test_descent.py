@@ -433,7 +433,7 @@ STOPS = {
 def test_every_backend_stops_at_the_very_step(backend: Backend[Any], reason: str, batch_size: int | None) -> None:
     rule, data, epochs = STOPS[reason], some_data(LINEAR), 30 if batch_size else 90
     walk = functools.partial(descend, LINEAR, data, backend, rules.sgd(0.1), batch_size, epochs, chunk=4)
-    whole = walk(gradient_norm=None if rule.gradient_norm is None else -1.0)  # never met, but computed
+    whole = walk(gradient_norm=None if rule.gradient_norm is None else 0.0)  # never met, but computed
     losses, norms = looked_at(LINEAR, data, whole, batch_size)
 
     fit = walk(**rule._asdict())

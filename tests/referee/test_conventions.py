@@ -12,7 +12,8 @@ import gdcompare as gdc
 from gdcompare.referee.conventions import KINKS, ONE_ROW, AtKink, Convention, convention, conventions, what_each_gives
 
 UNTAKEN, INFINITE = "where(x > 0, sqrt(x), x) at -1", "sqrt(x) at 0"
-BENDING = [operation for operation in KINKS if operation not in (UNTAKEN, INFINITE)]
+TOGETHER = "max(x, 0) + log1p(exp(-abs(x))) at 0"
+BENDING = [operation for operation in KINKS if operation not in (UNTAKEN, INFINITE, TOGETHER)]
 
 
 @pytest.mark.parametrize("operation", BENDING)
@@ -39,6 +40,7 @@ def test_the_report_agrees_with_the_table(backend: gdc.Backend[Any], operation: 
         ("clip(x, 0, 1) at 0", ((0, 1),)),
         ("clip(x, 0, 1) at 1", ((0, 1),)),
         ("sign(x) at 0", ((0, 0),)),
+        (TOGETHER, ((0.5, 0.5),)),
         (INFINITE, ((-math.inf, math.inf),)),
         (UNTAKEN, ((1, 1),)),
     ],
@@ -87,6 +89,15 @@ def test_of_an_infinite_slope_nothing_is_claimed(backend: gdc.Backend[Any]) -> N
 
     assert found.inside is None
     assert found.derivative == (math.inf,)
+
+
+def test_of_two_ties_that_belong_together_a_convention_for_each_may_be_wrong() -> None:
+    """jax 0.10 has a half for the maximum, and 1 for abs: 1/2 - 1/2, where the slope is 1/2."""
+    pytest.importorskip("jax", reason="the convention is JAX's")
+
+    assert convention(TOGETHER, gdc.load_backend("numpy")).inside is True
+    found = convention(TOGETHER, gdc.load_backend("jax"))
+    assert (found.derivative, found.inside) == ((0.0,), False)
 
 
 def test_what_lies_outside_the_hull_is_wrong() -> None:

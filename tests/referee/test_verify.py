@@ -267,6 +267,7 @@ class KnownTruth:
         self.mid = np.asarray(mid, dtype=np.float64)
         self.rad = rad
         self.kinks = np.broadcast_to(np.asarray(kinks), self.mid.shape)
+        self.width, self.reason = np.where(self.kinks, 2 * rad, 0.0), ""
 
     def distance(self, actual: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         off = np.abs(actual - self.mid)
@@ -425,7 +426,7 @@ def test_the_comparison_of_methods_takes_no_weights_and_says_so() -> None:
     from gdcompare.referee.methods import all_methods
 
     with pytest.raises(ValueError, match="the comparison of methods takes no sample weights"):
-        all_methods("linear-regression", WEIGHTED, {}, "numpy")
+        all_methods("linear-regression", WEIGHTED, None, "numpy")
 
 
 # Without a derivation by hand
