@@ -137,7 +137,7 @@ class Enclosed:
     def with_row(self, i: int, row: Enclosed) -> Enclosed:
         """Return the same with another row."""
         balls, kinks, width = self.balls.copy(), self.kinks.copy(), self.width.copy()
-        balls[i], kinks[i], width[i] = row.balls, row.kinks, row.width
+        balls[i], kinks[i], width[i] = row.balls[()], row.kinks, row.width  # [()]: a ball, not an array of one
         return replace(self, balls=balls, kinks=kinks, spread=width)
 
     def to_text(self) -> list[Any]:

@@ -59,7 +59,8 @@ class LostDigits:
 
     def why(self, name: str, blind: NDArray[np.bool_]) -> str:
         """Return in words why these elements of a parameter's gradient, or of the `loss`, are mostly rounding."""
-        moved = np.abs(self._draws[name] - self._draws[name][:1])[:, blind]
+        with np.errstate(all="ignore"):  # infinity less infinity
+            moved = np.abs(self._draws[name] - self._draws[name][:1])[:, blind]
         if not np.isfinite(moved).all():
             return "a number on the way is not finite"
         watch, largest = self._watch, np.maximum(moved.max(axis=0), np.finfo(float).tiny)

@@ -13,7 +13,13 @@ from gdcompare.backend import Backend, Precision, Reduction, unit_roundoff
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowances, bounded, either
-from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
+from gdcompare.referee.budget import (
+    budget_of_formula,
+    budget_of_loss,
+    row_budgets_of_formula,
+    row_budgets_of_loss,
+    why_unbounded,
+)
 from gdcompare.referee.enclosed import Enclosed, middles
 from gdcompare.referee.enclosure import Enclosure, enclose, enclose_rows
 from gdcompare.referee.lost_digits import LostDigits
@@ -241,6 +247,9 @@ class Referee:
 
     def why_unresolved(self, name: str, blind: NDArray[np.bool_]) -> str:
         """Say why these elements of an array show no digits."""
+        if not np.isfinite(self.budgets(by_hand=False)[name][blind]).all():
+            why = why_unbounded(*self._formula, self.dtype, self.weights, self.reduction)
+            return why[0] if why else ""
         small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
         if (small < np.finfo(self.dtype).tiny).all():
             return f"underflow: they are below the smallest normal {self.dtype}"
@@ -276,6 +285,10 @@ class Referee:
             return function(*self._formula, self.dtype, self.weights, self.reduction)
 
         budgets = self.row_budgets(by_hand)
+        if set(budgets) != set(self.row_truths):  # a derivation may lack one, or have one too many
+            budgets = row_budgets_of_loss(*self._formula, self.dtype, self.weights, self.reduction) | {
+                name: each for name, each in budgets.items() if name in self.row_truths
+            }
         return allowances(self.row_truths, budgets, dict, None if proven_only else draws, lambda *_: "", self.dtype)
 
     @property

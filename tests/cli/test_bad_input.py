@@ -119,7 +119,7 @@ CASES = [
         "--learning-rate -1",
         "--learning-rate nan", "--learning-rate fast", "--rule newton", "--rule adm", "--schedule cosin",
         "--seed -1 --batch-size 2", "--patience 0",
-        "--history-every 0", "--gradient-norm -1", "--gradient-norm nan", "--loss-change -1", "--target-loss inf",
+        "--history-every 0", "--gradient-norm -1", "--gradient-norm nan", "--target-loss inf",
         "--start theta_0",
         "--start theta_0=1", "--start theta_0=1 --start theta_0=1 --start theta_1=0",
     )),

@@ -249,13 +249,26 @@ def called_wrong(
             loss, gradient = backend.value_and_grad(problem)(*arguments)
             rows = backend.per_sample_grad(problem)(*arguments)
         budgets, row_budgets = judge.budgets(backend.by_hand), judge.row_budgets(backend.by_hand)
-        for name, actual in {"loss": loss, **gradient}.items():
-            value = backend.to_numpy(actual)
-            entries.append(compare(backend.name, name, value, judge.truths[name], budgets[name], dtype))
-        for name, actual in rows.items():
-            value, words = backend.to_numpy(actual), f"{name}, row by row"
-            entries.append(compare(backend.name, words, value, judge.row_truths[name], row_budgets[name], dtype))
+        values = {name: backend.to_numpy(each) for name, each in {"loss": loss, **gradient}.items()}
+        each_row = {name: backend.to_numpy(each) for name, each in rows.items()}
+        truths, row_truths = judge.towards(values, budgets), judge.rows_towards(each_row, row_budgets)
+        found = [compare(backend.name, name, v, truths[name], budgets[name], dtype) for name, v in values.items()]
+        by_rows = [
+            compare(backend.name, f"{name}, row by row", v, row_truths[name], row_budgets[name], dtype)
+            for name, v in each_row.items()
+        ]
+        # Where ties belong together, a rule for each by itself may give what no side has: it is called so.
+        entries += [] if judge.convention(values, budgets) else found
+        entries += [] if any(conventional(judge, each_row, row_budgets, i) for i in range(len(data))) else by_rows
     return [entry for entry in entries if entry.verdict == "wrong"]
+
+
+def conventional(judge: Referee, rows: Mapping[str, Array], budgets: Mapping[str, Array], i: int) -> bool:
+    """Say whether a row's gradient comes about by a rule for ties, each by itself."""
+    if not any(truth.kinks[i].any() for truth in judge.row_truths.values()):
+        return False
+    alone = judge.on(judge.data.rows([i]), "sum")
+    return bool(alone.convention({k: v[i] for k, v in rows.items()}, {k: b[i] for k, b in budgets.items()}))
 
 
 def suitable(problem: Problem, dtype: str, generator: np.random.Generator) -> tuple[Dataset, dict[str, Array]]:
