@@ -286,6 +286,7 @@ def heavy_modules_after(program: str) -> list[str]:
     return answer.stdout.rpartition("heavy:")[2].split()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "program",
     [

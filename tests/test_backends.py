@@ -279,6 +279,7 @@ def test_the_comparison_refuses_a_missing_parameter() -> None:
 # An independent fourth: slopes of the loss itself
 
 
+@pytest.mark.thorough
 @given(draw=st.data())
 @settings(deadline=None)
 def test_gradient_derived_by_hand_is_the_slope_of_the_loss(problem: Problem, draw: st.DataObject) -> None:
@@ -500,6 +501,7 @@ def look_for_changed_globals(name: str, spoil: str = "") -> subprocess.Completed
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603 - the program is above
 
 
+@pytest.mark.thorough
 def test_importing_and_using_a_backend_changes_nothing_global(backend_name: str) -> None:
     answer = look_for_changed_globals(backend_name)
 

@@ -101,6 +101,7 @@ def test_every_door_refuses_bad_input_in_the_same_words(door: str, case: str) ->
     assert words in str(error.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("door", DOORS)
 def test_every_door_takes_names_and_nothing(door: str) -> None:
     DOORS[door]("linear-regression", "noisy-line", PARAMS)

@@ -82,6 +82,7 @@ def test_a_backend_of_somebody_else_may_lack_what_the_table_cannot_know(inner: p
     inner.runpytest().assert_outcomes(xfailed=1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -277,6 +277,7 @@ def test_no_other_error_is_a_skip(pytester: pytest.Pytester, body: str) -> None:
     pytester.runpytest("-k", "numpy").assert_outcomes(failed=1, deselected=len(registered_backends()) - 1)
 
 
+@pytest.mark.thorough
 def test_where_one_backend_alone_is_asked_for_a_missing_derivation_is_an_error(pytester: pytest.Pytester) -> None:
     code = UNDERIVED.replace("{body}", 'gradients.agree("numpy", Underived(), DATA, {"x": [1.0]})')
     code = code.replace("@pytest.mark.each_gradient_backend\n", "").replace("gradients, gradient_backend", "gradients")
@@ -288,6 +289,7 @@ def test_where_one_backend_alone_is_asked_for_a_missing_derivation_is_an_error(p
     result.stdout.fnmatch_lines(["E * backend 'numpy' evaluates gradients derived by hand, and Underived has none*"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -314,6 +316,7 @@ def test_a_marker_that_makes_no_sense_is_refused(pytester: pytest.Pytester, code
     result.stdout.fnmatch_lines([message])
 
 
+@pytest.mark.thorough
 def test_reports_come_home_from_worker_processes(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="needs pytest-xdist")
     pytester.makepyfile(MINE + RIGHT + WRONG)
@@ -353,6 +356,7 @@ def test_a_run_that_judges_nothing_loads_nothing(tmp_path: Path) -> None:
     assert found - doors == {"gdcompare", "gdcompare.pytest_plugin"}
 
 
+@pytest.mark.thorough
 def test_a_run_that_judges_loads_the_referee(tmp_path: Path) -> None:
     code = "def test_it(gradients):\n    gradients.agree('numpy', 'linear-regression', 'noisy-line')\n"
 
@@ -365,6 +369,7 @@ def chapter_block(text: str) -> str:
     return str(found)
 
 
+@pytest.mark.thorough
 def test_the_files_of_the_chapter_work_as_printed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(decay=chapter_block("class Decay"), test_decay=chapter_block("def test_my_gradient"))
 

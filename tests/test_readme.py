@@ -22,6 +22,7 @@ def block_with(text: str, page: str = README) -> str:
     return str(found)
 
 
+@pytest.mark.thorough
 def test_the_new_backend_conforms(tmp_path: Path) -> None:
     pytest.importorskip("autograd", reason="the new backend differentiates with autograd")
     code = block_with("class AutogradBackend", ADD_A_BACKEND)
@@ -34,6 +35,7 @@ def test_the_new_backend_conforms(tmp_path: Path) -> None:
     assert len(code.splitlines()) < 60
 
 
+@pytest.mark.thorough
 def test_the_new_problem_agrees_everywhere(tmp_path: Path) -> None:
     code = block_with("class PoissonRegression")
     path = tmp_path / "poisson.py"

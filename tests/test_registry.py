@@ -249,6 +249,7 @@ def run_the_ghosts_tests(folder: Path, *options: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.thorough
 def test_a_missing_framework_is_a_skip_that_can_be_made_a_failure(install: Install) -> None:
     folder = install("ghost_backend:Ghost", {"ghost_backend": "import ghost_framework"})
 
@@ -261,6 +262,7 @@ def test_a_missing_framework_is_a_skip_that_can_be_made_a_failure(install: Insta
     assert f"{reason} (required by --require-backends)" in failed.stdout
 
 
+@pytest.mark.thorough
 def test_requiring_a_backend_that_nobody_registered_is_an_error() -> None:
     answer = run_the_ghosts_tests(ROOT, "--require-backends=tensor")
 

@@ -189,6 +189,7 @@ def test_rules_made_alike_are_equal() -> None:
         assert hash(make(rules.cosine(0.1, 5))) == hash(make(rules.cosine(0.1, 5)))
 
 
+@pytest.mark.thorough
 def test_a_long_cause_is_cut_in_a_line_only(shown: dict[str, Any]) -> None:
     entry = replace(shown["entry"], cause="because " * 40)
 

@@ -194,6 +194,7 @@ def test_the_error_can_be_sent_to_another_process() -> None:
     assert str(copy) == str(caught.value)
 
 
+@pytest.mark.thorough
 def test_no_planted_fault_survives_the_oracle_and_a_careless_check_lets_some_live() -> None:
     problem, data = load_problem("linear-regression"), datasets.integer_lattice()
     params = {"theta_0": np.array(2.0), "theta_1": np.array([1.0, -3.0, 2.0])}
@@ -213,6 +214,7 @@ def test_no_planted_fault_survives_the_oracle_and_a_careless_check_lets_some_liv
     assert set(mutate(referee, by_hand(problem), *point).killed) <= set(FAULTS)
 
 
+@pytest.mark.thorough
 def test_the_door_opens_without_a_test_runner() -> None:
     code = "import sys, gdcompare.testing; print(sorted({'pytest', 'hypothesis', '_pytest'} & set(sys.modules)))"
 

@@ -53,6 +53,7 @@ def number_of(path: Path, text: str) -> int:
 # A starting point
 
 
+@pytest.mark.thorough
 def test_new_verify_laws_and_descend_work_one_after_another(run: Any) -> None:
     written = run("new", "my_counts.py")
     done = [run(command, "my_counts.py", "--backend", BY_HAND) for command in ("verify", "laws", "descend")]
@@ -148,6 +149,7 @@ def test_a_csv_of_counts_is_judged_with_its_target_given_or_found(run: Any) -> N
     assert "no target was named in 'given.csv'; --target may be: age, visits" in lost.err
 
 
+@pytest.mark.thorough
 def test_a_file_alone_is_enough_for_one_problem_and_no_more(run: Any) -> None:
     scaffold.write_problem("one.py")
     text = Path("one.py").read_text()

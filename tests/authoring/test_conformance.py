@@ -45,6 +45,7 @@ def test_a_backend_conforms_by_name_by_class_and_by_instance() -> None:
     assert all(found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", approximation_names())
 def test_an_approximation_fails_before_the_referee_or_nowhere(name: str) -> None:
     found = check_backend(name, problems=["logistic-regression"])
@@ -90,6 +91,7 @@ class Right:
         return self.by_numpy.scan(step)
 
 
+@pytest.mark.thorough
 def test_the_backend_that_the_broken_ones_are_made_from_conforms() -> None:
     assert check_backend(Right, problems=["linear-regression"])
 
@@ -270,6 +272,7 @@ BROKEN: dict[str, tuple[Mapping[str, Any], str]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_backend_that_is_broken_in_one_way_fails_at_that_check_alone(fault: str) -> None:
     members, check = BROKEN[fault]

@@ -17,6 +17,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - our own
 
 
+@pytest.mark.thorough
 def test_the_demonstration_shows_the_seeds_figures_from_every_backend(tmp_path: Path) -> None:
     path = tmp_path / "demonstration.json"
 
@@ -37,6 +38,7 @@ def test_the_demonstration_shows_the_seeds_figures_from_every_backend(tmp_path: 
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.thorough
 def test_list_names_everything_that_is_registered() -> None:
     done = run("list")
 
@@ -45,6 +47,7 @@ def test_list_names_everything_that_is_registered() -> None:
         assert f" {name} " in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_verify_agrees_on_the_noisy_line(dtype: str) -> None:
     done = run("verify", "linear-regression", "--dtype", dtype)
@@ -53,6 +56,7 @@ def test_verify_agrees_on_the_noisy_line(dtype: str) -> None:
     assert "comparisons agree" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
 def test_verify_judges_other_derivatives(derivative: str) -> None:
     done = run("verify", "linear-regression", "--backend", "numpy", "--derivative", derivative)
@@ -61,6 +65,7 @@ def test_verify_judges_other_derivatives(derivative: str) -> None:
     assert f"float64, {derivative}" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("proven_only", [False, True])
 @pytest.mark.parametrize("command", ["verify", "laws"])
 def test_proven_only_leaves_a_deep_network_undecided(command: str, proven_only: bool) -> None:
@@ -73,6 +78,7 @@ def test_proven_only_leaves_a_deep_network_undecided(command: str, proven_only: 
     assert max(len(line) for line in done.stdout.splitlines() if line.startswith(" ")) <= 80  # the table
 
 
+@pytest.mark.thorough
 def test_certificates_are_about_gradients(tmp_path: Path) -> None:
     certificate = str(tmp_path / "certificate.json")
 
@@ -82,6 +88,7 @@ def test_certificates_are_about_gradients(tmp_path: Path) -> None:
     assert "are about gradients: they go without --derivative" in done.stderr
 
 
+@pytest.mark.thorough
 def test_verify_writes_json_to_stdout_and_the_table_beside_it() -> None:
     done = run("verify", "linear-regression", "--backend", "numpy", "--json", "-")
 
@@ -89,6 +96,7 @@ def test_verify_writes_json_to_stdout_and_the_table_beside_it() -> None:
     assert "agree" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_wrong_derivation_is_called_wrong_with_its_cause_and_exit_code_1(tmp_path: Path) -> None:
     path = tmp_path / "halved.py"
     path.write_text(
@@ -117,6 +125,7 @@ def test_a_wrong_derivation_is_called_wrong_with_its_cause_and_exit_code_1(tmp_p
     assert "wrong in 40 of 40 samples" in laws.stdout
 
 
+@pytest.mark.thorough
 def test_laws_hold_on_an_integer_lattice_with_nothing_left_to_rounding() -> None:
     at = ("--at", "theta_0=1", "--at", "theta_1=2,-1,3")
     done = run("laws", "linear-regression", "--data", "integer-lattice", "--backend", "numpy", *at, "--json", "-")
@@ -127,6 +136,7 @@ def test_laws_hold_on_an_integer_lattice_with_nothing_left_to_rounding() -> None
     assert fractions == [0.0] * 8
 
 
+@pytest.mark.thorough
 def test_descend_shows_where_it_ended_and_why() -> None:
     done = run(
         "descend", "linear-regression", "--backend", "numpy", "--rule", "momentum", "--epochs", "5000",
@@ -139,6 +149,7 @@ def test_descend_shows_where_it_ended_and_why() -> None:
     assert found["parameters"]["theta_0"] == pytest.approx(3.9507, abs=1e-4)
 
 
+@pytest.mark.thorough
 def test_mutate_kills_every_planted_fault() -> None:
     done = run("mutate", "linear-regression", "--data", "integer-lattice")
 
@@ -146,6 +157,7 @@ def test_mutate_kills_every_planted_fault() -> None:
     assert "mutation score 100%" in done.stdout
 
 
+@pytest.mark.thorough
 def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> None:
     path = tmp_path / "careless.py"
     path.write_text(
@@ -163,6 +175,7 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
     assert "survived" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -202,6 +215,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: list[str], messa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_labels_outside_the_problem_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("x,label\n1,0\n2,2\n")
@@ -212,6 +226,7 @@ def test_labels_outside_the_problem_are_refused(tmp_path: Path) -> None:
     assert "takes targets 0 or 1, but row 1 of 'labels.csv' has 2" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_bug_in_a_formula_is_shown_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "buggy.py"
     path.write_text(
@@ -231,6 +246,7 @@ def test_a_bug_in_a_formula_is_shown_with_its_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_the_classical_checks_stand_side_by_side_and_the_one_at_fault_is_named() -> None:
     fault = "one component times 1 + 1e-4"
     done = run("verify", "logistic-regression", "--backend", "numpy", "--fault", fault)
@@ -242,6 +258,7 @@ def test_the_classical_checks_stand_side_by_side_and_the_one_at_fault_is_named()
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.thorough
 def test_explain_shows_every_method_and_every_convention() -> None:
     methods, kinks = run("explain", "methods"), run("explain", "kinks", "--backend", "numpy", "--json", "-")
 
@@ -249,6 +266,7 @@ def test_explain_shows_every_method_and_every_convention() -> None:
     assert {each["operation"] for each in json.loads(kinks.stdout)["conventions"]} >= {"abs(x) at 0", "sign(x) at 0"}
 
 
+@pytest.mark.thorough
 def test_help_loads_no_framework() -> None:
     probe = (
         "import sys, gdcompare.cli as cli\n"
@@ -272,6 +290,7 @@ def summed(params, features, targets):
 """
 
 
+@pytest.mark.thorough
 def test_a_users_wrong_function_is_judged_and_its_counterexample_fails_by_itself(tmp_path: Path) -> None:
     pytest.importorskip("hypothesis", reason="counterexamples are shrunk by hypothesis")
     mine, script = tmp_path / "mine.py", tmp_path / "script.py"
@@ -288,6 +307,7 @@ def test_a_users_wrong_function_is_judged_and_its_counterexample_fails_by_itself
     assert (shown.returncode, shown.stderr) == (1, "mine is wrong: theta_0\n")
 
 
+@pytest.mark.thorough
 def test_a_certificate_is_written_and_checked_with_the_verdicts_exit_codes(tmp_path: Path) -> None:
     mine, path = tmp_path / "mine.py", tmp_path / "certificate.json"
     mine.write_text(WRONG)
@@ -303,6 +323,7 @@ def test_a_certificate_is_written_and_checked_with_the_verdicts_exit_codes(tmp_p
     assert "error: the certificate was changed or damaged" in damaged.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("setting", ["mine=mine", "=mine.py:f", "mine.py:f"])
 def test_an_implementation_is_given_by_name_and_place(setting: str) -> None:
     done = run("verify", "linear-regression", "--backend", "numpy", "--implementation", setting)

@@ -184,6 +184,7 @@ def nothing(params: Any, features: Any, targets: Any) -> Any:
     return None, {name: 0 * value for name, value in params.items()}
 
 
+@pytest.mark.thorough
 def test_a_newline_in_a_name_does_not_become_code_in_a_script() -> None:
     found = counterexample(Multiline(), nothing, gdc.Dataset([[1.0]], [2.0]), seconds=0.2, name=NAME)
 
@@ -237,6 +238,7 @@ def test_json_on_stdout_is_json_whoever_prints() -> None:
     assert "a print of mine" in done.stderr
 
 
+@pytest.mark.thorough
 def test_json_on_stdout_is_json_whoever_else_writes_there() -> None:
     arguments = ["verify", "linear-regression", "--backend", "numpy", "--implementation", "mine=mine.py:summed"]
     running = process(*arguments, "--json", "-", stdout=subprocess.PIPE)
@@ -265,6 +267,7 @@ def test_a_problem_may_import_what_lies_beside_it_and_two_do_not_mix(monkeypatch
 # Signals
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -302,6 +305,7 @@ def test_ctrl_c_ends_a_command_soon(arguments: list[str]) -> None:
     assert "Traceback" not in said.partition("Exception ignored")[0]
 
 
+@pytest.mark.thorough
 def test_a_descent_that_is_interrupted_shows_what_was_done() -> None:
     running = process(
         "descend", "linear-regression", "--backend", "numpy", "--epochs", "100000000", stdout=subprocess.PIPE
@@ -316,6 +320,7 @@ def test_a_descent_that_is_interrupted_shows_what_was_done() -> None:
     assert "interrupted" in shown
 
 
+@pytest.mark.thorough
 def test_a_broken_pipe_is_no_verdict() -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -328,6 +333,7 @@ def test_a_broken_pipe_is_no_verdict() -> None:
     os.close(writing)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_bad_input() -> None:
     with Path("/dev/full").open("w") as full:
         running = process("list", stdout=full.fileno())

@@ -114,6 +114,7 @@ def test_integer_lattice_is_decided_by_its_seed() -> None:
     assert not np.array_equal(one.features, other.features)
 
 
+@pytest.mark.thorough
 @given(seed=st.integers(0, 1000), order=st.permutations(range(1024)), data=st.data())
 @settings(max_examples=25)
 def test_least_squares_on_the_integer_lattice_is_exact_in_float32_in_any_order(
@@ -162,6 +163,7 @@ def test_integer_lattice_refuses_sizes_that_are_not_exact(sizes: dict[str, Any],
 # Real data
 
 
+@pytest.mark.thorough
 def test_diabetes_is_standardised_unless_asked_as_measured() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn bundles the data")
 

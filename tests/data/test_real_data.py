@@ -35,6 +35,7 @@ FITS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "data", "settings"), FITS)
 def test_every_backend_agrees_on_real_data(name: str, data: str, settings: dict[str, Any], dtype: str) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn bundles the data")
@@ -58,6 +59,7 @@ def test_every_backend_agrees_on_digits(dtype: str) -> None:
     report.assert_agree()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "data", "settings"), [*FITS, ("softmax-regression", "digits", {})])
 def test_the_command_line_agrees_on_real_data(name: str, data: str, settings: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn bundles the data")

@@ -254,6 +254,7 @@ def thinned(fit: Descent, every: int) -> Descent:
     return Descent(fit.parameters, fit.stop_reason, fit.steps, history)
 
 
+@pytest.mark.thorough
 @given(
     batch_size=st.sampled_from(BATCH_SIZES),
     epochs=st.integers(1, 12),
@@ -284,6 +285,7 @@ def test_a_thinned_history_is_the_full_one_thinned_on_every_backend(backend: Bac
     assert_same_descent(fit, thinned(walk(), every))
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_steps_where_the_history_is_thinned() -> None:
     def peak(epochs: int, every: int) -> int:
         tracemalloc.start()
@@ -384,6 +386,7 @@ def looked_at(problem: Problem, data: Dataset, fit: Descent, batch_size: int | N
     return means, norms
 
 
+@pytest.mark.thorough
 @given(
     n=st.integers(1, 9),
     batch=st.none() | st.integers(1, 9),
@@ -722,6 +725,7 @@ def slow_descent(progress: bool | None) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_the_bar_is_shown_on_stderr_when_forced(capsys: pytest.CaptureFixture[str]) -> None:
     slow_descent(progress=True)
 
@@ -731,6 +735,7 @@ def test_the_bar_is_shown_on_stderr_when_forced(capsys: pytest.CaptureFixture[st
     assert shown.out == ""
 
 
+@pytest.mark.thorough
 def test_the_bar_is_shown_where_stderr_is_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -741,6 +746,7 @@ def test_the_bar_is_shown_where_stderr_is_a_terminal(
     assert "descending" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("progress", [None, False])
 def test_the_bar_is_silent_otherwise(capsys: pytest.CaptureFixture[str], progress: bool | None) -> None:
     slow_descent(progress)
@@ -759,6 +765,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gdcompare.descent.progress._SILENCE", 0.05)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("impatient")
 def test_a_long_silence_before_the_first_step_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     threads = set(threading.enumerate())
@@ -771,6 +778,7 @@ def test_a_long_silence_before_the_first_step_is_explained(capsys: pytest.Captur
     assert set(threading.enumerate()) <= threads
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("impatient")
 def test_no_thread_is_left_by_what_fails_during_a_silence(capsys: pytest.CaptureFixture[str]) -> None:
     threads = set(threading.enumerate())
@@ -794,6 +802,7 @@ def test_a_short_silence_is_not_explained(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_verdict_that_waits_for_an_implementation_says_so_on_a_terminal(

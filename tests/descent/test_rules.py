@@ -124,6 +124,7 @@ def test_a_rule_takes_the_steps_of_torch_optim(backend: Backend[Any], dtype: str
     assert_same_path(path, points(), dtype, rule)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", RATES)
 @pytest.mark.parametrize("rule", PEERS)
 def test_a_rule_takes_the_steps_of_optax(backend: Backend[Any], dtype: str, rule: str, schedule: str) -> None:

@@ -70,6 +70,7 @@ def gru_of_equinox(layout: dict[str, Any]) -> gdc.Native:
     return gdcompare_jax.from_function(loss, cell, layout=layout, name="equinox")
 
 
+@pytest.mark.thorough
 def test_a_gru_is_ported_with_the_sum_of_two_biases_and_its_gradient_goes_back_to_both() -> None:
     source = gdcompare_torch.from_module(drawn(Recurrent()), lambda o, t: (o - t) ** 2, name="torch")
     data = GENERATOR.normal(size=(3, 2, 2)), np.ones(3)
@@ -100,6 +101,7 @@ def token_loss(p: Any, tokens: Any, labels: Any) -> Any:
 TOKENS = np.array([[0, 2, 2], [6, 1, 5], [3, 4, 0]]), np.array([3, 0, 1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("as_dataset", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tokens_and_labels_are_integers_for_the_models_that_take_them(as_dataset: bool, dtype: str) -> None:
@@ -173,6 +175,7 @@ POINTS = GENERATOR.normal(size=(6, 3)), GENERATOR.normal(size=6)
 LAYERS = {"0": "layers_0", "1": "layers_1", "2": "layers_2"}
 
 
+@pytest.mark.thorough
 def test_batch_norm_in_training_mode_is_compared_by_the_gradient_of_the_batch() -> None:
     report = gdc.compare([in_torch(), in_linen()], POINTS, layers=LAYERS)
 
@@ -187,6 +190,7 @@ def test_batch_norm_in_training_mode_is_compared_by_the_gradient_of_the_batch() 
     assert "layers without a counterpart: 1 of 'torch' (3); say which correspond" in said
 
 
+@pytest.mark.thorough
 def test_a_module_of_nnx_in_training_mode_needs_no_running_statistics() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="the port is to Flax")
     random = nnx.Rngs(0)

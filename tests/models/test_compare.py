@@ -60,6 +60,7 @@ def spoiled(change: Callable[[NDArray[Any]], Any], parameter: str = "w") -> Call
 # What agrees
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_models_that_differ_by_rounding_alone_are_never_called_wrong(dtype: str) -> None:
     for seed in range(100):
@@ -288,6 +289,7 @@ DATA = np.ones((3, 1)), np.zeros(3)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("names", "code", "words"),
     [

@@ -328,6 +328,7 @@ def test_assertions_and_counterexamples_take_a_pair() -> None:
         assert_gradients_agree(HALVED, LINEAR, PLANE)
 
 
+@pytest.mark.thorough
 def test_a_counterexample_is_found_for_a_pair() -> None:
     pytest.importorskip("hypothesis", reason="counterexamples are shrunk by hypothesis")
 
@@ -366,6 +367,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - our own
 
 
+@pytest.mark.thorough
 def test_the_command_line_takes_a_native_model_from_a_file(tmp_path: Path) -> None:
     path, script = tmp_path / "mine.py", tmp_path / "smallest.py"
     path.write_text(FILE)

@@ -79,6 +79,7 @@ def in_nnx(activation: Any = jnp.tanh) -> tuple[gdc.Native, dict[str, Any]]:
 MODELS = pytest.mark.parametrize("model", [in_equinox, in_linen, in_nnx])
 
 
+@pytest.mark.thorough
 @MODELS
 def test_a_model_agrees_under_its_own_names(model: Callable[..., Any], dtype: str) -> None:
     native, layout = model()
@@ -89,6 +90,7 @@ def test_a_model_agrees_under_its_own_names(model: Callable[..., Any], dtype: st
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.thorough
 @MODELS
 def test_a_kernel_in_the_other_libraries_layout_is_wrong(model: Callable[..., Any]) -> None:
     native, layout = model()

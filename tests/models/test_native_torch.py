@@ -346,6 +346,7 @@ def test_an_assertion_takes_a_module() -> None:
         assert_gradients_agree(summed, TANH, DATA)
 
 
+@pytest.mark.thorough
 def test_a_counterexample_is_found_for_a_module() -> None:
     summed = from_module(network(), nn.MSELoss(reduction="sum"), layout=LAYOUT)
 

@@ -28,6 +28,7 @@ def compared(bug: str | None, dtype: str) -> gdc.Comparison:
     return gdc.compare(models, ports.sequences(), layers=ports.LAYERS, dtype=dtype, rows=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_right_port_agrees_in_every_gradient_and_layer(dtype: str) -> None:
     report = compared(None, dtype)
@@ -41,6 +42,7 @@ def test_the_right_port_agrees_in_every_gradient_and_layer(dtype: str) -> None:
     assert {entry.verdict for entry in report.layers} == {"agree"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("bug", ports.BUGS)
 def test_a_planted_bug_is_found_and_its_layer_is_named(bug: str, dtype: str) -> None:
@@ -219,6 +221,7 @@ def images() -> gdc.Dataset:
     return gdc.Dataset(np.random.default_rng(0).normal(size=(3, 40)), np.ones(3))
 
 
+@pytest.mark.thorough
 def test_layers_correspond_through_a_function_that_moves_their_elements() -> None:
     source = from_module(ports.drawn(Convolution()), torch.nn.functional.mse_loss, name="torch")
     layers = {"conv": ("convolution", lambda a: np.moveaxis(a, 0, -1))}

@@ -88,6 +88,7 @@ def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Prob
     assert wrong(entries) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.one_in(6, "jax")
 def test_every_batch_law_holds(backend: Backend[Any], problem: Problem) -> None:
     gdc.check_batch_laws(problem, few_rows(problem).rows(slice(4)), None, backend).assert_agree()
@@ -104,6 +105,7 @@ def test_no_element_of_the_true_gradient_is_zero(problem: Problem) -> None:
     assert [name for name, truth in truths.items() if not (np.abs(truth.mid) > truth.rad).all()] == []
 
 
+@pytest.mark.thorough
 def test_no_planted_fault_survives_the_referee(problem: Problem) -> None:
     judge = referee(problem, "float64")
 
@@ -151,6 +153,7 @@ class Half(Rederived):
         return formula(xp, params, features, targets)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by_rows", [True, False], ids=["the mean from the rows", "the rows from the mean"])
 def test_either_derivation_gives_the_other(problem: Problem, by_rows: bool) -> None:
     half, judge = Half(problem, by_rows), referee(problem, "float64")
@@ -211,6 +214,7 @@ def test_polynomials_are_exact_on_integer_lattices(name: str, backend: Backend[A
 # Whatever the numbers.
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=4)
 @given(draw=st.data())
 def test_no_right_backend_is_called_wrong_at_any_scale(

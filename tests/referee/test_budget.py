@@ -123,6 +123,7 @@ def judge_all_ways(
 # No correct program exceeds it.
 
 
+@pytest.mark.thorough
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), rows=st.booleans())
 def test_no_backend_exceeds_the_budget_of_a_registered_problem(
@@ -227,6 +228,7 @@ class Scaled(Problem):
         raise NotImplementedError
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(set(ULPS) - {"pow"}))
 def test_elementary_functions_keep_their_ulps(name: str, backend_name: str, dtype: str, record: Record) -> None:
     """At arguments of all magnitudes, near the bends of the known programs, up to under- and overflow."""

@@ -117,6 +117,7 @@ def test_the_three_calls_are_about_one_loss(backend: Backend[Any]) -> None:
         assert product[name].dtype == row[name].dtype == backend.dtype
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_no_differentiator_exceeds_its_budget(problem: gdc.Problem, derivative: str, dtype: str) -> None:
@@ -301,6 +302,7 @@ def test_an_implementation_that_changes_its_direction_is_told_so() -> None:
 # Kinks.
 
 
+@pytest.mark.thorough
 @pytest.mark.feature("hessian", "gradient of what nobody derived")
 def test_at_a_kink_the_second_derivative_is_the_hull_of_the_one_sided_ones(backend: Backend[Any]) -> None:
     """max(x, 0)^2 at 0 has the second derivatives 0 and 2; |x| y has sign(x) in its mixed one."""
@@ -365,6 +367,7 @@ class Plain:
         return lambda *arguments: problem.value_and_gradient(np, *arguments[:3])
 
 
+@pytest.mark.thorough
 def test_a_backend_without_the_derivative_is_refused_by_name_and_not_asked_by_default() -> None:
     underived = gdc.load_problem("tanh-network")
 

@@ -28,6 +28,7 @@ def test_the_report_agrees_with_the_table(backend: gdc.Backend[Any], operation: 
     report.assert_agree()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("operation", "hull"),
     [
@@ -109,6 +110,7 @@ def test_what_lies_outside_the_hull_is_wrong() -> None:
     assert report.verdict == "wrong"
 
 
+@pytest.mark.thorough
 def test_the_table_has_a_row_for_each_operation_and_a_column_for_each_backend() -> None:
     columns, rows = what_each_gives(conventions())
 

@@ -54,6 +54,7 @@ def outcome(script: str) -> object:
     return None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("fault", "shape", "targets"),
     [
@@ -77,6 +78,7 @@ def test_a_planted_fault_shrinks_to_the_fewest_samples_and_features(
     assert example.report.verdict == "wrong"
 
 
+@pytest.mark.thorough
 def test_values_are_simple_even_where_float32_inside_float64_needs_fractions() -> None:
     example = found(FAULTS["float32 inside float64"](by_hand(LINEAR)))
 
@@ -85,6 +87,7 @@ def test_values_are_simple_even_where_float32_inside_float64_needs_fractions() -
     assert max(len(repr(float(number))) for number in numbers) == 3  # such as 0.1
 
 
+@pytest.mark.thorough
 def test_in_float32_the_point_is_one_of_float32() -> None:
     example = found(FAULTS["extra term (weight decay)"](by_hand(LINEAR)), dtype="float32")
 
@@ -93,6 +96,7 @@ def test_in_float32_the_point_is_one_of_float32() -> None:
     assert example.features.shape == (1, 1)
 
 
+@pytest.mark.thorough
 def test_labels_stay_labels() -> None:
     example = found(FAULTS["sum for mean"](by_hand(LOGISTIC)), LOGISTIC, plane(labels=True))
 
@@ -100,6 +104,7 @@ def test_labels_stay_labels() -> None:
     assert set(example.targets) <= {0.0, 1.0}
 
 
+@pytest.mark.thorough
 def test_matrices_of_parameters_and_targets_shrink_with_the_data() -> None:
     data, params = three_planes()
 
@@ -109,6 +114,7 @@ def test_matrices_of_parameters_and_targets_shrink_with_the_data() -> None:
     assert {name: value.shape for name, value in example.params.items()} == {"slopes": (1, 1), "intercepts": (1,)}
 
 
+@pytest.mark.thorough
 def test_a_fault_of_one_row_and_one_column_is_cut_out_of_many() -> None:
     features = plane(100, 5).features.copy()
     features[77, 3] = 1e6
@@ -122,6 +128,7 @@ def test_a_fault_of_one_row_and_one_column_is_cut_out_of_many() -> None:
     assert example.features.tolist() == [[1e6]]
 
 
+@pytest.mark.thorough
 def test_one_failure_does_not_shrink_into_another() -> None:
     def fragile(params: Any, features: Any, targets: Any) -> Any:
         if len(features) < 3:
@@ -139,12 +146,14 @@ def test_what_is_right_has_no_counterexample() -> None:
     assert counterexample("logistic-regression", "numpy", plane(labels=True)) is None
 
 
+@pytest.mark.thorough
 def test_the_same_search_finds_the_same_point() -> None:
     one, other = (found(FAULTS["factor 2"](by_hand(LOGISTIC)), LOGISTIC, plane(labels=True)) for _ in range(2))
 
     np.testing.assert_equal((one.params, one.features, one.targets), (other.params, other.features, other.targets))
 
 
+@pytest.mark.thorough
 def test_the_time_is_kept_and_what_was_found_by_then_is_returned() -> None:
     def slow(params: Any, features: Any, targets: Any) -> Any:
         time.sleep(0.05)
@@ -231,6 +240,7 @@ def script_of(path: Path, name: str, seconds: float = 0.3) -> str:
     return found(mine, data=gdc.datasets.noisy_line(), seconds=seconds, name="mine", origin=origin).script()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "error"),
     [
@@ -258,6 +268,7 @@ def test_the_script_of_a_wrong_function_fails_until_it_is_mended(users_file: Pat
     assert outcome(mended_script) is None
 
 
+@pytest.mark.thorough
 def test_a_functions_own_source_stands_in_the_script_and_needs_numpy_alone(users_file: Path, tmp_path: Path) -> None:
     script = script_of(users_file, "summed", seconds=10)
     users_file.unlink()
@@ -272,6 +283,7 @@ def test_a_functions_own_source_stands_in_the_script_and_needs_numpy_alone(users
     assert (mended.returncode, mended.stderr) == (0, "")
 
 
+@pytest.mark.thorough
 def test_a_script_is_short(users_file: Path) -> None:
     body = script_of(users_file, "stale").partition("def reproduce")[2]
 
@@ -304,6 +316,7 @@ class Halved(Problem):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_script_of_a_wrong_backend_fails_until_its_formula_is_mended(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "halved.py"
@@ -317,6 +330,7 @@ def test_the_script_of_a_wrong_backend_fails_until_its_formula_is_mended(tmp_pat
     assert f"NumpyBackend(dtype='{dtype}', device=None)" in script
 
 
+@pytest.mark.thorough
 def test_a_backend_may_write_its_part_of_the_script_itself(tmp_path: Path) -> None:
     class Terse:
         name, dtype, by_hand = "terse", "float64", True
@@ -340,6 +354,7 @@ def test_a_function_made_inside_another_needs_a_place_where_it_is_found() -> Non
         found(FAULTS["flipped sign"](by_hand(LINEAR)), seconds=0).script()
 
 
+@pytest.mark.thorough
 def test_weights_that_are_ignored_shrink_to_two_rows_that_differ_in_weight() -> None:
     data = gdc.Dataset(np.linspace(-1, 2, 24).reshape(12, 2), np.arange(12.0), weights=np.arange(12.0))
 

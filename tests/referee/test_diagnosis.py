@@ -433,6 +433,7 @@ def gram(params: Any, features: Any, targets: Any) -> Any:
     return None, {"theta_0": np.asarray(gradient[0]), "theta_1": gradient[1:]}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_rounding_of_another_formula_is_told_from_a_mistake(dtype: str) -> None:
     generator = np.random.default_rng(0)

@@ -111,6 +111,7 @@ def test_a_truth_of_0_that_is_exact_agrees_and_claims_no_power() -> None:
 # The second grade of evidence
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layers", [2, 6, 20])
 def test_a_deep_network_is_checked_and_its_faults_are_found(layers: int, dtype: str) -> None:
     network = MultilayerPerceptron(widths=(6,) * layers)
@@ -174,6 +175,7 @@ def test_other_derivatives_of_a_deep_network_are_checked_too(derivative: str) ->
     assert all(entry.digits >= 3 for entry in report.entries)
 
 
+@pytest.mark.thorough
 def test_the_batch_laws_of_a_deep_network_are_checked_too() -> None:
     network = MultilayerPerceptron(widths=(4,) * 10)
     data = few_rows(network).rows(slice(4))

@@ -146,6 +146,7 @@ def twice_for(rows: int) -> Callable[..., Any]:
     return lambda gradient, features, _: 2 * gradient if len(features) == rows else gradient
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("spoiled", "law", "cause"),
     [

@@ -65,6 +65,7 @@ def at_fault(found: Mapping[str, MethodOutcome]) -> set[str]:
     return {name for name, outcome in found.items() if outcome.at_fault}
 
 
+@pytest.mark.thorough
 def test_in_float64_every_method_agrees_with_every_backend(backend_name: str, linear_model: gdc.Problem) -> None:
     found = outcomes(backend_name, linear_model, gdc.datasets.example(linear_model))
 
@@ -74,6 +75,7 @@ def test_in_float64_every_method_agrees_with_every_backend(backend_name: str, li
     assert [*found][-1] == "enclosure"
 
 
+@pytest.mark.thorough
 @pytest.mark.feature("gradient checkers")
 def test_the_frameworks_bring_their_own_checkers(backend_name: str) -> None:
     backend = gdc.load_backend(backend_name)

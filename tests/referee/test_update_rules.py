@@ -72,6 +72,7 @@ def test_an_optimizer_of_torch_follows_its_formula(name: str, dtype: str) -> Non
     assert max(entry.budget_fraction for entry in report.entries) > 1e-4  # it is not the budget that is generous
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OPTAX)
 def test_a_transformation_of_optax_follows_its_formula(name: str, dtype: str) -> None:
     optax = pytest.importorskip("optax")
@@ -164,6 +165,7 @@ WRONG: dict[str, tuple[rules.Rule, Any, str, str]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_wrong_optimizer_is_told_at_which_step_and_what_it_does_instead(fault: str, dtype: str) -> None:
     rule, implementation, law, instead = WRONG[fault]
@@ -176,6 +178,7 @@ def test_a_wrong_optimizer_is_told_at_which_step_and_what_it_does_instead(fault:
     assert {entry.cause for entry in wrong} == {f"it is what {instead} would give"}
 
 
+@pytest.mark.thorough
 def test_the_same_formulas_unchanged_agree(dtype: str) -> None:
     right = {
         "adam": (rules.adam(RATE), adam_like()),

@@ -25,6 +25,7 @@ def problem(linear_model: gdc.Problem) -> gdc.Problem:
     return linear_model
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=25)
 @given(draw=st.data())
 def test_no_right_backend_is_called_wrong_at_any_scale(
@@ -50,6 +51,7 @@ def test_every_batch_law_holds_at_any_scale(backend: Backend[Any], problem: gdc.
     assert report.verdict != "wrong", report.explanation()
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=40)
 @given(
     draw=st.data(), fault=st.sampled_from(["flipped sign", "factor 2", "sum for mean", "one component times 1 + 1e-9"])
