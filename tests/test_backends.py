@@ -143,6 +143,7 @@ def test_mean_of_weighted_per_sample_gradients_is_the_weighted_gradient(
     assert all(not each[w == 0].any() for each in gradients.values())
 
 
+@pytest.mark.thorough
 @given(draw=st.data(), weight=st.sampled_from([0.125, 1.0, 3.0]))
 @quick
 def test_equal_weights_are_no_weights(

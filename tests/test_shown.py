@@ -72,6 +72,7 @@ def shown(data: gdc.Dataset) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 def test_every_repr_is_a_short_line_without_an_address(shown: dict[str, Any]) -> None:
     lines = {name: repr(each) for name, each in shown.items()}
 

@@ -30,6 +30,7 @@ def conformance(backend_name: str) -> Conformance:
     return check_backend(backend_name, problems=["logistic-regression"])
 
 
+@pytest.mark.thorough
 @pytest.mark.thorough_on("jax")
 def test_every_registered_backend_conforms(conformance: Conformance) -> None:
     assert conformance, str(conformance)

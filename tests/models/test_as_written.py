@@ -210,6 +210,7 @@ def test_a_module_of_nnx_in_training_mode_needs_no_running_statistics() -> None:
     gdc.compare([in_torch(), port], POINTS, rows=0).assert_agree()
 
 
+@pytest.mark.thorough
 def test_the_layer_at_fault_in_a_batch_is_named_first() -> None:
     report = gdc.compare([in_torch(), in_linen(epsilon=1e-3)], POINTS, layers=LAYERS, rows=0)
 
@@ -265,6 +266,7 @@ def test_a_mean_and_a_sum_couple_no_rows(reduction: str) -> None:
 # What is seen of a model
 
 
+@pytest.mark.thorough
 def test_layers_of_an_nnx_model_that_was_split_are_seen() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="checks a model of Flax")
     random = nnx.Rngs(0)

@@ -100,6 +100,7 @@ def test_a_kernel_in_the_other_libraries_layout_is_wrong(model: Callable[..., An
     assert {"loss", "inner"} <= set(wrong(judged(native)))
 
 
+@pytest.mark.thorough
 @MODELS
 def test_a_layer_that_gets_no_gradient_names_the_parameter_and_the_cause(model: Callable[..., Any]) -> None:
     native, _ = model(lambda z: jax.lax.stop_gradient(jnp.tanh(z)))

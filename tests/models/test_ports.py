@@ -147,6 +147,7 @@ def test_a_tap_goes_with_derivatives_inside_the_loss() -> None:
         np.testing.assert_allclose(layer.value, np.tanh([0.5, 2.0]), rtol=1e-14)
 
 
+@pytest.mark.thorough
 def test_hooks_and_wrappers_are_taken_away_again() -> None:
     source, port = ports.source(), ports.port()
     call = vars(ports.Dense)["__call__"]

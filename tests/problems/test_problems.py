@@ -73,6 +73,7 @@ def test_every_backend_agrees_at_the_problems_own_data(backend: Backend[Any], pr
     assert {entry.parameter for entry in entries} == {"loss", *problem.start(few_rows(problem))}
 
 
+@pytest.mark.thorough
 def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Problem) -> None:
     judge = referee(problem, backend.dtype)
     arguments = backend_arguments(judge.case, backend)
@@ -348,6 +349,7 @@ def coincide(problem: Problem, batch_size: int | None, one: gdc.Descent, other: 
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.one_in(2, "jax")
 @pytest.mark.parametrize("batch_size", [None, 4], ids=["full batch", "mini-batch"])
 def test_descents_go_down_along_one_path(backend_name: str, problem: Problem, batch_size: int | None) -> None:

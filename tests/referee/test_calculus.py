@@ -128,6 +128,7 @@ def test_no_differentiator_exceeds_its_budget(problem: gdc.Problem, derivative: 
         assert fraction(problem, backend, derivative, decades, generator) <= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("backend_name", [pytest.param("torch"), pytest.param("jax", marks=pytest.mark.soundness)])
 def test_no_differentiator_exceeds_the_budget_of_any_function(name: str, backend_name: str) -> None:

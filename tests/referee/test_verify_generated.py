@@ -39,6 +39,7 @@ def test_no_right_backend_is_called_wrong_at_any_scale(
     assert report.verdict != "wrong", report.explanation()
 
 
+@pytest.mark.thorough
 @pytest.mark.thorough_on("jax")
 @settings(deadline=None, max_examples=4)
 @given(draw=st.data())
