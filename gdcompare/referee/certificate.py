@@ -42,7 +42,7 @@ from gdcompare.referee.enclosed import Enclosed, Pieces, balls_from, beside, tex
 from gdcompare.referee.enclosure import enclose_rows
 from gdcompare.referee.point import LOSS, Implementation, Referee, as_implementation, fitting
 from gdcompare.referee.sampling import magnitudes
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, Verdict
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, Verdict, budgets_of
 from gdcompare.referee.verify import context_of, judged
 from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names
 from gdcompare.writing import write_text
@@ -242,7 +242,10 @@ def _section(referee: Referee) -> dict[str, Any]:
         "weights": None if referee.weights is None else _written(referee.weights),
         "truth": truth,
         "kinks": list(referee.kinks),
-        "budgets": {words: _all_written(referee.budgets(by_hand)) for by_hand, words in KINDS.items()},
+        "budgets": {
+            words: _all_written(budgets_of(referee.allowances(by_hand, proven_only=True)))
+            for by_hand, words in KINDS.items()
+        },
         "magnitudes": _all_written(referee.magnitudes),
     }
 
@@ -388,7 +391,8 @@ def _recomputed(point: CertifiedPoint) -> Iterator[Entry]:
     for name, now in referee.truths.items():
         stated = point.truths[name]
         apart = ~np.asarray(_overlap(stated.balls, now.balls), dtype=bool)
-        rooms = [(point.budgets(by_hand)[name], referee.budgets(by_hand)[name]) for by_hand in KINDS]
+        ours_by = {by_hand: referee.allowances(by_hand, proven_only=True)[name].budget for by_hand in KINDS}
+        rooms = [(point.budgets(by_hand)[name], ours_by[by_hand]) for by_hand in KINDS]
         wider = any(np.any(theirs + stated.rad > 2 * (ours + now.rad)) for theirs, ours in rooms)
         verdict: Verdict = "wrong" if apart.any() else "inconclusive" if wider else "agree"
         off = np.where(apart, np.inf, np.abs(stated.mid - now.mid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -38,6 +39,9 @@ Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 Weights are a fourth argument, where the data have any."""
 
 LOSS = "loss"
+
+LIMIT_ROUNDINGS = 16
+"""How many roundings a program may take to compute a limit: a few functions of some ulps each, and what joins them."""
 
 NEGLIGIBLE = 2.0**-1060
 """No budget is smaller than the smallest float, beside which this is none."""
@@ -225,9 +229,18 @@ class Referee:
         usual, budgets = self.budgets(by_hand=False), self.budgets(by_hand)
         budgets = {name: budgets.get(name, usual[name]) for name in self.truths}  # a derivation may lack one
         found = allowances(self.truths, budgets, lambda: self.magnitudes, draws, self.why_unresolved, self.dtype)
+        found = {name: self._beside_a_limit(name, each) for name, each in found.items()}
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
         return found
+
+    def _beside_a_limit(self, name: str, allowance: Allowance) -> Allowance:
+        """Leave room to compute a limit from the sides: the formula, at the point itself, does not."""
+        if self._enclosure.sides is None:
+            return allowance
+        truth = self.truths[name]
+        room = LIMIT_ROUNDINGS * unit_roundoff(self.dtype) * np.abs(np.where(truth.kinks, 0.0, truth.mid))
+        return replace(allowance, budget=np.fmax(allowance.budget, room))
 
     def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:
         """Return the larger of the two: nobody knows how somebody's own function computes."""
