@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Derivative, Reduction
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import NotDerivedError, Problem
@@ -37,7 +38,8 @@ def value_and_grad(
     (5.0, [-10.0])
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
-    loss, gradient = backend.value_and_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
+    with said_of_backend(case.problem, backend.name):
+        loss, gradient = backend.value_and_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
     return float(backend.to_numpy(loss)), _to_numpy(backend, case.params, gradient)
 
 
@@ -60,7 +62,8 @@ def per_sample_grad(
     [[-2.0], [-18.0]]
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
-    gradients = backend.per_sample_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
+    with said_of_backend(case.problem, backend.name):
+        gradients = backend.per_sample_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
     return _to_numpy(backend, case.params, gradients)
 
 
@@ -83,7 +86,8 @@ def jvp(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "jvp")
     function = derivative_function(backend, case.problem, "jvp", case.reduction)
-    loss, derivative = function(*backend_arguments(case, backend, case.direction(direction)))
+    with said_of_backend(case.problem, backend.name):
+        loss, derivative = function(*backend_arguments(case, backend, case.direction(direction)))
     return float(backend.to_numpy(loss)), float(backend.to_numpy(derivative))
 
 
@@ -107,7 +111,9 @@ def hvp(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "hvp")
     function = derivative_function(backend, case.problem, "hvp", case.reduction)
-    return _to_numpy(backend, case.params, function(*backend_arguments(case, backend, case.direction(direction))))
+    with said_of_backend(case.problem, backend.name):
+        product = function(*backend_arguments(case, backend, case.direction(direction)))
+    return _to_numpy(backend, case.params, product)
 
 
 def hessian(
@@ -126,7 +132,9 @@ def hessian(
     ([4.0], [[10.0]])
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "hessian")
-    blocks = derivative_function(backend, case.problem, "hessian", case.reduction)(*backend_arguments(case, backend))
+    function = derivative_function(backend, case.problem, "hessian", case.reduction)
+    with said_of_backend(case.problem, backend.name):
+        blocks = function(*backend_arguments(case, backend))
     return {name: _to_numpy(backend, case.params, blocks[name]) for name in case.params}
 
 

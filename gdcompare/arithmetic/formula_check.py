@@ -301,6 +301,35 @@ def _said_of(problem: Problem, formula: str, tape: Tape | None = None) -> Iterat
         raise kind(f"{head}{words}\n    {place.line.line}") from error
 
 
+@contextmanager
+def said_of_backend(problem: Problem, backend: str) -> Iterator[None]:
+    """Say where in somebody's formula a backend fails, and how to mend it; what arose elsewhere stays as it is."""
+    try:
+        yield
+    except (NotDerivedError, FormulaError):
+        raise
+    except Exception as error:
+        home = getattr(sys.modules.get(type(problem).__module__), "__file__", None)
+        place = _place(problem, error)
+        if place is None or place.line.filename != home:
+            raise
+        what, *_ = str(error).strip().splitlines() or [""]
+        raise FormulaError(
+            f"{shown_path(home)}:{place.line.lineno}: {place.frame.f_code.co_name} runs on NumPy's arrays, but not on "
+            f"those of {backend!r}: {type(error).__name__}: {what}{_way_out(error)}\n    {place.line.line}"
+        ) from error
+
+
+def _way_out(error: Exception) -> str:
+    """Return what to write, where the words of a framework tell what was wrong."""
+    words = str(error).lower()
+    if "step" in words:
+        return "; not every array library slices backwards: put the columns in order with xp.stack"
+    if isinstance(error, TypeError) or any(each in words for each in ("dtype", "numpy", "scalar type")):
+        return "; give constants as arrays of xp, in the dtype of the data: xp.asarray(W, dtype=features.dtype)"
+    return ""
+
+
 def _place(problem: Problem, error: Exception) -> _Place | None:
     """Return the innermost place in the problem's file, or else in any that is neither ours nor NumPy's."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -438,7 +438,11 @@ class Tape:
         """Return x[key], for integers, slices, None and `...`."""
         keys = key if isinstance(key, tuple) else (key,)
         if not all(each is None or each is ... or isinstance(each, int | slice | np.integer) for each in keys):
-            raise TypeError(f"the referee indexes with integers, slices, None and ..., not with {key!r}")
+            kinds = ", ".join("an array" if hasattr(each, "shape") else type(each).__name__ for each in keys)
+            raise TypeError(
+                f"the referee indexes with integers, slices, None and ..., not with {kinds}: write xp.where for a mask "
+                "and xp.stack of single columns for an index"
+            )
         places, scatter = (slice(None), *keys), self.numbers.scatter
         return self._record(x.value[places], (x, lambda g: scatter(g, places, (g.shape[0], *x.shape))))
 

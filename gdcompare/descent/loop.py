@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, ValueAndGrad
 from gdcompare.case import Case, DataLike
 from gdcompare.descent.progress import progress_bar
@@ -112,7 +113,8 @@ def descend(
         with progress_bar(total, progress, "descending") as advance:
             for begin in range(0, total, length):
                 inputs = _inputs(rule, batches, np.arange(begin, min(begin + length, total)), length)
-                state, records = run(state, inputs, constants)
+                with said_of_backend(problem, backend.name):
+                    state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
                 norms = after.pop() if step.with_norm else losses
                 kept, stopped = watch.look(losses[: total - begin], norms, after)

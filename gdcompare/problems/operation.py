@@ -66,10 +66,26 @@ class Operation(Problem):
         return Dataset(np.round(cotangents, 3), np.zeros(samples), name="cotangents")
 
     def _outputs(self) -> int:
-        """Return m; the values do not matter, so that they may lie outside the formula's domain."""
-        with np.errstate(all="ignore"):
-            outputs = _each(self.formula(np, **{name: np.ones(shape) for name, shape in self.shapes}))
+        """Return m; the values do not matter, so that they may lie outside the formula's domain.
+
+        Square arrays are unit matrices, which can be inverted and factored.
+        """
+        values = {name: _plain(shape) for name, shape in self.shapes}
+        try:
+            with np.errstate(all="ignore"):
+                outputs = _each(self.formula(np, **values))
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                f"{self}: its outputs are counted at ones, and at unit matrices where arrays are square, and there its "
+                f"formula raises {type(error).__name__}: {error}; write it on what it can take"
+            ) from error
         return sum(math.prod(np.shape(each)) for each in outputs)
+
+
+def _plain(shape: tuple[int, ...]) -> Any:
+    """Return ones, or unit matrices in the last two axes if these are equally long."""
+    square = len(shape) >= 2 and shape[-1] == shape[-2]
+    return np.broadcast_to(np.eye(shape[-1]), shape).copy() if square else np.ones(shape)
 
 
 def _each(outputs: Any) -> tuple[Any, ...]:

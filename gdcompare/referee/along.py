@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.balls import boxed
 from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
+from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.backend import Backend, Derivative
 from gdcompare.gradients import derivative_function, hessian_blocks, unit_directions
@@ -186,7 +187,9 @@ class RefereeAlong:
 
         def on_the_backend(*point: Any) -> Any:
             arrays = [_each(each, backend.asarray) for each in point]
-            return _each(function(*arrays), backend.to_numpy)
+            with said_of_backend(self.problem, backend.name):
+                found = function(*arrays)
+            return _each(found, backend.to_numpy)
 
         return self.implementation(on_the_backend)
 

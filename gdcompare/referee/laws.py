@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend, Reduction
 from gdcompare.case import Case, DataLike
@@ -111,13 +112,15 @@ class _Bench:
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
         """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
-        _, arrays = compute(*self._arguments(referee))
+        with said_of_backend(self.problem, self.backend.name):
+            _, arrays = compute(*self._arguments(referee))
         gradient, allowed = self._to_numpy(arrays), referee.allowances(self._by_hand, self.proven_only)
         return _Part(name, gradient, referee.towards(gradient, budgets_of(allowed)), allowed, count)
 
     def rows(self, referee: Referee) -> _Part:
         """Return the per-sample gradients."""
-        gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
+        with said_of_backend(self.problem, self.backend.name):
+            gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
         rows, allowed = self._to_numpy(gradients), referee.row_allowances(self._by_hand, self.proven_only)
         return _Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed)
 

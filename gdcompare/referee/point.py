@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Precision, Reduction, unit_roundoff
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
@@ -321,7 +322,8 @@ def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduct
     def implementation(params: Any, features: Any, targets: Any, weights: Any = None) -> tuple[Any, Any]:
         arrays = {name: backend.asarray(value) for name, value in params.items()}
         data = (backend.asarray(each) for each in (features, targets, *([] if weights is None else [weights])))
-        loss, gradient = backend.value_and_grad(problem, reduction)(arrays, *data)
+        with said_of_backend(problem, backend.name):
+            loss, gradient = backend.value_and_grad(problem, reduction)(arrays, *data)
         return backend.to_numpy(loss), {name: backend.to_numpy(value) for name, value in gradient.items()}
 
     return implementation

@@ -528,3 +528,56 @@ def test_targets_that_the_problem_has_not_are_refused_with_their_row(run: Any) -
 
 def test_the_template_stays_short() -> None:
     assert len(scaffold.TEMPLATE.splitlines()) <= 35
+
+
+# What NumPy's arrays can, and those of a framework cannot
+
+CONSTANT = "give constants as arrays of xp, in the dtype of the data: xp.asarray(W, dtype=features.dtype)"
+BEYOND_TORCH = {
+    "a constant in a product": ("z = features @ (W @ params['slopes'])", "float64", CONSTANT),
+    "a constant in a sum": ("z = features @ (params['slopes'] + W[0])", "float64", CONSTANT),
+    "a constant in another dtype": ("z = features @ (xp.asarray(W) @ params['slopes'])", "float32", CONSTANT),
+    "backwards": ("z = features[:, ::-1] @ params['slopes']", "float64", "not every array library slices backwards"),
+}
+
+
+@pytest.mark.parametrize(("line", "dtype", "remedy"), BEYOND_TORCH.values(), ids=BEYOND_TORCH)
+def test_what_a_framework_cannot_is_said_with_its_line_and_the_way_out(
+    line: str, dtype: str, remedy: str, run: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    text = UNDERIVED.replace(
+        "from gdcompare import Problem", "import numpy as np\n\nfrom gdcompare import Problem\n\nW = np.eye(1)"
+    )
+    text = text.replace('z = features @ params["slopes"] + params["offset"]', line)
+    (tmp_path / "mine.py").write_text(text)
+
+    done = {
+        command: run(command, "mine.py", "--backend", "torch", "--dtype", dtype)
+        for command in ("verify", "laws", "descend")
+    }
+
+    for each in done.values():
+        assert each.code == 2, each
+        assert f"error: mine.py:{number_of(tmp_path / 'mine.py', line)}: per_sample_losses runs on NumPy's" in each.err
+        assert remedy in each.err
+        assert len(each.err.splitlines()) == 1
+
+
+def test_an_index_is_told_without_its_address(run: Any, tmp_path: Path) -> None:
+    text = UNDERIVED.replace("z = features @", "z = features[:, features[0] > 0] @")
+    (tmp_path / "mine.py").write_text(text)
+
+    done = run("verify", "mine.py")
+
+    assert done.code == 2
+    assert "not with slice, an array: write xp.where for a mask" in done.err
+    assert " at 0x" not in done.err
+
+
+def test_an_operation_that_needs_more_than_ones_is_counted_at_unit_matrices() -> None:
+    inverse = gdc.Operation(lambda xp, m: np.linalg.inv(m) if xp is np else m, m=(2, 2))
+
+    assert inverse.example().features.shape == (40, 4)
+    with pytest.raises(ValueError, match="its formula raises LinAlgError: Singular matrix"):
+        gdc.Operation(lambda xp, m: np.linalg.inv(0 * m), m=(2, 2)).example()
