@@ -32,7 +32,7 @@ def value_and_grad(
     Loss and gradient are means over the n samples, `1/n sum l_i`; with weights (n,), given here or with the data, the
     weighted mean, `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`.
 
-    >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
+    >>> data = [[1.0], [3.0]], [2.0, 4.0]
     >>> loss, gradient = value_and_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
     >>> loss, gradient["theta_1"].tolist()
     (5.0, [-10.0])
@@ -56,7 +56,7 @@ def per_sample_grad(
     With weights, row i is scaled by `n w_i / sum w_i`, so that this stays so; with `reduction="sum"` by `w_i`, and the
     sum of the rows is the gradient of the sum.
 
-    >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
+    >>> data = [[1.0], [3.0]], [2.0, 4.0]
     >>> gradients = per_sample_grad("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
     >>> gradients["theta_1"].tolist()
     [[-2.0], [-18.0]]
@@ -80,7 +80,7 @@ def jvp(
 
     The derivative is that of the loss of `value_and_grad`, with the same weights and reduction.
 
-    >>> data, along = Dataset([[1.0], [3.0]], [2.0, 4.0]), {"theta_0": 1.0, "theta_1": [1.0]}
+    >>> data, along = ([[1.0], [3.0]], [2.0, 4.0]), {"theta_0": 1.0, "theta_1": [1.0]}
     >>> jvp("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, along, "numpy")
     (5.0, -14.0)
     """
@@ -104,7 +104,7 @@ def hvp(
 
     It is the derivative of the gradient along the direction; no Hessian is formed.
 
-    >>> data, along = Dataset([[1.0], [3.0]], [2.0, 4.0]), {"theta_0": 1.0, "theta_1": [1.0]}
+    >>> data, along = ([[1.0], [3.0]], [2.0, 4.0]), {"theta_0": 1.0, "theta_1": [1.0]}
     >>> product = hvp("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, along, "numpy")
     >>> product["theta_0"].tolist(), product["theta_1"].tolist()  # 2/n sum (1 + x_i), 2/n sum (1 + x_i) x_i
     (6.0, [14.0])
@@ -126,7 +126,7 @@ def hessian(
 ) -> dict[str, dict[str, NDArray[Any]]]:
     """Return the Hessian in blocks: d2L/da db is at [a][b], an array (*shape of a, *shape of b).
 
-    >>> data = Dataset([[1.0], [3.0]], [2.0, 4.0])
+    >>> data = [[1.0], [3.0]], [2.0, 4.0]
     >>> blocks = hessian("linear-regression", data, {"theta_0": 1.0, "theta_1": [0.0]}, "numpy")
     >>> blocks["theta_0"]["theta_1"].tolist(), blocks["theta_1"]["theta_1"].tolist()  # 2/n sum x_i, 2/n X^T X
     ([4.0], [[10.0]])

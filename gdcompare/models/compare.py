@@ -53,7 +53,7 @@ def compare(
     ...     return {"w": 2 * (features @ p["w"] - targets) @ features / len(targets)}
     >>> def halved(p, features, targets):
     ...     return {"w": slope(p, features, targets)["w"] / 2}
-    >>> one, other = (gdc.from_functions(loss, each, {"w": [0.5]}) for each in (slope, halved))
+    >>> one, other = (gdc.from_functions(loss, each, {"w": [0.7]}) for each in (slope, halved))
     >>> report = compare([one, other], gdc.datasets.noisy_line())
     >>> report.verdict, report.entries[1].parameter, report.entries[1].cause
     ('wrong', 'w', 'a constant factor 1/2 in the value; of two that differ, either may be at fault')

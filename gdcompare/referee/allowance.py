@@ -121,7 +121,8 @@ def either(one: Mapping[str, Allowance], other: Mapping[str, Allowance]) -> dict
         theirs = other[name]
         larger = mine if mine.grade == "sampled" else theirs
         scale = mine.scale if mine.scale is None or theirs.scale is None else np.fmax(mine.scale, theirs.scale)
-        found[name] = replace(larger, budget=np.maximum(mine.budget, theirs.budget), scale=scale)
+        budget = np.maximum(mine.budget, theirs.budget)
+        found[name] = replace(larger, budget=budget, scale=scale, own=mine.own)
     return found
 
 

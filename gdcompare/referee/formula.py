@@ -17,7 +17,7 @@ from gdcompare.referee.allowance import scale_of
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.point import LOSS, Implementation, Referee
-from gdcompare.referee.verdict import Allowance, Entry, Truth
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Truth
 
 Gradient = Callable[..., tuple[Any, dict[str, Any]]]
 """`f(xp, params, features, targets) -> (mean loss, {name: gradient})`."""
@@ -120,11 +120,16 @@ def allowances_of_formula(
         if (known & (lower > usual.budget + 2.0**-40 * np.abs(referee.truths[name].mid))).any():
             raise ValueError(f"the formula stated is another function: its {name!r} is not that of the problem")
     return {
-        name: replace(mine, scale=np.fmax(mine.scale, scale_of(np.abs(referee.truths[name].mid), None)))
-        if mine.scale is not None
-        else mine
+        name: _unbounded(mine, np.abs(referee.truths[name].mid))
         for name, mine in own.either_allowance(proven_only).items()
     }
+
+
+def _unbounded(allowance: Allowance, sizes: Floats) -> Allowance:
+    """Return all that a formula allows itself: it was stated for that. The problem's own truths measure it."""
+    budget = allowance.budget if allowance.own is None else np.fmax(allowance.budget, allowance.own)
+    scale = None if allowance.scale is None else np.fmax(allowance.scale, scale_of(sizes, None))
+    return replace(allowance, budget=budget, scale=scale, own=None)
 
 
 def _enclosed(problem: Problem, referee: Referee | RefereeAlong) -> dict[str, Truth]:
