@@ -44,7 +44,7 @@ def with_formula(implementation: Implementation, formula: Problem | Gradient) ->
     >>> def mine(params, features, targets):
     ...     return expanded(np, params, features, targets)
     >>> x = np.linspace(1, 2, 9)
-    >>> data, near = gdc.Dataset(x, 0.3 + 0.7 * x), {"theta_0": 0.3, "theta_1": [0.7 + 1e-9]}
+    >>> data, near = gdc.Dataset(x, 0.3 + 0.7 * x), {"theta_0": 0.3, "theta_1": [0.7 + 1e-5]}
     >>> for each in mine, gdc.with_formula(mine, expanded):
     ...     gdc.verify("linear-regression", data, near, backends=[], implementations={"mine": each}).verdict
     'wrong'
