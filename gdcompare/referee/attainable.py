@@ -1,17 +1,18 @@
 """Attainable digits: beside the digits that a gradient has right, those that its inputs allow.
 
 An input in floating point stands for all that rounds to it. What the true gradient g does within half a unit in the
-last place (h) of the inputs x, and the rounding of the result to a float, any program must be allowed:
+last place (h) of the inputs x, and the rounding of the result, any program must be allowed:
 
     moved        the largest |g(x + s h) - g(x)|, over some corners s = (+-1, +-1, ...), in balls
     attainable   -log10((moved + u |g|) / |g|)
     correct      -log10(|actual - g| / |g|)
+    summed       u sqrt(n) mean |g_i|       what adding up n rows g_i costs, in whatever order
 
-Where `correct` is more than a digit less, the digits are lost by the formula: `sin` at 1e8 is as good as its input, but
-`1 - tanh(x)^2` is not. This is no fault of a program that rounds, and changes no verdict: it can be mended.
+Where the error is more than ten times what is moved, rounded and summed, digits are lost by the formula: `sin` at 1e8
+is as good as its input, but `1 - tanh(x)^2` is not. That is no fault of a program that rounds, and changes no verdict.
 
-Corners see less than the whole box, hence the digit. A loss is `proven` if no input in the box has a gradient that
-rounds to the one in question: one more run, on balls as wide as the box, encloses them all.
+Corners see less than the whole box, hence the ten. A loss is `proven` if no input in the box has a gradient that rounds
+to the one in question: one more run, on balls as wide as the box, encloses them all.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from flint import arb, ctx
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.balls import BallNumbers, Balls, as_balls, boxed, elementwise
-from gdcompare.arithmetic.tape import value_and_gradient
+from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.case import Case, DataLike
 from gdcompare.gradients import offers
@@ -41,7 +42,7 @@ from gdcompare.table import Part, as_html, as_text, count, number, table
 CORNERS = 8
 PRECISIONS = (128, 256, 512, 1024)
 MARGIN = 1.0
-"""So many digits fewer than attainable are lost."""
+"""So many digits less than there could be, and they are lost."""
 
 Inputs: TypeAlias = tuple[dict[str, Balls], Balls, Balls]
 
@@ -49,7 +50,7 @@ Inputs: TypeAlias = tuple[dict[str, Balls], Balls, Balls]
 @final
 @dataclass(frozen=True)
 class Digits:
-    """The digits of one array: of the element that is furthest below what it could have."""
+    """The digits of one array: of the element that is nearest to a loss, or lost most."""
 
     implementation: str
     parameter: str
@@ -129,7 +130,7 @@ def attainable_digits(
     """Return how many decimal digits each gradient has right, and how many its inputs allow.
 
     The arguments are those of `verify`. Parameters count as rounded, and features and targets that are not whole
-    numbers; weights are exact. Each array shows the element that is furthest below what is attainable, which is
+    numbers; weights are exact. Each array shows the element that is nearest to a loss, or lost most, which is
     information, not a verdict. Where the true gradient is a set, or not normal in the dtype, no digits are asked for.
 
     >>> import gdcompare as gdc
@@ -169,6 +170,7 @@ class _Known:
         self.truths = truths
         self.sizes = {name: np.abs(each.mid) for name, each in truths.items()}
         self.rounding = {name: self.u * size for name, size in self.sizes.items()}
+        self.summed = self._rounding_of_a_sum(exact, precision)
         self.moved = {name: np.zeros(size.shape) for name, size in self.sizes.items()}
         for _ in range(CORNERS):
             corner = self._inputs(lambda half: half * generator.choice([-1.0, 1.0], half.shape))
@@ -209,7 +211,8 @@ class _Known:
         error = truth.distance(actual)[1]
         correct = self._count(error, size)
         attainable = self._count(self.moved[parameter] + self.rounding[parameter], size)
-        below = np.where(asked, attainable - correct, -np.inf)
+        possible = self._count(self.moved[parameter] + self.summed[parameter], size)
+        below = np.where(asked, possible - correct, -np.inf)
         place = np.unravel_index(int(np.argmax(below)), below.shape)
         index = tuple(int(i) for i in place)
         figures = name, parameter, index, float(correct[place]), float(attainable[place])
@@ -217,7 +220,7 @@ class _Known:
             return Digits(*figures)
         with ctx.workprec(128):
             ball = Enclosed(boxed(self.box[parameter][place]), np.asarray(True))
-        outside = ball.distance(actual[place])[0] > self.rounding[parameter][place]
+        outside = ball.distance(actual[place])[0] > self.u * ball.magnitude
         return Digits(*figures, self._why(parameter, place, error[place]), "proven" if outside else "sampled")
 
     def _why(self, parameter: str, place: tuple[Any, ...], error: float) -> str:
@@ -234,6 +237,17 @@ class _Known:
             share = np.where(error == 0, 0.0, error / size)
         return np.asarray(np.abs(np.log10(np.clip(np.nan_to_num(share, nan=1.0), self.u, 1.0))))
 
+    def _rounding_of_a_sum(self, inputs: Inputs, precision: int) -> dict[str, Floats]:
+        """Return what adding up the rows, in whatever order, may be off by."""
+        referee, n = self.referee, len(self.referee.features)
+        if n == 1:
+            return self.rounding
+        with ctx.workprec(precision):
+            rows = per_sample_gradients(referee.problem, BallNumbers(), *inputs, referee.weights, referee.reduction)
+        added = np.mean if referee.reduction == "mean" else np.sum
+        sizes = {name: added(_magnitude(boxed(each)), axis=0) for name, each in rows.items()}
+        return {name: self.u * np.sqrt(n) * np.fmax(size, self.sizes[name]) for name, size in sizes.items()}
+
     def _inputs(self, move: Any, wide: bool = False) -> Inputs:
         """Return the inputs, moved by this much of half a unit in the last place, or as wide."""
 
@@ -241,7 +255,7 @@ class _Known:
             half = np.spacing(np.abs(values)).astype(np.float64) / 2
             rounded = ~(whole_is_exact & (values == np.rint(values)))
             by = boxed(elementwise(arb)(np.where(rounded, move(half), 0.0)))
-            return as_balls(values) + (boxed(elementwise(lambda each: arb(0, each))(by)) if wide else by)
+            return boxed(as_balls(values) + (boxed(elementwise(lambda each: arb(0, each))(by)) if wide else by))
 
         with ctx.workprec(PRECISIONS[-1]):
             params = {name: moved(value, False) for name, value in self.referee.params.items()}
@@ -258,4 +272,8 @@ class _Known:
 def _change(one: Balls, other: Balls, precision: int) -> Floats:
     """Return an upper bound of how far the two are apart; infinity where that is not known."""
     with ctx.workprec(precision):
-        return Enclosed(boxed(one - other), np.zeros(one.shape, dtype=bool)).magnitude
+        return _magnitude(boxed(one - other))
+
+
+def _magnitude(balls: Balls) -> Floats:
+    return Enclosed(balls, np.zeros(balls.shape, dtype=bool)).magnitude
