@@ -30,6 +30,7 @@ from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.case import Case, DataLike
 from gdcompare.gradients import offers
+from gdcompare.problem import Problem
 from gdcompare.referee.due import NotDueError, as_due
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.point import Implementation, Referee, fitting
@@ -43,6 +44,8 @@ CORNERS = 8
 PRECISIONS = (128, 256, 512, 1024)
 MARGIN = 1.0
 """So many digits less than there could be, and they are lost."""
+
+BEYOND = "more than the formula of the loss loses: it has another of its own, or is wrong"
 
 Inputs: TypeAlias = tuple[dict[str, Balls], Balls, Balls]
 
@@ -62,10 +65,15 @@ class Digits:
     """Why there are fewer; empty if there are not."""
     grade: Grade = "sampled"
     """Of the loss: `proven` if the wide balls confirm it."""
+    beyond: bool = False
+    """Whether more is lost than the loss's formula loses, differentiated: by a formula of its own, or it is wrong."""
 
     def __repr__(self) -> str:
         found = f"{number(self.correct, '{:.1f}')} of {number(self.attainable, '{:.1f}')} digits"
-        return f"Digits({self.implementation}: {self._place()}, {found}{', lost by the formula' * bool(self.lost)})"
+        return f"Digits({self.implementation}: {self._place()}, {found}{', lost ' * bool(self.lost)}{self._by()})"
+
+    def _by(self) -> str:
+        return "" if not self.lost else "beyond the formula" if self.beyond else "by the formula"
 
     def _place(self) -> str:
         return f"{self.parameter}[{', '.join(map(str, self.index))}]" if self.index else self.parameter
@@ -90,7 +98,7 @@ class AttainableDigits:
             (
                 each.implementation,
                 each._place(),
-                f"by the formula{'*' * (each.grade == 'sampled')}" if each.lost else "-",
+                f"{each._by()}{'*' * (each.grade == 'sampled')}" if each.lost else "-",
                 number(each.correct, "{:.1f}"),
                 number(each.attainable, "{:.1f}"),
             )
@@ -118,7 +126,7 @@ class AttainableDigits:
 
 
 def attainable_digits(
-    problem: Any,
+    problem: str | Problem,
     data: DataLike = None,
     params: Mapping[str, Any] | None = None,
     dtype: str = "float64",
@@ -221,15 +229,9 @@ class _Known:
         with ctx.workprec(128):
             ball = Enclosed(boxed(self.box[parameter][place]), np.asarray(True))
         outside = ball.distance(actual[place])[0] > self.u * ball.magnitude
-        return Digits(*figures, self._why(parameter, place, error[place]), "proven" if outside else "sampled")
-
-    def _why(self, parameter: str, place: tuple[Any, ...], error: float) -> str:
-        """Say which operation of the loss's formula loses them; or, if it does not lose so many, that none does."""
-        if not error <= self.referee.allowances(by_hand=False)[parameter].budget[place]:
-            return "more than the formula of the loss loses: it has another of its own, or is wrong"
-        only = np.zeros(self.sizes[parameter].shape, dtype=bool)
-        only[place] = True
-        return self.referee.lost_digits.why(parameter, only)
+        beyond = not error[place] <= self.referee.allowances(by_hand=False)[parameter].budget[place]
+        why = BEYOND if beyond else self.referee.lost_digits.why(parameter, asked & (below == below[place]))
+        return Digits(*figures, why, "proven" if outside else "sampled", beyond)
 
     def _count(self, error: Floats, size: Floats) -> Floats:
         """Return -log10(error / size), from 0 to as many as the dtype has; all of them if nothing is off."""

@@ -1,4 +1,4 @@
-"""The digits that the inputs allow, beside those that are correct: nine scalar cases told apart, and no false alarm."""
+"""The digits that the inputs allow, beside those that are correct: scalar cases told apart, and no false alarm."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ CASES: dict[str, tuple[Callable[[Any, Any], Any], float, Slope, str]] = {
         lambda x: sigmoid(x) * (1 - sigmoid(x)),
         "it has another of its own",
     ),
+    "sigmoid at 40, by tanh": (
+        lambda xp, x: 0.5 * (1 + xp.tanh(x / 2)),
+        40.0,
+        lambda x: sigmoid(x) * (1 - sigmoid(x)),
+        "slope of tanh",
+    ),
     "expm1 at -40": (lambda xp, x: xp.expm1(x), -40.0, lambda x: np.expm1(x) + 1, "slope of expm1"),
     "sin at 1e8": (lambda xp, x: xp.sin(x), 1e8, np.cos, ""),
     "exp at 40": (lambda xp, x: xp.exp(x), 40.0, np.exp, ""),
@@ -61,6 +67,7 @@ def test_what_a_formula_loses_is_told_from_what_the_input_never_had(case: str) -
 
     assert bool(digits.lost) == bool(lost), digits
     assert lost in digits.lost
+    assert digits.beyond == (case == "sigmoid at 40")
     assert not lost or digits.grade == "proven"
 
 
@@ -157,6 +164,12 @@ def test_the_table_says_what_was_lost_and_escapes_names() -> None:
     assert re.search(r"<mine> +x +by the formula +[89]\.\d +14\.7\n", str(digits))
     assert "<mine>: x: a tail: the slope of tanh at " in str(digits)
     assert "&lt;mine&gt;" in digits._repr_html_()
+
+
+def test_a_wrong_gradient_is_not_said_to_be_lost_by_the_formula() -> None:
+    flipped = of_scalar(lambda xp, x: xp.exp(x), 1.0, lambda x: -np.exp(x))
+
+    assert repr(flipped) == "Digits(mine: x, 0.0 of 15.7 digits, lost beyond the formula)"
 
 
 def test_what_does_not_fit_has_no_digits() -> None:
