@@ -19,6 +19,7 @@ __all__ = [
     "Problem",
     "Report",
     "Training",
+    "attainable_digits",
     "backend_names",
     "check_backend",
     "check_batch_laws",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from gdcompare.models.training import compare_training
     from gdcompare.problem import Dataset, Problem
     from gdcompare.problems.operation import Operation
+    from gdcompare.referee.attainable import attainable_digits
     from gdcompare.referee.formula import with_formula
     from gdcompare.referee.laws import check_batch_laws
     from gdcompare.referee.update_rules import verify_rule
@@ -79,6 +81,7 @@ else:
         "models.training": ["compare_training"],
         "problem": ["Dataset", "Problem"],
         "problems.operation": ["Operation"],
+        "referee.attainable": ["attainable_digits"],
         "referee.formula": ["with_formula"],
         "referee.laws": ["check_batch_laws"],
         "referee.update_rules": ["verify_rule"],

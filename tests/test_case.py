@@ -56,6 +56,7 @@ DOORS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "hessian": lambda problem, data, params: gdc.hessian(problem, data, params, "numpy"),
     "descend": lambda problem, data, params: gdc.descend(problem, data, "numpy", epochs=1, start=params),
     "verify": lambda problem, data, params: gdc.verify(problem, data, params, backends=["numpy"]),
+    "attainable_digits": lambda problem, data, params: gdc.attainable_digits(problem, data, params, backends=["numpy"]),
     "check_batch_laws": lambda problem, data, params: gdc.check_batch_laws(problem, data, params, "numpy"),
     "certify": certify,
     "counterexample": lambda problem, data, params: counterexample(problem, "numpy", data, params),

@@ -325,7 +325,7 @@ def _way_out(error: Exception) -> str:
     words = str(error).lower()
     if "step" in words:
         return "; not every array library slices backwards: put the columns in order with xp.stack"
-    if isinstance(error, TypeError) or any(each in words for each in ("dtype", "numpy", "scalar type")):
+    if isinstance(error, TypeError) or any(each in words for each in ("dtype", np.__name__, "scalar type")):
         return "; give constants as arrays of xp, in the dtype of the data: xp.asarray(W, dtype=features.dtype)"
     return ""
 

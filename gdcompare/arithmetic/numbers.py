@@ -186,3 +186,8 @@ def formula_line() -> str:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def all_known(numbers: Any) -> bool:
+    """Whether every number of an array of balls is bounded."""
+    return all(ball.is_finite() for ball in numbers.ravel())

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from gdcompare.arithmetic import derived
-from gdcompare.arithmetic.numbers import Numbers, formula_line
+from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
@@ -253,7 +253,7 @@ class Tape:
                 cotangent, node.cotangents = self._total(node), []
                 for parent, pullback in node.parents:
                     sent = self._summed_to(parent.shape, pullback(cotangent))
-                    if self.watched is not None and _known(cotangent) and not _known(sent):
+                    if self.watched is not None and all_known(cotangent) and not all_known(sent):
                         self.watched.append(node.operation)
                     parent.cotangents.append(sent)
 
@@ -269,7 +269,7 @@ class Tape:
         if self.watched is not None:
             caller = sys._getframe(1)
             node.operation = f"{caller.f_locals.get('name', caller.f_code.co_name)} ({formula_line()})"
-            if not _known(value) and all(_known(parent.value) for parent, _ in parents):
+            if not all_known(value) and all(all_known(parent.value) for parent, _ in parents):
                 self.watched.append(node.operation)
         return node
 
@@ -484,10 +484,6 @@ class Tape:
 def _as_it_is(cotangent: Any, argument: Any) -> Any:
     del argument
     return cotangent
-
-
-def _known(balls: Any) -> bool:
-    return all(ball.is_finite() for ball in balls.ravel())
 
 
 def known_functions() -> list[str]:

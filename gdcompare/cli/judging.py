@@ -66,6 +66,7 @@ from gdcompare.writing import write_text
     shell_complete=completing.derivatives,
     help="Or jvp, the derivative along a direction; hvp, the Hessian times it; hessian.",
 )
+@click.option("--digits", is_flag=True, help="Show how many digits are right, and how many the inputs allow.")
 def verify(
     subject: Subject,
     at: tuple[str, ...],
@@ -79,21 +80,22 @@ def verify(
     rtol: float | None,
     proven_only: bool,
     derivative: str,
+    digits: bool,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     problem, data, dtype = subject.problem, subject.data, subject.dtype
     params, own = given_parameters(at, subject), named_functions(implementations)
     functions = {name: function for name, (function, _) in own.items()}
-    if derivative != "gradient" and (certificate or script or every_method or fault):
+    if derivative != "gradient" and (certificate or script or every_method or fault or digits):
         raise click.UsageError(
-            "--certificate, --counterexample, --all-methods and --fault are about gradients: "
+            "--certificate, --counterexample, --all-methods, --fault and --digits are about gradients: "
             "they go without --derivative"
         )
     if every_method or fault is not None:
         from gdcompare.report.side_by_side import side_by_side
 
-        if certificate or script or reduction != "mean":
-            raise click.UsageError("--certificate, --counterexample and --reduction go without --all-methods")
+        if certificate or script or digits or reduction != "mean":
+            raise click.UsageError("--certificate, --counterexample, --digits and --reduction go without --all-methods")
         subjects = (
             {each.name: each for each in subject.backends} | functions if fault is None else _planted(fault, problem)
         )
@@ -102,11 +104,12 @@ def verify(
         leave(EXIT_CODES[verdict])
     if script and reduction != "mean":
         raise click.UsageError("--counterexample is about means: it goes without --reduction")
+    backends = [each for each in subject.backends if subject.backend_names or offers(each, problem, derivative)]
     report = gdc.verify(
         problem,
         data,
         params,
-        backends=[each for each in subject.backends if subject.backend_names or offers(each, problem, derivative)],
+        backends=backends,
         implementations=functions,
         dtype=dtype,
         reduction=reduction,
@@ -129,6 +132,13 @@ def verify(
         smallest = counterexample(problem, one, data, params, dtype, name=wrong[0], origin=origin)
         if smallest is not None:
             write_text(script, smallest.script())
+    if digits:
+        from gdcompare.referee.attainable import attainable_digits
+
+        found = attainable_digits(
+            problem, data, params, dtype, backends=backends, implementations=functions, reduction=reduction
+        )
+        finish(report, subject.json_path, found)
     finish(report, subject.json_path)
 
 

@@ -16,6 +16,7 @@ from gdcompare.writing import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gdcompare.referee.attainable import AttainableDigits
     from gdcompare.referee.verdict import Report
 
 
@@ -40,14 +41,16 @@ def note(done: str) -> None:
         finished.append(done)
 
 
-def finish(report: Report, json_path: str | None) -> NoReturn:
-    """Show the report, write it, and exit with its verdict."""
-    write_json(json_path, report.to_dict())
+def finish(report: Report, json_path: str | None, digits: AttainableDigits | None = None) -> NoReturn:
+    """Show the report, and the digits if they are asked for; write them, and exit with the verdict."""
+    write_json(json_path, report.to_dict() | ({} if digits is None else {"digits": digits.to_dict()["entries"]}))
     show(report, json_path)
+    if digits is not None:
+        show(digits, json_path)
     leave(EXIT_CODES[report.verdict])
 
 
-def show(report: Report, json_path: str | None) -> None:
+def show(report: Report | AttainableDigits, json_path: str | None) -> None:
     """Show the report: heading, tables, what is wrong and why."""
     console = console_for(json_path)
     for part in report.shown():

@@ -270,12 +270,13 @@ class Referee:
         if (n := len(self.features)) * unit_roundoff(self.dtype) / 4 > RESOLUTION / 2:
             return f"a long sum: of {n} numbers of one sign, a {self.dtype} may keep no more"
         if self.allowances(by_hand=False)[name].resolved[blind].all():
-            many = self._lost_digits.operations
+            many = self.lost_digits.operations
             return f"depth: at worst, rounding adds up over {many} operations; sampled, it does not"
-        return self._lost_digits.why(name, blind)
+        return self.lost_digits.why(name, blind)
 
     @cached_property
-    def _lost_digits(self) -> LostDigits:
+    def lost_digits(self) -> LostDigits:
+        """Where the formula of the loss loses digits."""
         return LostDigits(*self._formula, self.dtype, self.weights, self.reduction)
 
     def backend_implementation(self, backend: Backend[Any]) -> Implementation:

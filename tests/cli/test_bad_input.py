@@ -91,7 +91,7 @@ CASES = [
         "--reduction product", "--derivative third", "--derivative hvp --all-methods", "--atol -1", "--rtol nan",
         "--atol one",
         "--fault typo", "--fault sum", "--all-methods --reduction sum", "--derivative hvp --certificate x.json",
-        "--counterexample x.py --reduction sum",
+        "--counterexample x.py --reduction sum", "--derivative hvp --digits", "--all-methods --digits",
     )),
     f"verify {LINE} --backend numpy", "explain kinks --backend numpy --backend numpy",
     "verify linear-regression --backend tf", "verify linear-regression --backend ''",

@@ -65,6 +65,18 @@ def test_verify_judges_other_derivatives(derivative: str) -> None:
     assert f"float64, {derivative}" in done.stdout
 
 
+def test_verify_shows_digits_after_the_report_and_keeps_the_verdict(tmp_path: Path) -> None:
+    written = tmp_path / "digits.json"
+
+    done = run("verify", "linear-regression", "--backend", "numpy", "--digits", "--json", str(written))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("detectable") < done.stdout.index("attainable")
+    found = json.loads(written.read_text())
+    assert found["verdict"] == "agree"
+    assert [(each["parameter"], each["lost"]) for each in found["digits"]] == [("theta_0", ""), ("theta_1", "")]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("proven_only", [False, True])
 @pytest.mark.parametrize("command", ["verify", "laws"])

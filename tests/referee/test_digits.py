@@ -166,6 +166,7 @@ def test_a_mask_that_leaves_an_exact_0_is_decided(mask: float) -> None:
 
 @pytest.mark.parametrize("derivative", ["jvp", "hvp"])
 def test_other_derivatives_of_a_deep_network_are_checked_too(derivative: str) -> None:
+    pytest.importorskip("torch")
     network = MultilayerPerceptron(widths=(5,) * 16)
 
     report = gdc.verify(network, few_rows(network), backends=["torch"], dtype="float32", derivative=derivative)

@@ -313,7 +313,8 @@ def test_the_maximum_that_a_softmax_subtracts_leaves_a_true_figure() -> None:
         shifted = scores - xp.max(scores, axis=1, keepdims=True)
         return xp.log(xp.sum(xp.exp(shifted), axis=1)) - y * shifted[:, 0] - (1 - y) * shifted[:, 2]
 
-    report = gdc.verify(Rows(loss), forty_rows(), {"w": np.zeros(3)})
+    nothing = {"zero": lambda *_: (None, {"w": np.zeros(3)})}
+    report = gdc.verify(Rows(loss), forty_rows(), {"w": np.zeros(3)}, backends=[], implementations=nothing)
 
     assert max(entry.detectable for entry in report.entries if entry.parameter == "w") < 1e-10
 
