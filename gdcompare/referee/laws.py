@@ -268,10 +268,11 @@ def _claims_about_batches(bench: Bench, referee: Referee) -> Iterator[_Claim]:
     yield _Claim("variance of these batches", actual, truths, allowed, batches)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
     """Return `sum c_k a_k / total` in float64, and how far it may be off if each a_k may be off by its budget.
 
-    The total is `sum c_k` unless it is given.
+    The total is `sum c_k` unless it is given. What is not finite was not made so by combining it: that adds nothing.
     """
     numbers = RoundedNumbers("float64")
     total = float(np.sum(counts)) if total is None else total
@@ -279,9 +280,11 @@ def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = Non
     here = numbers.sum(weighted, (-1,)) / total
     actual = np.tensordot(counts, np.asarray(arrays, dtype=np.float64), axes=1) / total
     off = np.tensordot(counts, budget, axes=1) / total
-    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + here.error[..., 0])
+    combining = np.where(np.isfinite(actual), here.error[..., 0], 0.0)
+    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + combining)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
     """Return `1/k sum (v_i - mean)^2` over the first axis, and how far off it may be if each v_i may be by `off`."""
     deviations = values - np.mean(values, axis=0)
@@ -335,7 +338,9 @@ def _blame(claim: _Claim, name: str) -> str:
     for part in claim.parts:
         truth, found = part.truths[name], part.gradient[name].astype(np.float64)
         if (truth.distance(found)[0] > part.allowed[name].budget).any():
-            guilty.append(f"{part.name} ({number(_ratio(found, truth.mid), 10)} times the truth)")
+            finite = np.isfinite(found).all()
+            how = f"{number(_ratio(found, truth.mid), 10)} times the truth" if finite else "not finite"
+            guilty.append(f"{part.name} ({how})")
     return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
 
 

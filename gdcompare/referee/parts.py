@@ -22,6 +22,7 @@ from gdcompare.referee.due import NotDueError, as_due
 from gdcompare.referee.formula import allowances_of_formula, formula_of
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Truth, budgets_of
+from gdcompare.referee.verify import changed_inputs
 
 RowsFunction = Callable[..., Mapping[str, Any]]
 """`f(params, features, targets) -> {name: (n, *shape)}`: NumPy arrays in, anything that NumPy can read out."""
@@ -163,12 +164,17 @@ class OwnBench:
         return Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed), shares
 
     def _called(self, part: str, function: Callable[..., Any], referee: Referee, form: Any, due: str) -> Any:
+        point = referee.point
         try:
-            return as_due(function(*referee.point), form, due)
+            found = as_due(function(*point), form, due)
         except NotDueError as error:
             cause, raised = str(error), error.__cause__
         except Exception as error:  # whatever somebody's function does
             cause, raised = f"it raised {type(error).__name__}: {error}", error
+        else:
+            if not (changed := changed_inputs(referee, point)):
+                return found
+            cause, raised = f"it changed its inputs: {', '.join(changed)}", None
         raise UnfitError([_unfit(self.name, part, LOSS, cause)]) from raised
 
     def _arrays(self, part: str, found: Mapping[Any, Any], referee: Referee) -> dict[str, NDArray[Any]]:

@@ -312,6 +312,11 @@ def of_mean(spoil: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return lambda p, x, y: (None, {name: spoil(each, x) for name, each in own(p, x, y)[1].items()})
 
 
+def changing(params: Any, features: Any, targets: Any) -> Any:
+    targets -= params["theta_0"] + features @ params["theta_1"]
+    return None, {"theta_0": -2 * targets.mean(), "theta_1": -2 * targets @ features / len(targets)}
+
+
 def last_batch_dropped(params: Any, features: Any, targets: Any) -> Any:
     """The mean over batches of 8, without the one that is not full."""
     full = max(8, len(features) // 8 * 8)
@@ -343,6 +348,14 @@ ONCE_DOUBLED = "wrong in 1 of 40 samples: 0 (a constant factor 2 in each of them
         (of_mean(lambda g, x: order_matters(g, x, None)), None, "permutation", "wrong in 1 of 1 batches: all rows"),
         (of_mean(lambda g, x: g[()] if len(x) != 10 else g[None]), None, "gradient", "rows 20 to 29: shape (1"),
         (last_batch_dropped, None, "partition 20 + 10 + 10", "wrong in 3 of 3 batches: rows 0 to 19"),
+        (
+            of_mean(lambda g, _: g * np.inf),
+            None,
+            "duplication",
+            "wrong in 1 of 1 batches: all rows, twice (not finite)",
+        ),
+        (of_mean(lambda g, _: g * np.nan), None, "permutation", "wrong in 1 of 1 batches: all rows (not finite)"),
+        (changing, None, "gradient", "it changed its inputs: targets"),
         (lambda *_: 1 / 0, None, "gradient", "it raised ZeroDivisionError: division by zero"),
         (lambda *_: {}, None, "gradient", "it returned a dict of 0, where (loss, {name: gradient}) is due"),
         (lambda *_: (None, {"theta_0": 1.0}), None, "gradient", "missing"),
