@@ -24,6 +24,7 @@ from gdcompare.cli.options import (
     json_option,
     loaded_backends,
     named_functions,
+    per_sample_option,
     proven_only_option,
     refuse_overwriting,
 )
@@ -173,20 +174,39 @@ def check_certificate(
 @click.command()
 @about_a_problem
 @at_option
+@implementation_option
+@per_sample_option
 @proven_only_option
 def laws(
     subject: Subject,
     at: tuple[str, ...],
+    implementations: tuple[str, ...],
+    per_sample: tuple[str, ...],
     proven_only: bool,
 ) -> None:
-    """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows."""
-    refuse_nobody(subject.problem, subject.backends)
+    """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows.
+
+    On all backends, or on those asked for and your implementations, whose names and weights are as `verify` has them.
+    """
+    own, rows = named_functions(implementations), named_functions(per_sample, "--per-sample")
+    for name in rows:
+        if name not in own:
+            known = f"known: {', '.join(own)}{did_you_mean(name, own)}" if own else "there is none"
+            raise click.UsageError(f"--per-sample {name} goes with an --implementation of that name; {known}")
+    backends = subject.backends if subject.backend_names or subject.device or not own else []
+    refuse_nobody(subject.problem, [*backends, *own])
     params = given_parameters(at, subject)
+    asked: list[tuple[str, Any, dict[str, Any]]] = [(each.name, each, {}) for each in backends]
+    for name, (function, _) in own.items():
+        row_function, _ = rows.get(name, (None, ""))
+        asked.append((name, function, {"per_sample": row_function, "name": name, "dtype": subject.dtype}))
     reports: list[gdc.Report] = []
     try:
-        for each in subject.backends:
-            reports.append(gdc.check_batch_laws(subject.problem, subject.data, params, each, proven_only=proven_only))
-            note(f"the laws of {each.name}")
+        for name, one, how in asked:
+            reports.append(
+                gdc.check_batch_laws(subject.problem, subject.data, params, one, proven_only=proven_only, **how)
+            )
+            note(f"the laws of {name}")
     except KeyboardInterrupt:
         if reports:
             show(gdc.Report.merged(reports), subject.json_path)

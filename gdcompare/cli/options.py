@@ -192,6 +192,15 @@ implementation_option = click.option(
 )
 
 
+per_sample_option = click.option(
+    "--per-sample",
+    "per_sample",
+    multiple=True,
+    metavar="NAME=FILE.py:FUNCTION",
+    help="The per-sample gradients of that --implementation: your f(params, features, targets) -> {name: (n, *shape)}.",
+)
+
+
 def made_by(name: str) -> Any:
     """Return what stands in a file under that name; of a function, what it returns."""
     found = from_file(name)
@@ -229,10 +238,12 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def named_functions(settings: Sequence[str]) -> dict[str, tuple[Callable[..., Any], str]]:
+def named_functions(
+    settings: Sequence[str], option: str = "--implementation"
+) -> dict[str, tuple[Callable[..., Any], str]]:
     """Read NAME=FILE.py:FUNCTION settings; return the functions, and where they are."""
     functions = {}
-    refuse_twice("--implementation", [setting.partition("=")[0] for setting in settings])
+    refuse_twice(option, [setting.partition("=")[0] for setting in settings])
     for setting in settings:
         name, _, origin = setting.partition("=")
         function = from_file(origin)

@@ -194,6 +194,14 @@ class Native(ABC):
         loss, gradient = _weighted(partial(self.value_and_grad, own), *self.as_taken(own, features, targets), weights)
         return loss, matching.in_source(gradient)
 
+    def per_sample(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> dict[str, NDArray[Any]]:
+        """Return `{name: (n, *shape)}`, one gradient per row, by the parameters of the source."""
+        matching = self.matching(params)
+        own = matching.load(params)
+        return matching.in_source(self.per_sample_grad(own, *self.as_taken(own, features, targets)))
+
     def along(self, derivative: str) -> Callable[..., Any]:
         """Return its "jvp", "hvp" or "hessian" by the parameters of the source, as `gdcompare.verify` judges them.
 

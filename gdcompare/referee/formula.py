@@ -61,6 +61,11 @@ class _Stated:
     function: Implementation
     formula: Problem | Gradient
 
+    @property
+    def __wrapped__(self) -> Implementation:
+        """The function, whose signature it has."""
+        return self.function
+
     def __call__(self, *point: Any) -> tuple[Any, Any]:
         return self.function(*point)
 

@@ -2,7 +2,7 @@
 
 With g_i the gradient of sample i, G the gradient of the mean over all n, G_B that of the mean over a batch B:
 
-    mean of per-sample gradients        1/n sum g_i = G
+    mean of per-sample gradients        1/n sum g_i = G; somebody's own g_i are judged one by one, too
     any partition, weighted by size     sum (n_k / n) G_k = G
     permutation, duplication            the order of the rows, or taking each twice, changes nothing
     sum                                 the gradient of the sum is n G; added up over micro-batches, too
@@ -17,8 +17,9 @@ If the data have weights w_i, they take the place of the counts everywhere: G is
 gradients are `n w_i / sum w g_i`, a part weighs as much as its rows. The mean over all batches is then the one weighted
 by their weights, and the variance law, which is about equal rows, is left out.
 
-The backend computes the parts; they are combined here in float64. Every result must be within the rounding budget of
-the true value, and on integer lattices, where correct programs round nothing, that budget is 0.
+A backend, or somebody's own function, computes the parts; they are combined here in float64. Every result must be
+within the rounding budget of the true value, and on integer lattices, where correct programs round nothing, that budget
+is 0.
 """
 
 from __future__ import annotations
@@ -30,34 +31,21 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend, Reduction
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowance_within
 from gdcompare.referee.hypotheses import number
-from gdcompare.referee.point import Referee
+from gdcompare.referee.parts import BackendBench, Bench, OwnBench, Part, RowsFunction, UnfitError
+from gdcompare.referee.point import Implementation, Referee
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, budgets_of, compare
 from gdcompare.referee.verify import context_of
 from gdcompare.registry import as_backend
 
 _FIRST_ROWS = 6
 """Batches are enumerated over at most this many rows: C(6, 3) = 20 of them."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """The gradient of a batch, by parameter, or of each of its samples; and the referee who knows the truth of it."""
-
-    name: str
-    gradient: Mapping[str, NDArray[Any]]
-    truths: Mapping[str, Truth]
-    allowed: Mapping[str, Allowance]
-    count: float = 1.0
-    """Its weight when parts are combined: the number of its rows, or the sum of their weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +56,18 @@ class _Claim:
     actual: Mapping[str, Floats]
     truths: Mapping[str, Truth]
     allowed: Mapping[str, Allowance]
-    parts: Sequence[_Part]
+    parts: Sequence[Part]
 
 
 def check_batch_laws(
     problem: str | Problem,
     data: DataLike,
     params: Mapping[str, Any] | None,
-    backend: str | Backend[Any],
+    backend: str | Backend[Any] | Implementation,
     *,
+    per_sample: RowsFunction | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
     proven_only: bool = False,
 ) -> Report:
     """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
@@ -84,84 +75,97 @@ def check_batch_laws(
     Problem, data, parameters and `proven_only` are what `verify` takes. When a law fails, the cause names the samples
     or the batch at fault.
 
+    In place of a backend, an implementation as `verify` takes it, at `dtype` (float64), which the report calls `name`;
+    with `per_sample`, a function `f(params, features, targets) -> {name: (n, *shape)}`, its per-sample gradients are
+    judged, too, one by one and as a mean. A native model has them. What is not offered is left out, and said: sums,
+    per-sample gradients, weights where there is no fourth argument.
+
+    Raises ValueError, LookupError, TypeError or BackendUnavailableError before any work for arguments that make no
+    sense.
+
     >>> import gdcompare as gdc
     >>> data = gdc.datasets.noisy_line()
     >>> report = gdc.check_batch_laws("linear-regression", data, {"theta_0": 1, "theta_1": [0]}, "numpy")
     >>> report.verdict, report.entries[0].law
     ('agree', 'mean of per-sample gradients')
     """
-    backend = as_backend(backend)
-    case = Case.of(problem, data, params, backend.dtype)
-    case.backends([backend])
+    backends: list[Backend[Any]] = []
+    bench: Bench
+    if callable(backend) and not isinstance(backend, type):
+        _refuse_no_function(per_sample)
+        case = Case.of(problem, data, params, dtype or "float64")
+        bench = _own_bench(case, backend, per_sample, name, proven_only)
+    else:
+        backends = [_judged_backend(backend, per_sample, name, dtype)]
+        case = Case.of(problem, data, params, dtype or backends[0].dtype)
+        case.backends(backends)
+        bench = BackendBench(case.problem, backends[0], proven_only, {})
     referee = Referee(case)
-    bench = _Bench(case.problem, backend, proven_only)
-    entries = _misfits(bench, referee) or [
-        _judged(claim, name, backend) for claim in _claims(bench, referee) for name in claim.actual
-    ]
-    return Report(tuple(entries), context_of(referee, case.data, [backend]))
+    entries = _misfits(bench, referee)
+    if not entries:
+        try:
+            for claim in _claims(bench, referee):
+                entries += [_judged(claim, each, bench.name, case.dtype) for each in claim.actual]
+        except UnfitError as error:
+            entries += error.entries
+    if bench.lacks:
+        left_out = f"laws left out: {', '.join(f'of {what}, {why}' for what, why in bench.lacks.items())}"
+        entries[0] = replace(entries[0], cause=f"{entries[0].cause}; {left_out}".removeprefix("; "))
+    return Report(tuple(entries), context_of(referee, case.data, backends))
 
 
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """A backend at work on a problem, NumPy in and out."""
-
-    problem: Problem
-    backend: Backend[Any]
-    proven_only: bool
-
-    def batch(self, name: str, referee: Referee, count: float = 1.0) -> _Part:
-        """Return the gradient of the mean, or of the referee's own reduction, over its rows."""
-        compute = self.backend.value_and_grad(self.problem, referee.reduction)
-        with said_of_backend(self.problem, self.backend.name):
-            _, arrays = compute(*self._arguments(referee))
-        gradient, allowed = self._to_numpy(arrays), referee.allowances(self._by_hand, self.proven_only)
-        return _Part(name, gradient, referee.towards(gradient, budgets_of(allowed)), allowed, count)
-
-    def rows(self, referee: Referee) -> _Part:
-        """Return the per-sample gradients."""
-        with said_of_backend(self.problem, self.backend.name):
-            gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
-        rows, allowed = self._to_numpy(gradients), referee.row_allowances(self._by_hand, self.proven_only)
-        return _Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed)
-
-    @property
-    def _by_hand(self) -> bool:
-        return getattr(self.backend, "by_hand", False)
-
-    def _to_numpy(self, gradient: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        return {name: self.backend.to_numpy(value) for name, value in gradient.items()}
-
-    def _arguments(self, referee: Referee) -> list[Any]:
-        params, *data = referee.point
-        return [{name: self.backend.asarray(value) for name, value in params.items()}, *map(self.backend.asarray, data)]
+def _own_bench(
+    case: Case, function: Implementation, per_sample: RowsFunction | None, name: str | None, proven_only: bool
+) -> Bench:
+    case.backends([])
+    if case.problem.derived:
+        case.check_derivation()  # its budget counts, too
+    if (fits := getattr(function, "fits", None)) is not None:  # a native model's
+        fits(case.params)
+    name = name or str(getattr(function, "__name__", "mine"))
+    rows = per_sample or getattr(function, "per_sample", None)
+    return OwnBench(name, function, rows, case.dtype, proven_only)
 
 
-def _misfits(bench: _Bench, referee: Referee) -> list[Entry]:
-    """Return an entry for each gradient whose name or shape is wrong: no law can be checked on such."""
-    n = len(referee.features)
+def _judged_backend(backend: Any, per_sample: object, name: str | None, dtype: str | None) -> Backend[Any]:
+    if isinstance(backend, type) or not (isinstance(backend, str) or hasattr(backend, "value_and_grad")):
+        raise TypeError(
+            "laws are checked on a backend, its name, or a function f(params, features, targets) -> "
+            f"(loss, {{name: gradient}}), not on {backend!r}"
+        )
+    if per_sample is not None or name is not None:
+        raise ValueError("per_sample and name go with an implementation: a backend has its own")
+    return as_backend(backend, dtype or "float64")
+
+
+def _refuse_no_function(per_sample: object) -> None:
+    if per_sample is not None and (isinstance(per_sample, type) or not callable(per_sample)):
+        raise TypeError(
+            f"per_sample is a function f(params, features, targets) -> {{name: (n, *shape)}}, not {per_sample!r}"
+        )
+
+
+def _misfits(bench: Bench, referee: Referee) -> list[Entry]:
+    """Return an entry for each gradient of all rows, and of each, whose name or shape is wrong."""
     entries = []
-    for law, part, rows in (("gradient", bench.batch("all rows", referee), ()), ("rows", bench.rows(referee), (n,))):
-        due = {name: (*rows, *value.shape) for name, value in referee.params.items()}
-        found = {name: value.shape for name, value in part.gradient.items()}
-        for name in due | found:
-            if found.get(name) != due.get(name):
-                cause = (
-                    f"shape {found[name]} where {due[name]} belongs"
-                    if name in found and name in due
-                    else ("missing" if name in due else "no such parameter")
-                )
-                entries.append(Entry(bench.backend.name, name, "wrong", cause=cause, law=law))
+    for ask in (
+        lambda: bench.batch("all rows", referee),
+        lambda: None if "per-sample gradients" in bench.lacks else bench.rows(referee),
+    ):
+        try:
+            ask()
+        except UnfitError as error:
+            entries += error.entries
     return entries
 
 
-def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
+def _claims(bench: Bench, referee: Referee) -> Iterator[_Claim]:
     n, data = len(referee.features), referee.data
     own = np.ones(n) if data.weights is None else data.weights.astype(np.float64)
-    rows = bench.rows(referee)
-    mixed = {name: _mean(rows.gradient[name], np.ones(n), rows.allowed[name].budget) for name in rows.gradient}
-    yield _claim("mean of per-sample gradients", mixed, referee, [rows])
+    if "per-sample gradients" not in bench.lacks:
+        yield from _claims_about_rows(bench, referee)
 
-    def part(start: int, stop: int, reduction: Reduction = "mean") -> _Part:
+    def part(start: int, stop: int, reduction: Reduction = "mean") -> Part:
         rows = slice(start, stop)
         weight = float(np.sum(own[rows])) if reduction == "mean" else 1.0
         return bench.batch(f"rows {start} to {stop - 1}", referee.on(data.rows(rows), reduction), weight)
@@ -178,27 +182,29 @@ def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     twice = np.tile(np.arange(n), 2)
     yield _combined("duplication", referee, [bench.batch("all rows, twice", referee.on(data.rows(twice)))])
 
-    whole = referee.on(data, "sum")
-    yield _combined("sum = n x mean", whole, [bench.batch("all rows", whole)])
-    halves = partition(*(size for size in (n // 2, n - n // 2) if size))
-    parts = [part(start, stop, "sum") for start, stop in halves]
-    law = f"accumulated sums {' + '.join(str(stop - start) for start, stop in halves)}"
-    yield _combined(law, whole, parts, total=1.0)
+    if "sums" not in bench.lacks:
+        whole = referee.on(data, "sum")
+        yield _combined("sum = n x mean", whole, [bench.batch("all rows", whole)])
+        halves = partition(*(size for size in (n // 2, n - n // 2) if size))
+        parts = [part(start, stop, "sum") for start, stop in halves]
+        law = f"accumulated sums {' + '.join(str(stop - start) for start, stop in halves)}"
+        yield _combined(law, whole, parts, total=1.0)
 
     weights = np.where(np.arange(n) % 2, 3.0, 1.0)  # 1, 3, 1, 3, ...: with 4 - w, the others, they add up to equal ones
     if n % 2:
         weights[-1] = 2.0  # so that the copies are 2 n rows, as the duplicates are
     weighted = Dataset(data.features, data.targets, weights=own * weights)
-    others = Dataset(data.features, data.targets, weights=own * (4 - weights))
-    parts = [
-        bench.batch(name, referee.on(each), float(own @ w))
-        for name, each, w in (("weights w", weighted, weights), ("weights 4 - w", others, 4 - weights))
-    ]
-    yield _combined("linearity in the loss", referee, parts)
+    if "weights" not in bench.lacks:
+        others = Dataset(data.features, data.targets, weights=own * (4 - weights))
+        parts = [
+            bench.batch(name, referee.on(each), float(own @ w))
+            for name, each, w in (("weights w", weighted, weights), ("weights 4 - w", others, 4 - weights))
+        ]
+        yield _combined("linearity in the loss", referee, parts)
     copies = referee.on(data.rows(np.repeat(np.arange(n), weights.astype(np.intp))))
     yield _combined("copies for weights", referee.on(weighted), [bench.batch("copies", copies)])
 
-    if own[:-1].any():
+    if "weights" not in bench.lacks and own[:-1].any():
         padded = Dataset(data.features, data.targets, weights=np.append(own[:-1], 0.0))
         yield _combined(
             "padding with weight 0", referee.on(data.rows(slice(n - 1))), [bench.batch("padded", referee.on(padded))]
@@ -209,7 +215,22 @@ def _claims(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
         yield from _claims_about_batches(bench, referee.on(first))
 
 
-def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
+def _claims_about_rows(bench: Bench, referee: Referee) -> Iterator[_Claim]:
+    """The mean of the per-sample gradients, and where they are judged one by one, each beside the size of all."""
+    rows, shares = bench.rows(referee)
+    mixed = {name: _mean(rows.gradient[name], shares, rows.allowed[name].budget) for name in rows.gradient}
+    yield _claim("mean of per-sample gradients", mixed, referee, [rows])
+    if bench.rows_are_judged:
+        usual = {name: np.mean(np.abs(truth.mid), axis=0) for name, truth in rows.truths.items()}
+        allowed = {
+            name: replace(each, scale=np.fmax(usual[name], 0.0 if each.scale is None else each.scale))
+            for name, each in rows.allowed.items()
+        }
+        actual = {name: value.astype(np.float64) for name, value in rows.gradient.items()}
+        yield _Claim("each per-sample gradient", actual, rows.truths, allowed, [rows])
+
+
+def _claims_about_batches(bench: Bench, referee: Referee) -> Iterator[_Claim]:
     """Unbiasedness and the variance law, by enumerating all batches of half of these rows."""
     m, data = len(referee.features), referee.data
     if m < 2:
@@ -247,10 +268,11 @@ def _claims_about_batches(bench: _Bench, referee: Referee) -> Iterator[_Claim]:
     yield _Claim("variance of these batches", actual, truths, allowed, batches)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
     """Return `sum c_k a_k / total` in float64, and how far it may be off if each a_k may be off by its budget.
 
-    The total is `sum c_k` unless it is given.
+    The total is `sum c_k` unless it is given. What is not finite was not made so by combining it: that adds nothing.
     """
     numbers = RoundedNumbers("float64")
     total = float(np.sum(counts)) if total is None else total
@@ -258,9 +280,11 @@ def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = Non
     here = numbers.sum(weighted, (-1,)) / total
     actual = np.tensordot(counts, np.asarray(arrays, dtype=np.float64), axes=1) / total
     off = np.tensordot(counts, budget, axes=1) / total
-    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + here.error[..., 0])
+    combining = np.where(np.isfinite(actual), here.error[..., 0], 0.0)
+    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + combining)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
     """Return `1/k sum (v_i - mean)^2` over the first axis, and how far off it may be if each v_i may be by `off`."""
     deviations = values - np.mean(values, axis=0)
@@ -270,7 +294,7 @@ def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
     return variance, error + 2.0**-52 * (len(values) + 4) * variance
 
 
-def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float | None = None) -> _Claim:
+def _combined(law: str, referee: Referee, parts: Sequence[Part], total: float | None = None) -> _Claim:
     """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
     counts = np.array([part.count for part in parts])
     mixed = {
@@ -280,7 +304,7 @@ def _combined(law: str, referee: Referee, parts: Sequence[_Part], total: float |
     return _claim(law, mixed, referee, parts)
 
 
-def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Referee, parts: Sequence[_Part]) -> _Claim:
+def _claim(law: str, mixed: Mapping[str, tuple[Floats, Floats]], referee: Referee, parts: Sequence[Part]) -> _Claim:
     actual = {name: value for name, (value, _) in mixed.items()}
     allowed = {
         name: replace(
@@ -301,10 +325,8 @@ def _unsaid(_: Any) -> str:
     return "what the parts may be off by adds up"
 
 
-def _judged(claim: _Claim, name: str, backend: Backend[Any]) -> Entry:
-    entry = compare(
-        backend.name, name, claim.actual[name], claim.truths[name], claim.allowed[name], backend.dtype, claim.law
-    )
+def _judged(claim: _Claim, name: str, who: str, dtype: str) -> Entry:
+    entry = compare(who, name, claim.actual[name], claim.truths[name], claim.allowed[name], dtype, claim.law)
     return entry if entry.verdict == "agree" else replace(entry, cause=_blame(claim, name) or entry.cause)
 
 
@@ -316,11 +338,13 @@ def _blame(claim: _Claim, name: str) -> str:
     for part in claim.parts:
         truth, found = part.truths[name], part.gradient[name].astype(np.float64)
         if (truth.distance(found)[0] > part.allowed[name].budget).any():
-            guilty.append(f"{part.name} ({number(_ratio(found, truth.mid), 10)} times the truth)")
+            finite = np.isfinite(found).all()
+            how = f"{number(_ratio(found, truth.mid), 10)} times the truth" if finite else "not finite"
+            guilty.append(f"{part.name} ({how})")
     return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
 
 
-def _blamed_rows(part: _Part, name: str) -> str:
+def _blamed_rows(part: Part, name: str) -> str:
     """Name the samples whose gradient is wrong, and the factor where all of them are off by the same one."""
     truth, found, budget = part.truths[name], part.gradient[name].astype(np.float64), part.allowed[name].budget
     n = len(found)

@@ -166,7 +166,7 @@ def judged(
             if not may_raise:
                 raise
             return [Entry(name, LOSS, "wrong", cause=f"it raised {type(error).__name__}: {error}")]
-        if changed := _changed(referee, point):
+        if changed := changed_inputs(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
     judgements, allowances, budgets = [], dict(allowed), budgets_of(allowed)
@@ -196,7 +196,8 @@ def judged(
     return [replace(entries[0], cause=f"{entries[0].cause}; {partly}".removeprefix("; ")), *entries[1:]]
 
 
-def _changed(referee: Reference, point: tuple[Any, ...]) -> list[str]:
+def changed_inputs(referee: Reference, point: tuple[Any, ...]) -> list[str]:
+    """Name the arrays of a point that an implementation was given, and changed."""
     before, after = _by_name(referee.point), _by_name(point)
     return [name for name, value in before.items() if name not in after or not np.array_equal(value, after[name])]
 

@@ -109,6 +109,14 @@ CASES = [
         "mine=missing.py:f", "mine=functions.py:exits", "mine=exits.py:f", "mine=", "''", "mine=functions.py",
         "mine=functions.py:nothing --implementation mine=functions.py:nothing",
     )),
+    *(f"laws {LINE} --implementation mine=functions.py:{rest}" for rest in (
+        "VALUE", "missing", "exits", "nothing --per-sample mine=functions.py:VALUE",
+        "nothing --per-sample mine=functions.py:missing", "nothing --per-sample mien=functions.py:nothing",
+        "nothing --per-sample mine=functions.py:exits",
+        "nothing --per-sample mine=functions.py:nothing --per-sample mine=functions.py:nothing",
+        "nothing --json functions.py",
+    )),
+    f"laws {LINE} --per-sample mine=functions.py:nothing",
     *(f"mutate linear-regression --check {check}" for check in (
         "check", "functions.py:VALUE", "functions.py:exits", "functions.py:refuses", "exits.py:f", "''",
     )),

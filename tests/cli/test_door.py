@@ -39,6 +39,14 @@ def summed(params, features, targets):
 
 def check(implementation):
     return {}["a bug in my check"]
+
+def mean(params, features, targets):
+    _, gradient = summed(params, features, targets)
+    return None, {name: each / len(targets) for name, each in gradient.items()}
+
+def rows(params, features, targets):
+    residuals = params["theta_0"] + features @ params["theta_1"] - targets
+    return {"theta_0": 2 * residuals, "theta_1": 2 * residuals[:, None] * features}
 """
 
 PROBLEM = """\
@@ -236,6 +244,20 @@ def test_json_on_stdout_is_json_whoever_prints() -> None:
     assert done.exit_code == 1
     assert json.loads(done.stdout)["verdict"] == "wrong"
     assert "a print of mine" in done.stderr
+
+
+@pytest.mark.parametrize(("more", "judged"), [("", {"mine", "other"}), ("--backend numpy", {"numpy", "mine", "other"})])
+def test_the_laws_of_somebodys_own_functions_and_of_the_backends_asked_for(more: str, judged: set[str]) -> None:
+    own = "--implementation mine=mine.py:mean --per-sample mine=mine.py:rows --implementation other=mine.py:summed"
+
+    done = run(f"laws linear-regression {more} {own} --json -")
+
+    report = json.loads(done.stdout)
+    wrong = {entry["implementation"] for entry in report["entries"] if entry["verdict"] == "wrong"}
+    assert (done.exit_code, wrong) == (1, {"other"})
+    assert {entry["implementation"] for entry in report["entries"]} == judged
+    rows = {entry["implementation"] for entry in report["entries"] if entry["law"] == "each per-sample gradient"}
+    assert rows == {"mine"}
 
 
 @pytest.mark.thorough

@@ -1,4 +1,4 @@
-"""The batch laws hold for right backends, and name the culprit for wrong ones."""
+"""The batch laws hold for right backends and functions, and name the culprit for wrong ones."""
 
 from __future__ import annotations
 
@@ -215,3 +215,179 @@ def test_samples_off_by_different_factors_are_given_none() -> None:
 def test_labels_are_checked_before_any_work() -> None:
     with pytest.raises(ValueError, match="LogisticRegression takes targets 0 or 1"):
         gdc.check_batch_laws("logistic-regression", gdc.datasets.noisy_line(), None, "numpy")
+
+
+# Somebody's own functions
+
+DATA, PARAMS = gdc.datasets.noisy_line(), {"theta_0": 1.0, "theta_1": [0.5]}
+OF_MEANS = {
+    "partition 20 + 10 + 10",
+    "permutation",
+    "duplication",
+    "copies for weights",
+    "unbiased: all 20 batches of 3 in 6",
+    "variance of these batches",
+}
+OF_ROWS = {"mean of per-sample gradients", "each per-sample gradient"}
+OF_WEIGHTS = {"linearity in the loss", "padding with weight 0"}
+
+
+def own_rows(params: Any, features: Any, targets: Any) -> dict[str, Any]:
+    residuals = params["theta_0"] + features @ params["theta_1"] - targets
+    return {"theta_0": 2 * residuals, "theta_1": 2 * residuals[:, None] * features}
+
+
+def own(params: Any, features: Any, targets: Any) -> Any:
+    return None, {name: each.mean(axis=0) for name, each in own_rows(params, features, targets).items()}
+
+
+def own_weighted(params: Any, features: Any, targets: Any, weights: Any = None) -> Any:
+    rows = own_rows(params, features, targets)
+    return None, {name: np.average(each, axis=0, weights=weights) for name, each in rows.items()}
+
+
+def own_weighted_rows(params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    shares = len(weights) * weights / weights.sum()
+    return {name: (shares * each.T).T for name, each in own_rows(params, features, targets).items()}
+
+
+def check(function: Any, per_sample: Any = None, data: gdc.Dataset = DATA, **others: Any) -> gdc.Report:
+    return gdc.check_batch_laws("linear-regression", data, PARAMS, function, per_sample=per_sample, **others)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_laws_hold_for_a_right_function_and_its_rows(dtype: str) -> None:
+    report = check(own, own_rows, dtype=dtype, name="mine")
+
+    report.assert_agree()
+    assert {entry.law for entry in report.entries} == OF_MEANS | OF_ROWS
+    assert {entry.implementation for entry in report.entries} == {"mine"}
+    assert report.entries[0].cause == "laws left out: of sums, as it returns means, of weights, as it takes none"
+
+
+@pytest.mark.parametrize(("function", "more"), [(own, set[str]()), (own_weighted, OF_WEIGHTS)])
+def test_what_a_function_does_not_offer_is_left_out_and_said(function: Any, more: set[str]) -> None:
+    report = check(function)
+
+    report.assert_agree()
+    assert {entry.law for entry in report.entries} == OF_MEANS | more
+    assert "of per-sample gradients, as none were given" in report.entries[0].cause
+    assert ("of weights" in report.entries[0].cause) == (not more)
+
+
+@pytest.mark.parametrize("rows", [own_rows, own_weighted_rows])
+def test_rows_of_weighted_data_may_be_weighted_or_not(rows: Any) -> None:
+    report = check(own_weighted, rows, weighted(DATA, np.arange(40) % 5 + 0.25))
+
+    report.assert_agree()
+    assert {entry.law for entry in report.entries} > OF_ROWS
+
+
+def test_a_native_model_brings_its_rows() -> None:
+    def gradient(params: Any, features: Any, targets: Any) -> Any:
+        found = own({"theta_0": params["b"], "theta_1": params["w"]}, features, targets)[1]
+        return {"b": found["theta_0"], "w": found["theta_1"]}
+
+    right, halved = (
+        gdc.from_functions(
+            lambda *_: 0.0,
+            lambda *point, factor=factor: {name: factor * each for name, each in gradient(*point).items()},
+            layout={"w": "theta_1", "b": "theta_0"},
+        )
+        for factor in (1.0, 0.5)
+    )
+
+    agrees, wrong = check(right), check(halved)
+
+    agrees.assert_agree()
+    assert {entry.law for entry in agrees.entries} == OF_MEANS | OF_ROWS | OF_WEIGHTS
+    assert "wrong in 40 of 40 samples: 0, 1, 2, ... (a constant factor 0.5 in each of them)" in wrong.entries[0].cause
+
+
+def of_rows(spoil: Callable[[Any], Any]) -> Callable[..., Any]:
+    return lambda *point: {name: spoil(each) for name, each in own_rows(*point).items()}
+
+
+def of_mean(spoil: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    return lambda p, x, y: (None, {name: spoil(each, x) for name, each in own(p, x, y)[1].items()})
+
+
+def changing(params: Any, features: Any, targets: Any) -> Any:
+    targets -= params["theta_0"] + features @ params["theta_1"]
+    return None, {"theta_0": -2 * targets.mean(), "theta_1": -2 * targets @ features / len(targets)}
+
+
+def last_batch_dropped(params: Any, features: Any, targets: Any) -> Any:
+    """The mean over batches of 8, without the one that is not full."""
+    full = max(8, len(features) // 8 * 8)
+    return own(params, features[:full], targets[:full])
+
+
+ONCE_DOUBLED = "wrong in 1 of 40 samples: 0 (a constant factor 2 in each of them)"
+
+
+@pytest.mark.parametrize(
+    ("function", "rows", "law", "cause"),
+    [
+        (own, of_rows(first_sample_doubled), "mean of per-sample gradients", ONCE_DOUBLED),
+        (own, of_rows(first_sample_doubled), "each per-sample gradient", ONCE_DOUBLED),
+        (own, of_rows(lambda g: 2 * g), "mean of per-sample gradients", "(a constant factor 2 in each of them)"),
+        (own, of_rows(lambda g: g / 40), "each per-sample gradient", "(a constant factor 1/n = 0.025 in each of them)"),
+        (own, of_rows(lambda g: g[::-1]), "each per-sample gradient", "wrong in 40 of 40 samples"),
+        (own, of_rows(lambda g: g[:-1]), "rows", "shape (39"),
+        (own, of_rows(lambda g: g.astype(np.float32)), "rows", "dtype float32 where float64 belongs"),
+        (own, lambda *_: [], "rows", "it returned an empty list, where {name: (n, *shape)} is due"),
+        (own, lambda *_: 1 / 0, "rows", "it raised ZeroDivisionError: division by zero"),
+        (of_mean(lambda g, _: 2 * g), None, "duplication", "all rows, twice (2 times the truth)"),
+        (
+            of_mean(lambda g, x: g / len(x)),
+            None,
+            "unbiased: all 20 batches of 3 in 6",
+            "(0.3333333333 times the truth)",
+        ),
+        (of_mean(lambda g, x: order_matters(g, x, None)), None, "permutation", "wrong in 1 of 1 batches: all rows"),
+        (of_mean(lambda g, x: g[()] if len(x) != 10 else g[None]), None, "gradient", "rows 20 to 29: shape (1"),
+        (last_batch_dropped, None, "partition 20 + 10 + 10", "wrong in 3 of 3 batches: rows 0 to 19"),
+        (
+            of_mean(lambda g, _: g * np.inf),
+            None,
+            "duplication",
+            "wrong in 1 of 1 batches: all rows, twice (not finite)",
+        ),
+        (of_mean(lambda g, _: g * np.nan), None, "permutation", "wrong in 1 of 1 batches: all rows (not finite)"),
+        (changing, None, "gradient", "it changed its inputs: targets"),
+        (lambda *_: 1 / 0, None, "gradient", "it raised ZeroDivisionError: division by zero"),
+        (lambda *_: {}, None, "gradient", "it returned a dict of 0, where (loss, {name: gradient}) is due"),
+        (lambda *_: (None, {"theta_0": 1.0}), None, "gradient", "missing"),
+    ],
+)
+def test_a_wrong_function_is_refused_by_the_law_that_it_breaks(function: Any, rows: Any, law: str, cause: str) -> None:
+    report = check(function, rows, name="mine")
+
+    found = [entry for entry in report.entries if entry.law == law]
+    assert report.verdict == "wrong"
+    assert any(entry.verdict == "wrong" and cause in entry.cause for entry in found), report.entries
+
+
+def test_weights_that_a_function_takes_and_neglects_are_noticed_in_the_padding() -> None:
+    report = check(lambda p, x, y, weights=None: own(p, x, y))
+
+    assert {entry.law for entry in report.entries if entry.verdict == "wrong"} == {"padding with weight 0"}
+
+
+@pytest.mark.parametrize(
+    ("function", "others", "kind", "words"),
+    [
+        (3.0, {}, TypeError, "laws are checked on a backend, its name, or a function"),
+        (Spoiled, {}, TypeError, "laws are checked on a backend, its name, or a function"),
+        (own, {"per_sample": {"theta_0": 1.0}}, TypeError, "per_sample is a function f"),
+        ("numpy", {"per_sample": own_rows}, ValueError, "per_sample and name go with an implementation"),
+        (own, {"dtype": "float16"}, ValueError, "float16"),
+        (gdc.load_backend("numpy"), {"dtype": "float32"}, ValueError, "computes in float64"),
+    ],
+)
+def test_what_is_no_function_is_refused_before_any_work(
+    function: Any, others: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        check(function, **others)
