@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gdcompare.arithmetic.formula_check import FormulaError
 from gdcompare.problem import NotDerivedError
 
 FEATURES = {
@@ -66,7 +67,7 @@ LACKS = [
     Lack("notyet", "autograd", "hessian", REVERSE_ONLY, NotDerivedError),
     Lack("notyet", "autograd", "native models", "its file has no adapter for models", AttributeError),
     Lack("notyet", "autograd", "gradient checkers", "its file does not offer `autograd.test_util`", AssertionError),
-    Lack("never", "autograd", "unary plus", "its arrays have none", TypeError),
+    Lack("never", "autograd", "unary plus", "its arrays have none", FormulaError),
     Lack("never", "jax", "the same bits in chunks of one step", "XLA unrolls a loop of one step", AssertionError),
     Lack("never", "jax", "Ctrl-C inside a chunk", "a compiled loop runs no Python", AssertionError),
     Lack("never", "numpy", "gradient of what nobody derived", DIFFERENTIATES_NOTHING, NotDerivedError),
