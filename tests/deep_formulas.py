@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ def _lengths(generator: np.random.Generator, n: int) -> NDArray[Any]:
     return 1.0 + np.arange(n) % 5
 
 
-def _network(layers: int, activation: str, width: int = 6) -> MultilayerPerceptron:
+def _network(layers: int, activation: Literal["tanh", "relu"], width: int = 6) -> MultilayerPerceptron:
     return MultilayerPerceptron(widths=(width,) * layers, activation=activation)
 
 

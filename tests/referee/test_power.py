@@ -292,7 +292,10 @@ def test_a_judge_that_allows_too_much_or_too_little_is_found() -> None:
     allowed = referee.allowances(False)
     narrow = {name: replace(each, budget=1e-6 * each.budget) for name, each in allowed.items()}
     double = {name: np.asarray(2 * each) for name, each in right.items()}
-    blind = {name: replace(each, budget=10 * np.abs(each.scale) + each.budget) for name, each in allowed.items()}
+    blind = {
+        name: replace(each, budget=10 * np.abs(referee.truths[name].mid) + each.budget, scale=None)
+        for name, each in allowed.items()
+    }
 
     assert {entry.verdict for entry in judgement(referee, right, allowed)} == {"agree"}
     assert "wrong" in {entry.verdict for entry in judgement(referee, right, narrow)}
