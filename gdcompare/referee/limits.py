@@ -272,6 +272,8 @@ class Sides:
         It ends where the gradient is inside, or where no side lies beyond the plane that separates it; or, after too
         many sides, with the confession that what is outside of them is not known to be wrong.
         """
+        if not gradient:  # nothing that was handed over has the right shape
+            return self.truths()
         size = sum(value.size for value in self._params.values())
         most = len(self._sides) + min(40 + 4 * size, 40 + MOST // (size + 1))
         asked = False

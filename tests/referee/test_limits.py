@@ -484,3 +484,11 @@ def test_forty_rows_on_kinks_take_less_than_a_second() -> None:
     enclose(Rows(stable_cross_entropy), {"w": np.zeros(3)}, *forty_rows_and_targets())
 
     assert time.process_time() - start < 1.0
+
+
+def test_at_a_kink_too_a_gradient_of_the_wrong_shape_is_wrong() -> None:
+    data, mine = Dataset(np.ones((2, 1)), np.zeros(2)), {"axis": lambda *_: (None, {"w": np.ones((1, 1))})}
+
+    report = gdc.verify(Rows(lambda xp, z, y: xp.abs(z)), data, {"w": [0.0]}, backends=[], implementations=mine)
+
+    assert [(entry.verdict, entry.cause) for entry in report.entries] == [("wrong", "shape (1, 1) where (1,) belongs")]
