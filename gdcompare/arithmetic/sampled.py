@@ -42,6 +42,18 @@ UNDECIDED = 12.0
 """A condition within this many deviations of its edge may turn out either way."""
 
 
+def root_mean_square(values: Floats, axis: int | None = None) -> Floats:
+    """Return sqrt(mean of x^2), whose squares neither overflow nor vanish: they are of x over a power of 2 near it.
+
+    >>> float(root_mean_square(np.array([3e-300, 3e-300])))
+    3e-300
+    """
+    largest = np.max(np.abs(values), axis=axis, keepdims=True, initial=0.0)
+    _, exponent = np.frexp(np.where(np.isfinite(largest), largest, 0.0))
+    means = np.mean(np.ldexp(values, -exponent) ** 2, axis=axis, keepdims=True)
+    return np.asarray(np.squeeze(np.ldexp(np.sqrt(means), exponent), axis=axis))
+
+
 @final
 class Sampled:
     """An array (draws, *shape) of numbers as programs compute them; (1, *shape) where all compute the same."""
@@ -214,7 +226,8 @@ class SampledNumbers(Numbers):
     def _within_reach(self, gap: Any) -> Any:
         """Say where 0 is near: within a few deviations of the gap's mean, but not exactly there in every draw."""
         gaps = self.by_draw(gap)
-        mean, deviation = gaps.mean(axis=1, keepdims=True), gaps.std(axis=1, keepdims=True)
+        mean = gaps.mean(axis=1, keepdims=True)
+        deviation = root_mean_square(gaps - mean, axis=1)[:, None]
         near = (np.abs(mean) <= UNDECIDED * deviation) & (deviation > 0)
         return np.broadcast_to(near, gaps.shape).reshape(-1, *gaps.shape[2:])
 

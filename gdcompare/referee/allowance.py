@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.sampled import root_mean_square
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.sampling import allowance_of
@@ -72,7 +73,7 @@ def scale_of(size: Floats, magnitude: Floats | None) -> Floats:
     """
     scale = size if magnitude is None else np.fmax(size, magnitude)
     finite = scale[np.isfinite(scale)]
-    return np.asarray(np.where(scale == 0, np.sqrt(np.mean(finite**2)) if finite.size else 0.0, scale))
+    return np.asarray(np.where(scale == 0, root_mean_square(finite) if finite.size else 0.0, scale))
 
 
 def _wanting(allowance: Allowance, scale: Floats | None, enough: float) -> NDArray[np.bool_]:

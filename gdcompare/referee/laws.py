@@ -362,7 +362,11 @@ def _blamed_rows(part: Part, name: str) -> str:
 
 def _ratio(found: Floats, truth: Floats) -> float:
     """Return the factor that brings the truth nearest to what was found."""
-    return float(np.sum(found * truth) / np.sum(truth**2)) if truth.any() else np.inf
+    if not truth.any():
+        return np.inf
+    _, exponent = np.frexp(np.abs(truth).max())  # the squares of what is tiny would vanish
+    found, truth = np.ldexp(found, -exponent), np.ldexp(truth, -exponent)
+    return float(np.sum(found * truth) / np.sum(truth**2))
 
 
 def _some(names: Sequence[str]) -> str:

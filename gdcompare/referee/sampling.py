@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.dual import Dual, DualNumbers, directional_derivatives, hessian_vector_products
 from gdcompare.arithmetic.numbers import Floats as PlainNumbers
-from gdcompare.arithmetic.sampled import DRAWS, Sampled, SampledNumbers
+from gdcompare.arithmetic.sampled import DRAWS, Sampled, SampledNumbers, root_mean_square
 from gdcompare.arithmetic.tape import Tape, Variable, per_sample_gradients, recorded_loss
 from gdcompare.backend import Reduction, scaled_rows
 from gdcompare.problem import Problem
@@ -49,11 +49,10 @@ _ROWS, _MANY_ROWS, _MANY_NUMBERS = 64, 1024, 2**21
 
 def allowance_of(draws: Floats, distance: Callable[[Floats], Floats]) -> Floats:
     """Return K deviations of the draws, (draws, *shape), from the truth, whose distance from each is given."""
-    missed = distance(draws)
-    deviation = np.sqrt(np.mean(missed**2, axis=0))
+    deviation = root_mean_square(distance(draws), axis=0)
     deviation = np.where(np.isfinite(deviation), deviation, np.inf)
     finite = deviation[np.isfinite(deviation)]
-    mean = np.sqrt(np.mean(finite**2)) if finite.size else 0.0
+    mean = root_mean_square(finite) if finite.size else 0.0
     allowed = K * np.maximum(deviation, FLOOR * mean)
     return np.asarray(np.maximum(allowed, np.finfo(np.float64).smallest_subnormal))
 

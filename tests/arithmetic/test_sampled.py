@@ -168,6 +168,15 @@ def missed(draws: NDArray[np.float64], truth: Any) -> NDArray[np.float64]:
     return allowance_of(draws, lambda drawn: np.abs(drawn - truth.mid))
 
 
+@pytest.mark.parametrize("exponent", [-980, -600, 600, 900])
+def test_the_allowance_grows_and_shrinks_with_the_draws(exponent: int) -> None:
+    draws = np.random.default_rng(0).normal(size=(16, 5))
+
+    scaled = allowance_of(np.ldexp(draws, exponent), np.abs)
+
+    assert np.array_equal(scaled, np.ldexp(allowance_of(draws, np.abs), exponent))
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_array_function_is_known_and_agrees_with_the_truth(name: str) -> None:
     problem = Formula(FUNCTIONS[name])

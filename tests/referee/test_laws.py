@@ -212,6 +212,27 @@ def test_samples_off_by_different_factors_are_given_none() -> None:
     }
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "agree"), (1.001, "wrong")])
+def test_gradients_whose_squares_vanish_are_judged_like_others(factor: float, verdict: str) -> None:
+    rows = gdc.Dataset(np.array([[68.75], [68.5]]), np.zeros(2))
+    params = {"theta_0": np.array(0.0), "theta_1": np.array([-10.0])}  # exp(-687.5) = 2.6e-299
+
+    def tail_rows(params: Any, features: Any, targets: Any) -> Any:
+        odds = np.exp(params["theta_0"] + features @ params["theta_1"])
+        return {"theta_0": factor * odds, "theta_1": factor * odds[:, None] * features}
+
+    def tail(params: Any, features: Any, targets: Any) -> Any:
+        gradient = {name: each.mean(axis=0) for name, each in tail_rows(params, features, targets).items()}
+        return gradient["theta_0"] / factor, gradient
+
+    judged = gdc.verify("logistic-regression", rows, params=params, backends=[], implementations={"tail": tail})
+    report = gdc.check_batch_laws("logistic-regression", rows, params, tail, per_sample=tail_rows)
+
+    assert (judged.verdict, report.verdict) == (verdict, verdict)
+    causes = [str(entry.cause) for entry in report.entries if entry.verdict == "wrong"]
+    assert (verdict == "agree") or any("a constant factor 1.001 in each of them" in each for each in causes), causes
+
+
 def test_labels_are_checked_before_any_work() -> None:
     with pytest.raises(ValueError, match="LogisticRegression takes targets 0 or 1"):
         gdc.check_batch_laws("logistic-regression", gdc.datasets.noisy_line(), None, "numpy")
