@@ -23,10 +23,10 @@ class Table:
 
     >>> print(Table("Two roots", ("of", "are"), (("4", "2"), ("9", "3"))))
     Two roots
-     of   are
-     --------
-     4      2
-     9      3
+     of  are
+     -------
+     4     2
+     9     3
     """
 
     title: str
@@ -42,7 +42,14 @@ class Table:
 
         # Text, for in a plain string [/x] would be markup.
         title = Text(self.title) if self.title else None
-        made = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        made = RichTable(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,  # a verdict's table stands in 80 columns
+        )
         for index, column in enumerate(self.columns):
             made.add_column(Text(column), justify="left" if index < self.left else "right", overflow="fold")
         for row in self.rows:

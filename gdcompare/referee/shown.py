@@ -79,7 +79,7 @@ def verdict_table(entries: Iterable[Any]) -> Table:
             for each in entries
         ]
         return table("", columns, rows, left=4)
-    columns = ["implementation", "parameter", "verdict", "ulps", "of budget", "detectable", "digits"]
+    columns = ["backend", "parameter", "verdict", "ulps", "of budget", "detectable", "digits"]
     figures = [
         (
             number(each.error_ulps, "{:.3g}"),

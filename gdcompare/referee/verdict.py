@@ -183,9 +183,9 @@ class Report:
     >>> report
     Report(agree, 1 entry)
     >>> print(report)
-     implementation   parameter   verdict   ulps   of budget   detectable   digits
-     -----------------------------------------------------------------------------
-     mine             w[0]        agree        0           0        2e-15       15
+     backend  parameter  verdict  ulps  of budget  detectable  digits
+     ----------------------------------------------------------------
+     mine     w[0]       agree       0          0       2e-15      15
     <BLANKLINE>
     all 1 comparisons agree; a relative fault of 2.0e-15 would have been caught; 15 digits checked
     >>> report.entries[0]
