@@ -77,7 +77,12 @@ def run(line: str) -> Result:
 
 def process(*arguments: str, **how: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "gdcompare", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)  # type: ignore[call-overload,no-any-return]  # noqa: S603 - our own
+    # What a shell starts in the background ignores Ctrl-C, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)  # type: ignore[call-overload,no-any-return]  # noqa: S603 - our own
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Errors
