@@ -54,6 +54,8 @@ def backends(dtype: Precision) -> tuple[Backend[Any], ...]:
 def differentiator(dtype: Precision) -> Backend[Any]:
     """Return the first backend that needs no derivation and compiles nothing."""
     every = {each.name: each for each in backends(dtype) if not getattr(each, "by_hand", False)}
+    if not every:
+        pytest.skip("none of the backends here differentiates: pip install 'gdcompare[torch]'")
     return next((every[name] for name in ("torch", "autograd") if name in every), *list(every.values())[:1])
 
 
