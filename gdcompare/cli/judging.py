@@ -28,7 +28,7 @@ from gdcompare.cli.options import (
     proven_only_option,
     refuse_overwriting,
 )
-from gdcompare.cli.output import EXIT_CODES, console_for, finish, leave, note, show, write_json
+from gdcompare.cli.output import EXIT_CODES, console_for, finish, leave, note, raised, show, write_json
 from gdcompare.gradients import offers
 from gdcompare.problem import drawn_parameters, refuse_weights
 from gdcompare.registry import refuse_nobody
@@ -133,7 +133,7 @@ def verify(
         smallest = counterexample(problem, one, data, params, dtype, name=wrong[0], origin=origin)
         if smallest is not None:
             write_text(script, smallest.script())
-    if digits:
+    if digits and not raised(report):  # what raises has no digits, and would raise here
         from gdcompare.referee.attainable import attainable_digits
 
         found = attainable_digits(

@@ -47,7 +47,12 @@ def finish(report: Report, json_path: str | None, digits: AttainableDigits | Non
     show(report, json_path)
     if digits is not None:
         show(digits, json_path)
-    leave(EXIT_CODES[report.verdict])
+    leave(BUG if raised(report) else EXIT_CODES[report.verdict])
+
+
+def raised(report: Report) -> bool:
+    """Whether somebody's function raised an error, and so has no gradient to be wrong."""
+    return any(entry.cause.startswith("it raised ") for entry in report.entries if entry.verdict == "wrong")
 
 
 def show(report: Report | AttainableDigits, json_path: str | None) -> None:

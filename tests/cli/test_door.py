@@ -88,6 +88,17 @@ def process(*arguments: str, **how: int) -> subprocess.Popen[str]:
 # Errors
 
 
+@pytest.mark.parametrize("more", ["", " --digits"])
+def test_a_function_that_raises_costs_nobody_else_the_verdict_and_ends_with_the_code_of_a_bug(more: str) -> None:
+    Path("broken.py").write_text("def broken(params, features, targets):\n    return params['no such name']\n")
+
+    done = run(f"verify linear-regression --backend numpy --implementation mine=broken.py:broken{more}")
+
+    assert done.exit_code == 4
+    assert "mine: loss: it raised KeyError: 'no such name'" in done.output
+    assert done.output.count("agree") == 3
+
+
 def test_a_bug_in_a_check_is_shown_from_its_own_line_on_with_an_exit_code_of_its_own() -> None:
     done = run("mutate linear-regression --check mine.py:check")
 

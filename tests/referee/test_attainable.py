@@ -172,6 +172,14 @@ def test_a_wrong_gradient_is_not_said_to_be_lost_by_the_formula() -> None:
     assert repr(flipped) == "Digits(mine: x, 0.0 of 15.7 digits, lost beyond the formula)"
 
 
+def test_what_raises_is_not_passed_over() -> None:
+    def broken(params: Any, *_: Any) -> Any:
+        return params["no such name"]
+
+    with pytest.raises(KeyError, match="no such name"):
+        gdc.attainable_digits("linear-regression", backends=[], implementations={"broken": broken})
+
+
 def test_what_does_not_fit_has_no_digits() -> None:
     for found in ((None, {}), (None, {"x": np.zeros(2)}), 3):
         digits = gdc.attainable_digits(
