@@ -50,6 +50,8 @@ def read(path: str | os.PathLike[str], target: str | None = None, weights: str |
     """
     file = Path(path)
     ending = file.suffix.lower()
+    if ending == ".py":
+        raise ValueError(f"{str(file)!r} is code: say which of its names is meant, {file}:NAME")
     if ending not in READERS:
         raise ValueError(f"unknown file ending {ending!r} in {str(file)!r}; known: {', '.join(READERS)}")
     if not file.is_file():

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+import gdcompare
 from gdcompare import Dataset, Problem, datasets, load_problem, problem_names
 from gdcompare.problem import check_targets
 
@@ -380,6 +381,14 @@ def test_an_unknown_ending_is_named(load: Any, tmp_path: Path) -> None:
 
     with refusal(ValueError, f"unknown file ending '.xls' in '{path}'; known: .csv, .npz, .parquet"):
         load(path)
+
+
+def test_code_without_a_name_in_it_is_told_how_to_name_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.touch()
+
+    with refusal(ValueError, f"'{path}' is code: say which of its names is meant, {path}:NAME"):
+        gdcompare.verify("linear-regression", path)
 
 
 # Files come back as they were written
