@@ -177,13 +177,15 @@ class Floats(Numbers):
 
 
 def formula_line() -> str:
-    """Return the file and the line of the formula that is being evaluated, like `hinge.py:31`.
+    """Return the file and the line of the formula that is being evaluated, like `hinge.py:31`, or `the way back`.
 
     >>> formula_line()[:9]
     '<doctest '
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+        if frame.f_code.co_name == "walk_back":
+            return "the way back"
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 

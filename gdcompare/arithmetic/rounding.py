@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.numbers import formula_line
 from gdcompare.backend import checked_dtype, unit_roundoff
 
 Floats = NDArray[np.float64]
@@ -193,7 +194,8 @@ class Rounding:
         nothing = exact & ~subnormal
         own = _gamma(count, 2.0**-53) * (terms + inside) + 2.0**-1022
         theirs = _gamma(count, self.u) * (size + inside) + flushed
-        has_bound = np.isfinite(error) & ~np.isnan(value)
+        beyond = np.isinf(value) & (operation not in NO_BOUND)  # of float64, in which the bounds are computed
+        has_bound = (np.isfinite(error) | beyond) & ~np.isnan(value)
         spread = np.where(nothing, spread, (spread + own) * SLACK)
         error = np.where(nothing, error, (error + theirs) * SLACK)
         largest = np.maximum(size, np.abs(value) + spread) + error
@@ -210,8 +212,8 @@ class Rounding:
             return
         overflows = operation not in ("log", "log1p", "sqrt") and np.all(has_bound | ~unbounded)
         reason = f"{operation} may overflow" if overflows else NO_BOUND.get(operation, f"{operation} has no bound")
-        if reason not in self.unbounded:
-            self.unbounded.append(reason)
+        if not any(each.startswith(reason) for each in self.unbounded):
+            self.unbounded.append(f"{reason} ({formula_line()})")
 
     def merged(self, result: Rounded, log: Rounded) -> Rounded:
         """Return a product or quotient of exponentials, which a compiler may have merged into that of `log`."""

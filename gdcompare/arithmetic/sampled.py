@@ -14,7 +14,7 @@ What independent draws do not model is drawn once for all the numbers of an oper
 * in a long sum of equal signs the roundings may agree: equal numbers, added one after the other, are off by up to
   k u |sum| / 4 (NumPy, down a column), and k u |sum| / 28 has 12 deviations of that size;
 * what is smaller than the smallest normal number may be flushed to 0: twice that number, for all to the same side;
-* a number beyond the largest is infinite, and what depends on it unknown.
+* a number beyond the largest is unknown, NaN, and so is what depends on it; an infinity that was given is itself.
 
 Nothing is drawn where nothing is rounded: for moves, negation, comparisons, products with 0 and powers of 2, sums with
 0, and for numbers that no draw has touched wherever the dtype holds their result.
@@ -24,7 +24,7 @@ A condition that rounding may turn is turned at random, each way in half of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, final
 
@@ -76,34 +76,42 @@ class Sampled:
 
     def __add__(self, other: Any) -> Sampled:
         other = self.numbers.asarray(other)
-        value = self.value + other.value
+        value, of = self.value + other.value, (self.value, other.value)
         if self.exact and other.exact:
-            return self.numbers.unless_exact(value, _sum_is_exact(self.value, other.value, value))
+            return self.numbers.unless_exact(value, _sum_is_exact(self.value, other.value, value), of)
         added = [each.value != 0 for each in (self, other) if each.exact]
         where = added[0] if added else True
-        return self.numbers.rounded(value, 1, where=where, added_up=lambda: np.abs(self.value) + np.abs(other.value))
+        return self.numbers.rounded(
+            value, 1, of=of, where=where, added_up=lambda: np.abs(self.value) + np.abs(other.value)
+        )
 
     def __sub__(self, other: Any) -> Sampled:
         return self + -self.numbers.asarray(other)
 
     def __mul__(self, other: Any) -> Sampled:
         other = self.numbers.asarray(other)
-        value = self.value * other.value
+        value, of = self.value * other.value, (self.value, other.value)
         if self.exact and other.exact:
-            return self.numbers.unless_exact(value, _product_is_exact(self.value, other.value, value))
+            return self.numbers.unless_exact(value, _product_is_exact(self.value, other.value, value), of)
         factors = [~_is_power_of_2(each.value) for each in (self, other) if each.exact]
-        return self.numbers.rounded(value, 1, where=factors[0] if factors else True)
+        return self.numbers.rounded(value, 1, of=of, where=factors[0] if factors else True)
 
     def __matmul__(self, other: Sampled) -> Sampled:
         value, terms = self.value @ other.value, np.abs(self.value) @ np.abs(other.value)
         if self.exact and other.exact and self.numbers.whole(terms, self.value, other.value):
             return Sampled(value, True, self.numbers)
-        return self.numbers.added(value, terms, self.shape[-1])
+        return self.numbers.added(
+            value,
+            terms,
+            self.shape[-1],
+            lambda: np.isinf(self.value).any(-1)[..., None] | np.isinf(other.value).any(-2)[..., None, :],
+        )
 
     def __truediv__(self, other: Any) -> Sampled:
         other = self.numbers.asarray(other)
         divides = ~_is_power_of_2(other.value) if other.exact else True
-        return self.numbers.rounded(self.value / other.value, self.numbers.division, where=divides)
+        value, of = self.value / other.value, (self.value, np.where(other.value == 0, np.inf, other.value))
+        return self.numbers.rounded(value, self.numbers.division, of=of, where=divides)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -155,6 +163,7 @@ class SampledNumbers(Numbers):
         value: Any,
         count: Any,
         *,
+        of: Sequence[Any] = (np.inf,),
         terms: Any = None,
         where: Any = True,
         shared: bool = False,
@@ -163,14 +172,15 @@ class SampledNumbers(Numbers):
     ) -> Sampled:
         """Finish an operation: let it be off by `count` u of the terms, or else of the value, where it rounds.
 
+        `of` are the operands of one that may overflow, for no other makes a number too large out of such as are not;
         `added_up` and the name are for the witness: the sizes of what the operation adds, and what it is.
         """
         if where is not True and not np.any(where):
-            return self._finished(value, False)
+            return self._finished(value, False, of)
         hidden = (self.draws * self.rows, *[1] * (np.ndim(value) - 1))
         if self.witness is not None:
             sizes = np.abs(value) if added_up is None else added_up()
-            return self._finished(value + self.witness.rounds(self.u, value, sizes, name, hidden), False)
+            return self._finished(value + self.witness.rounds(self.u, value, sizes, name, hidden), False, of)
         result = np.abs(value)
         size = (self.u * count) * (result if terms is None else terms)
         if where is not True:
@@ -180,18 +190,21 @@ class SampledNumbers(Numbers):
         xi = self._uniform((hidden[0], *np.shape(value)[1:]))
         if shared:
             xi = xi + self._uniform(hidden)
-        return self._finished(value + size * xi, False, result)
+        return self._finished(value + size * xi, False, of, result)
 
-    def unless_exact(self, value: Any, exact: Any) -> Sampled:
+    def unless_exact(self, value: Any, exact: Any, of: Sequence[Any]) -> Sampled:
         """Finish an operation on numbers that no draw has touched: it rounds what the dtype does not hold."""
         if self.dtype == np.float32:
             exact = value == value.astype(np.float32)  # float64 computes the sum, to 53 bits, and the product exactly
-        return Sampled(value, True, self) if exact.all() else self.rounded(value, 1, where=~exact)
+        return Sampled(value, True, self) if exact.all() else self.rounded(value, 1, where=~exact, of=of)
 
-    def added(self, value: Any, terms: Any, k: int) -> Sampled:
-        """Finish a sum of k terms; in some order its partial sums may be as large as all of them together."""
+    def added(self, value: Any, terms: Any, k: int, infinite: Callable[[], Any]) -> Sampled:
+        """Finish a sum of k terms; in some order its partial sums may be as large as all of them together.
+
+        `infinite` tells where one of the terms is.
+        """
         if not np.max(terms, initial=0.0) <= self.largest:
-            value = np.where(terms <= self.largest, value, np.inf)
+            value = np.where((terms <= self.largest) | infinite(), value, np.nan)
         size = np.maximum(np.sqrt(k) * terms, k / 28 * np.abs(value))
         return self.rounded(value, 1, terms=size, added_up=lambda: terms, name="a sum")
 
@@ -205,16 +218,19 @@ class SampledNumbers(Numbers):
         xi -= 1
         return xi
 
-    def _finished(self, value: Any, exact: bool, size: Any = None) -> Sampled:
-        """Let what is too small be flushed, and what is too large be infinite."""
+    def _finished(self, value: Any, exact: bool, of: Sequence[Any] = (np.inf,), size: Any = None) -> Sampled:
+        """Let what is too small be flushed, and what is too large, of operands that are not, unknown."""
         size = np.abs(value) if size is None else size
         if not np.min(size, initial=np.inf) >= self.tiny:
             small = (size < self.tiny) & (size > 0)
             if small.any():
                 hidden = (self.draws * self.rows, *[1] * (np.ndim(value) - 1))
                 value, exact = value + 2 * self.tiny * small * self._uniform(hidden), False
-        if self.dtype == np.float32 and not size.max(initial=0.0) <= self.largest:
-            value = np.where(size <= self.largest, value, np.copysign(np.inf, value))
+        if not size.max(initial=0.0) <= self.largest:
+            large = over = size > self.largest
+            for each in of:
+                over = over & (np.abs(each) <= self.largest)
+            value = np.where(over, np.nan, np.where(large, np.copysign(np.inf, value), value))
         return Sampled(value, exact, self)
 
     def by_draw(self, value: Any) -> Any:
@@ -265,7 +281,9 @@ class SampledNumbers(Numbers):
         if x.exact and self.whole(terms, x.value):
             return Sampled(total, True, self)
         k = x.value[:1].size // total[:1].size
-        return Sampled(total, x.exact, self) if k <= 1 else self.added(total, terms, k - 1)
+        if k <= 1:
+            return Sampled(total, x.exact, self)
+        return self.added(total, terms, k - 1, lambda: np.isinf(x.value).any(axis=axis, keepdims=True))
 
     def max(self, x: Sampled, kind: str = "max") -> Sampled:
         """The largest, in each draw."""
@@ -313,10 +331,10 @@ class SampledNumbers(Numbers):
         return self.where(condition, cotangent, self.asarray(0.0))
 
     def chain(self, cotangent: Sampled, slope: Sampled) -> Sampled:
-        """0 stays 0."""
+        """0 stays 0, but for slopes that are not known."""
         product = cotangent * slope
         if not np.isfinite(product.value).all():
-            product.value = np.where(cotangent.value == 0, 0.0, product.value)
+            product.value = np.where((cotangent.value == 0) & ~np.isnan(slope.value), 0.0, product.value)
         return product
 
     def plus(self, x: Sampled, y: Sampled) -> Sampled:
@@ -337,21 +355,23 @@ class SampledNumbers(Numbers):
 
     # Functions.
 
-    def _function(self, name: str, x: Sampled, value: Any, more_ulps: Any = 0.0) -> Sampled:
+    def _function(
+        self, name: str, x: Sampled, value: Any, more_ulps: Any = 0.0, of: Sequence[Any] = (np.inf,)
+    ) -> Sampled:
         """Off by its ulps, to the same side for all arguments, and by as many to any side for each."""
         zero = (value != 0) | (x.value != 0) if x.exact else True  # f(0) = 0
-        result = self.rounded(value, 2 * (ULPS[name] + more_ulps), where=zero, shared=True, name=name)
+        result = self.rounded(value, 2 * (ULPS[name] + more_ulps), where=zero, shared=True, name=name, of=of)
         if self.witness is not None:
             self.witness.remembers(result, name)
         return result
 
     def exp(self, x: Sampled) -> Sampled:
         """NumPy's."""
-        return self._function("exp", x, np.exp(x.value))
+        return self._function("exp", x, np.exp(x.value), of=(x.value,))
 
     def expm1(self, x: Sampled) -> Sampled:
         """NumPy's."""
-        return self._function("expm1", x, np.expm1(x.value))
+        return self._function("expm1", x, np.expm1(x.value), of=(x.value,))
 
     def log(self, x: Sampled) -> Sampled:
         """NumPy's."""
@@ -377,12 +397,12 @@ class SampledNumbers(Numbers):
     def sinh(self, x: Sampled) -> Sampled:
         """With XLA's rounding of the argument, and torch's exp(x) / 2, which overflows: see `RoundedNumbers.sinh`."""
         value = np.where(np.exp(np.abs(x.value)) < self.largest, np.sinh(x.value), np.inf)
-        return self._function("sinh", x, value, np.abs(x.value) / 2)
+        return self._function("sinh", x, value, np.abs(x.value) / 2, (x.value,))
 
     def cosh(self, x: Sampled) -> Sampled:
         """Likewise."""
         value = np.where(np.exp(np.abs(x.value)) < self.largest, np.cosh(x.value), np.inf)
-        return self._function("cosh", x, value, np.abs(x.value) / 2)
+        return self._function("cosh", x, value, np.abs(x.value) / 2, (x.value,))
 
     def tanh(self, x: Sampled) -> Sampled:
         """NumPy's."""
@@ -399,7 +419,8 @@ class SampledNumbers(Numbers):
     def pow(self, x: Sampled, y: Sampled) -> Sampled:
         """By a library, or for a whole exponent n by n products."""
         products = np.where(y.value == np.rint(y.value), np.minimum(np.abs(y.value), 1024.0) / 2, 0.0)
-        return self._function("pow", x, x.value**y.value, products)
+        of = np.where(x.value == 0, np.inf, x.value), y.value
+        return self._function("pow", x, x.value**y.value, products, of)
 
     def logaddexp(self, x: Sampled, y: Sampled) -> Sampled:
         """max + t with t = log1p(exp(-|x - y|)), whose sum rounds by no more than t."""

@@ -66,8 +66,9 @@ def why_unbounded(
 
     >>> from gdcompare.problems.linear_regression import LinearRegression
     >>> params, features, targets = {"theta_0": 0.0, "theta_1": [1e30]}, [[1e30]], [0.0]
-    >>> why_unbounded(LinearRegression(), params, features, targets, "float32")
-    ('a product may overflow',)
+    >>> (why,) = why_unbounded(LinearRegression(), params, features, targets, "float32")
+    >>> why.split(":")[0]  # and the line
+    'a product may overflow (linear_regression.py'
     """
     numbers = RoundedNumbers(dtype)
     with np.errstate(all="ignore"):

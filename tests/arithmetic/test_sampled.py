@@ -139,19 +139,39 @@ def test_of_those_that_may_be_the_largest_any_one_is() -> None:
     assert 0.3 < shares[..., 0].mean() < 0.7
 
 
-def test_what_leaves_the_range_of_the_dtype_is_flushed_or_infinite() -> None:
+def test_what_leaves_the_range_of_the_dtype_is_flushed_or_unknown() -> None:
     with np.errstate(over="ignore"):
         small, large = (numbers([[x]], "float32") * numbers([[x]], "float32") for x in (1e-22, 1e25))
 
     assert np.ptp(small.value) > np.finfo(np.float32).tiny
-    assert np.isinf(large.value).all()
+    assert np.isnan(large.value).all()
 
 
-def test_a_sum_that_overflows_in_some_order_is_infinite() -> None:
+def test_a_sum_that_overflows_in_some_order_is_unknown() -> None:
     large = numbers([[3e38, 3e38, -3e38]], "float32")
 
-    assert np.isinf(large.numbers.sum(large, (-1,)).value).all()
+    assert np.isnan(large.numbers.sum(large, (-1,)).value).all()
     assert np.isfinite((large * 0.25).numbers.sum(large * 0.25, (-1,)).value).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_overflows_is_unknown_from_there_on_but_an_infinity_that_was_given_is_not(dtype: str) -> None:
+    """exp(-x^2) is 0 for every x that is large enough, and its slope was 0 times infinity in whatever overflowed."""
+    with np.errstate(all="ignore"):
+        tape = SampledNumbers(dtype)
+        large, mask = tape.asarray(np.full((1, 2), 1e30 if dtype == "float32" else 1e200)), tape.asarray(-np.inf)
+        square = large * large
+
+        vanished = tape.exp(-square)
+        masked = tape.exp(large + mask)
+        pole = 1 / (large - large)
+
+        assert np.isnan(vanished.value).all()
+        assert np.isnan(tape.chain(tape.asarray(0.0), square).value).all()
+        assert np.isnan((large.numbers.sum(square, (-1,))).value).all()
+        assert (masked.value == 0).all()
+        assert np.isinf(pole.value).all()
+        assert (tape.chain(tape.asarray(0.0), pole).value == 0).all()
 
 
 def test_each_of_several_formulas_has_its_draws() -> None:

@@ -6,12 +6,14 @@ is multiplied by an exact 0, or left out, has no part in the budget. Where it is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import gdcompare as gdc
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.budget import budget_of_loss, budget_of_products, why_unbounded
@@ -122,7 +124,9 @@ def test_where_the_budget_is_infinite_the_operation_is_named(function: Function,
     _, budget = budget_of_loss(Formula(function), *point, "float64")
 
     assert budget["a"][0] == np.inf
-    assert why_unbounded(Formula(function), *point, "float64")[0] == reason
+    assert re.fullmatch(
+        rf"{reason} \(test_plain_points\.py:\d+\)", why_unbounded(Formula(function), *point, "float64")[0]
+    )
 
 
 def test_an_infinity_of_known_sign_is_exact_and_one_of_unknown_sign_is_not() -> None:
@@ -146,3 +150,29 @@ def test_an_overflow_beside_an_exact_0_is_an_overflow() -> None:
     loss, budget = budget_of_loss(problem, *point, "float64")
 
     assert loss == budget["a"][0] == np.inf
+
+
+@pytest.mark.parametrize("proven_only", [False, True])
+def test_what_overflows_on_the_way_to_a_finite_truth_is_no_mistake(proven_only: bool) -> None:
+    """The square of a distance overflows in a component so narrow that its share is 0, and its slope 0 infinity."""
+    problem = gdc.load_problem("gaussian-mixture", components=2)
+    params = {
+        "logits": np.zeros(2),
+        "means": np.array([[0.0], [1.0]]),
+        "log_diagonals": np.array([[0.0], [700.0]]),
+    }
+
+    def overflowing(params: Any, features: Any, targets: Any) -> Any:
+        return None, {name: np.full(value.shape, np.nan) for name, value in params.items()}
+
+    report = gdc.verify(
+        problem,
+        gdc.Dataset(np.array([[2.0], [3.0]]), np.zeros(2)),
+        params,
+        backends=[],
+        implementations={"it": overflowing},
+        proven_only=proven_only,
+    )
+
+    assert report.verdict == "inconclusive"
+    assert "a product may overflow (gaussian_mixture.py:" in report.entries[0].cause
