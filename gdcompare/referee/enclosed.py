@@ -22,7 +22,7 @@ from gdcompare.referee.hull import mixture
 Floats = NDArray[np.float64]
 
 RELATIVE, ABSOLUTE = arb((1, -80)), arb((1, -1100))
-SLACK = 2.0**-30
+SLACK = 2.0**-40
 """The share of its width by which a hull is taken wider: weights are found in floats."""
 
 

@@ -50,12 +50,14 @@ def _nearest_to_0(points: Floats) -> Floats:
     points = points / max(1.0, largest * 1e-140)  # whose squares do not overflow
     squares = np.einsum("ij,ij->i", points, points)
     chosen, weights = [int(np.argmin(squares))], np.ones(1)
+    vain: list[int] = []  # that only seemed to lie beyond, for rounding, and were left out again
     for _ in range(STEPS):
         nearest = weights @ points[chosen]
         square = float(nearest @ nearest)
         along = points @ nearest
+        along[chosen + vain] = np.inf
         k = int(np.argmin(along))  # the furthest beyond the plane through the nearest point
-        if k in chosen or square - along[k] <= 1e-14 * square + 1e-28 * float(np.max(squares)):
+        if not square - along[k] > 1e-14 * square + 1e-32 * float(np.max(squares)):
             break
         chosen, weights = [*chosen, k], np.append(weights, 0.0)
         while True:
@@ -68,6 +70,7 @@ def _nearest_to_0(points: Floats) -> Floats:
             weights = np.maximum(weights + float(np.min(steps)) * (free - weights), 0.0)
             weights[np.flatnonzero(below)[np.argmin(steps)]] = 0.0
             chosen, weights = [chosen[i] for i in np.flatnonzero(weights)], weights[weights > 0]
+        vain = [] if k in chosen else [*vain, k]
     full = np.zeros(len(points))
     full[chosen] = weights / np.sum(weights)
     return full
@@ -77,5 +80,7 @@ def _affine(points: Floats) -> Any:
     """Return weights of either sign, of sum 1, for which the mixture has the least norm."""
     if len(points) == 1:
         return np.ones(1)
-    rest, *_ = np.linalg.lstsq((points[1:] - points[0]).T, -points[0], rcond=1e-13)
+    edges, rest = (points[1:] - points[0]).T, np.zeros(len(points) - 1)
+    for _ in range(2):  # the second time what the first has left, which is small
+        rest = rest + np.linalg.lstsq(edges, -(points[0] + edges @ rest), rcond=1e-13)[0]
     return np.concatenate([[1 - np.sum(rest)], rest])
