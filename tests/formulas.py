@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, final
@@ -14,6 +14,7 @@ from gdcompare import Dataset, Problem, datasets
 from gdcompare.problems.linear_regression import LinearRegression
 from gdcompare.problems.logistic_regression import LogisticRegression
 from gdcompare.problems.poisson_regression import PoissonRegression
+from tests.agreement import rounded
 
 
 class ByRows(Problem):
@@ -170,6 +171,34 @@ def drawn(
         targets = values(n, of_targets)
     shapes = problem.parameter_shapes(Dataset(features, targets))
     return {name: values(shape, of_params) for name, shape in shapes.items()}, features, targets
+
+
+def suitable(
+    problem: Problem, dtype: str, generator: np.random.Generator, decades: Sequence[float] = ()
+) -> tuple[Dataset, dict[str, NDArray[Any]]]:
+    """Return data and parameters that the problem allows, in the shape of its few rows, of any kind.
+
+    Each array has its own scale, up to so many decades above or below 1: by choice of those given, or any.
+    """
+    own, kind = few_rows(problem), generator.integers(5)
+    decade = generator.choice(list(decades) or [0.5, 1, 2, 4, 18 if dtype == "float32" else 100])
+
+    def values(shape: tuple[int, ...]) -> NDArray[Any]:
+        scale = 10.0 ** generator.uniform(-decade, decade)
+        if kind == 1:
+            scale = scale * 10.0 ** generator.uniform(-4, 0, shape)
+        if kind == 2:
+            return generator.integers(-4, 5, shape).astype(dtype).astype(np.float64)
+        each = generator.uniform(0, 1, shape) if kind == 3 else generator.standard_normal(shape)
+        return np.asarray(each * scale).astype(dtype).astype(np.float64)
+
+    features = own.features if kind == 4 else values(own.features.shape)
+    if problem.target_values is not None:
+        targets = own.targets[generator.permutation(len(own))]
+    else:
+        targets = np.maximum(values(own.targets.shape), problem.least_target)
+    data = rounded(Dataset(features, targets), dtype)
+    return data, {name: values(shape) for name, shape in problem.parameter_shapes(data).items()}
 
 
 def some_weights(generator: np.random.Generator, n: int, dtype: str = "float64") -> NDArray[Any]:

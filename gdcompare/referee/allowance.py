@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,17 +103,30 @@ def bounded(
     scales: Callable[[], Mapping[str, Floats]],
     dtype: str,
 ) -> dict[str, Allowance]:
-    """Return the derivation's allowances, no more than `BY_HAND` times those of the differentiated loss."""
+    """Return the derivation's allowances, no more than `BY_HAND` times those of the differentiated loss.
+
+    A derivation that overflows, as where it adds up before it divides by n, has no allowance, and is not judged.
+    """
     found = dict(by_hand)
     for name, mine in by_hand.items():
         theirs = differentiated[name].budget
+        if (alone := np.isfinite(theirs) & ~np.isfinite(mine.budget)).any():
+            mine = found[name] = replace(mine, why=partial(_derived_without_bound, alone, mine.why))
         if (mine.budget <= BY_HAND * theirs).all() or not np.isfinite(theirs).any():
             continue
         rounding = unit_roundoff(dtype) * np.asarray(scales().get(name, 0.0))  # theirs may be 0, and nothing rounded
-        limit = np.where(np.isfinite(theirs), BY_HAND * np.fmax(theirs, rounding), np.inf)
+        bounds = np.isfinite(theirs) & np.isfinite(mine.budget)
+        limit = np.where(bounds, BY_HAND * np.fmax(theirs, rounding), np.inf)
         if (mine.budget > limit).any():
             found[name] = replace(mine, budget=np.minimum(mine.budget, limit), own=mine.budget)
     return found
+
+
+def _derived_without_bound(alone: NDArray[np.bool_], why: Callable[[NDArray[np.bool_]], str], blind: Any) -> str:
+    """Say why there is no bound, where that of the differentiated loss is finite or is not."""
+    if (blind & ~alone).any():
+        return why(blind & ~alone)
+    return "the derivation by hand may overflow, or divide by 0, where the differentiated loss does neither"
 
 
 def either(one: Mapping[str, Allowance], other: Mapping[str, Allowance]) -> dict[str, Allowance]:

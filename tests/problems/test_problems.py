@@ -36,7 +36,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.agreement import rounded
-from tests.formulas import few_rows
+from tests.formulas import few_rows, suitable
 from tests.strategies import data_sets, parameters
 
 Array = NDArray[np.float64]
@@ -274,29 +274,6 @@ def conventional(judge: Referee, rows: Mapping[str, Array], budgets: Mapping[str
         return False
     alone = judge.on(judge.data.rows([i]), "sum")
     return bool(alone.convention({k: v[i] for k, v in rows.items()}, {k: b[i] for k, b in budgets.items()}))
-
-
-def suitable(problem: Problem, dtype: str, generator: np.random.Generator) -> tuple[Dataset, dict[str, Array]]:
-    """Return data and parameters that the problem allows, in the shape of its few rows, of any scale and kind."""
-    own, kind = few_rows(problem), generator.integers(5)
-    decades = generator.choice([0.5, 1, 2, 4, 18 if dtype == "float32" else 100])
-
-    def values(shape: tuple[int, ...]) -> Array:
-        scale = 10.0 ** generator.uniform(-decades, decades)
-        if kind == 1:
-            scale = scale * 10.0 ** generator.uniform(-4, 0, shape)
-        if kind == 2:
-            return generator.integers(-4, 5, shape).astype(dtype).astype(np.float64)
-        each = generator.uniform(0, 1, shape) if kind == 3 else generator.standard_normal(shape)
-        return np.asarray(each * scale).astype(dtype).astype(np.float64)
-
-    features = own.features if kind == 4 else values(own.features.shape)
-    if problem.target_values is not None:
-        targets = own.targets[generator.permutation(len(own))]
-    else:
-        targets = np.maximum(values(own.targets.shape), problem.least_target)
-    data = rounded(Dataset(features, targets), dtype)
-    return data, {name: values(shape) for name, shape in problem.parameter_shapes(data).items()}
 
 
 # Descents.

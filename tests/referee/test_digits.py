@@ -241,6 +241,17 @@ def test_a_derivation_cannot_buy_its_pass_by_cancelling(halved: bool) -> None:
     assert verdicts["mine"] == ("wrong" if halved else "agree")
 
 
+def test_a_derivation_that_overflows_where_the_loss_does_not_is_not_judged() -> None:
+    """The sum of eight slopes of 1e38 is too large for float32; torch and JAX divide by 8 first."""
+    data, params = gdc.Dataset(np.full((8, 1), 1e19), np.zeros(8)), {"theta_0": 0.0, "theta_1": [5e18]}
+
+    report = gdc.verify(LINEAR, data, params, backends=["numpy"], dtype="float32")
+
+    entry = next(each for each in report.entries if each.parameter == "theta_0")
+    assert (entry.verdict, entry.actual) == ("inconclusive", np.inf)
+    assert "the derivation by hand may overflow" in entry.cause
+
+
 def test_a_tolerance_states_its_price_in_digits() -> None:
     off = {"mine": FAULTS["one component times 1 + 1e-3"](by_hand(LINEAR))}
     data = few_rows(LINEAR)

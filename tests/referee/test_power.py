@@ -27,6 +27,7 @@ from gdcompare.referee.verdict import Allowance, Entry, budgets_of, judge_all
 from gdcompare.registry import registered_backends
 from gdcompare.table import Part, as_text, table
 from tests.deep_formulas import FORMULAS, Deep
+from tests.formulas import suitable
 
 DTYPES: tuple[Precision, Precision] = ("float32", "float64")
 SCALES = (0.1, 1.0, 3.0)
@@ -81,6 +82,21 @@ def referees(scales: Sequence[float], deeps: Mapping[str, Deep], seed: int) -> I
                 yield name, Referee(Case.of(deep.problem, data, params, dtype))
 
 
+def library(decades: Sequence[float], seed: int) -> Iterator[Referee]:
+    """Yield each problem of the library at a random point of its few rows, in both dtypes, again and again.
+
+    Where the loss is not defined, as where a saturation constant is the opposite of a concentration, nothing is right.
+    """
+    generator = np.random.default_rng(seed)
+    while True:
+        for name in gdc.problem_names():
+            for dtype in DTYPES:
+                problem = gdc.load_problem(name)
+                referee = Referee(Case.of(problem, *suitable(problem, dtype, generator, decades), dtype))
+                if np.isfinite(referee.truths[LOSS].mid):
+                    yield referee
+
+
 def gradients(referee: Referee, backend: Backend[Any]) -> dict[str, NDArray[Any]]:
     with np.errstate(all="ignore"):
         loss, found = as_implementation(backend, referee.case.problem)(*referee.point)
@@ -93,6 +109,10 @@ def reason(entry: Entry) -> str:
     return f"{entry.verdict}: {cause}" if entry.verdict == "inconclusive" else entry.verdict
 
 
+BOTH_GRADES = {"proven": True, "either": False}
+"""Whether the worst case alone is asked."""
+
+
 @dataclass
 class Sound:
     """What became of right gradients: the entries by verdict, and each element's error as a share of its allowance."""
@@ -101,9 +121,9 @@ class Sound:
     shares: dict[tuple[str, str], list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
     wrong: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def add(self, name: str, referee: Referee, backend: Backend[Any]) -> None:
+    def add(self, name: str, referee: Referee, backend: Backend[Any], grades: Mapping[str, bool] = BOTH_GRADES) -> None:
         right, by_hand = gradients(referee, backend), getattr(backend, "by_hand", False)
-        for grade, proven_only in (("proven", True), ("either", False)):
+        for grade, proven_only in grades.items():
             allowed = referee.allowances(by_hand, proven_only)
             errors = errors_of(referee, right, allowed)
             for entry in judgement(referee, right, allowed):
@@ -116,11 +136,12 @@ class Sound:
             for key, error in errors.items():
                 worst, budget = referee.budgets(by_hand)[key], allowed[key].budget
                 here = np.isfinite(budget) & (budget > 0) & (proven_only | (budget < worst))
-                self.shares["proven" if proven_only else "sampled", referee.dtype].append((error / budget)[here])
+                if here.any():
+                    self.shares["proven" if proven_only else "sampled", referee.dtype].append((error / budget)[here])
 
     def parts(self) -> list[Part]:
         """Return what is printed of it."""
-        arrays, elements = sum(self.verdicts.values()), sum(self.of(key).size for key in self.shares)
+        arrays, elements = self.judged, sum(self.of(key).size for key in self.shares)
         counts = [(*key, str(count)) for key, count in sorted(self.verdicts.items())]
         keys = sorted(self.shares)
         labels = ["0", *(f"to {edge:g}" for edge in EDGES[1:-1]), "above 1"]
@@ -132,6 +153,16 @@ class Sound:
             table(f"{elements} elements: |error| / allowance", ("", *(" ".join(key) for key in keys)), bins),
             "\n".join([*largest, f"sampled: at most {deviations:.1f} deviations"]),
         ]
+
+    @property
+    def judged(self) -> int:
+        """How many arrays there were."""
+        return self.verdicts.total()
+
+    def inconclusive(self, grade: str, dtype: str) -> float:
+        """Return the share of arrays of which nothing is decided."""
+        fates = {key[2]: count for key, count in self.verdicts.items() if key[:2] == (grade, dtype)}
+        return sum(n for fate, n in fates.items() if fate.startswith("inconclusive")) / max(sum(fates.values()), 1)
 
     def of(self, key: tuple[str, str]) -> NDArray[Any]:
         return np.concatenate([np.ravel(each) for each in self.shares[key]] or [np.zeros(0)])
@@ -318,6 +349,30 @@ def test_soundness_on_deep_formulas(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\nright gradients of {len(FORMULAS)} formulas\n\n{as_text(sound.parts())}")  # noqa: T201
     assert sound.wrong == []
+
+
+@pytest.mark.soundness
+def test_no_right_array_is_wrong_in_two_hundred_thousand(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of deep formulas, and of the library with data and parameters of sizes up to 10, up to 100 and any."""
+    deep = (referee for seed in range(1, 6) for _, referee in referees(SCALES, FORMULAS, seed))
+    small, large, any_size = library((0.5, 1.0), 1), library((2.0,), 2), library((), 3)
+    kinds = {"deep": deep, "up to 10": small, "up to 100": large, "any size": any_size}
+    sound = Sound()
+
+    for (kind, points), upto in zip(kinds.items(), (20_000, 100_000, 150_000, 200_000), strict=True):
+        for referee in points:
+            for backend in backends(referee.dtype):
+                if referee.case.problem.derived or not getattr(backend, "by_hand", False):
+                    sound.add(repr(referee.case.problem), referee, backend, {kind: False})
+            if sound.judged >= upto:
+                break
+
+    with capsys.disabled():
+        print(f"\n{as_text(sound.parts())}")  # noqa: T201
+    assert sound.wrong == []
+    assert sound.judged >= 200_000
+    assert sound.inconclusive("up to 10", "float64") < 0.01
+    assert sound.inconclusive("up to 10", "float32") < 0.05
 
 
 @pytest.mark.soundness
