@@ -407,6 +407,19 @@ def test_arrays_cross_the_border_as_copies_in_the_backends_dtype(backend: Backen
         np.testing.assert_array_equal(back, np.array([1.5, 2.5], dtype=dtype), strict=True)
 
 
+@pytest.mark.thorough
+def test_torchs_per_sample_gradients_do_not_load_its_compiler() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    program = (
+        "import sys, gdcompare as gdc; gdc.per_sample_grad('linear-regression', None, None, 'torch'); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603 - the program is above
+
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("kind", ["int32", "int64"])
 def test_whole_numbers_stay_whole(backend: Backend[Any], kind: str) -> None:
     back = backend.to_numpy(backend.asarray(np.array([1, 2, 3], dtype=kind)))
