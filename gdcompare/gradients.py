@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
-from gdcompare.backend import Backend, Derivative, Reduction
+from gdcompare.backend import Backend, Derivative, Reduction, borrowed
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import NotDerivedError, Problem
 from gdcompare.registry import as_backend, as_problem, backend_names
@@ -229,14 +229,18 @@ def _case(
 
 
 def backend_arguments(case: Case, backend: Backend[Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
-    """Return (params, features, targets, weights) as the backend's arrays; a direction comes before the weights."""
+    """Return (params, features, targets, weights) as the backend's arrays; a direction comes before the weights.
+
+    They share the case's memory where the backend can.
+    """
 
     def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: backend.asarray(value) for name, value in arrays.items()}
+        return {name: borrowed(backend, value) for name, value in arrays.items()}
 
     along = [] if direction is None else [named(direction)]
-    weights = None if case.weights is None else backend.asarray(case.weights)
-    return named(case.params), backend.asarray(case.features), backend.asarray(case.targets), *along, weights
+    features, targets = borrowed(backend, case.features), borrowed(backend, case.targets)
+    weights = None if case.weights is None else borrowed(backend, case.weights)
+    return named(case.params), features, targets, *along, weights
 
 
 def _to_numpy(backend: Backend[Any], order: Iterable[str], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -66,6 +66,13 @@ class TorchBackend(Backend[torch.Tensor]):
         dtype = None if array.dtype.kind in "iu" else getattr(torch, self.dtype)
         return torch.tensor(array, dtype=dtype, device=self.device)
 
+    def borrow(self, values: ArrayLike) -> torch.Tensor:
+        """The memory itself on the CPU, where the dtype is right; torch has no tensors that may not be written to."""
+        array = np.asarray(values)
+        if array.dtype.name != self.dtype or not array.flags.writeable or not array.flags.forc:
+            return self.asarray(array)
+        return torch.as_tensor(array, device=self.device)
+
     def to_numpy(self, array: torch.Tensor) -> NDArray[Any]:
         """Bring the tensor to the host; copying waits for the device."""
         return array.detach().cpu().numpy()  # type: ignore[no-any-return]
