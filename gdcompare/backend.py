@@ -215,6 +215,12 @@ class Approximates(Protocol):
         """How, in a few words; a verdict of wrong says so."""
 
 
+class Compiles(Protocol):
+    """An optional fact beside the seam: that `scan` makes one program of its steps; small ones may take nanoseconds."""
+
+    compiles: ClassVar[bool]
+
+
 class NativeCheck(NamedTuple):
     """A gradient checker that a framework brings along."""
 

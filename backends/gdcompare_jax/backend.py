@@ -52,6 +52,7 @@ class JaxBackend(Backend[jax.Array]):
     device: str | None = None
     name: ClassVar[str] = "jax"
     xp: ClassVar[Any] = jnp
+    compiles: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
