@@ -145,6 +145,15 @@ def borrowed(backend: Backend[ArrayT], values: ArrayLike) -> ArrayT:
     return borrow(values)  # type: ignore[no-any-return]  # or what may stand for one
 
 
+class PreparesProcess(Protocol):
+    """An optional capability beside the seam: settings of a framework for a process that only runs the suite."""
+
+    @staticmethod
+    @abstractmethod
+    def prepare_process() -> None:
+        """Make them, and none that the user has made; called as soon as the backend's class is loaded."""
+
+
 class Jvp(Protocol[ArrayT]):
     """`f(params, features, targets, direction, weights=None) -> (loss, its derivative along the direction)`."""
 

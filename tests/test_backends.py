@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 import subprocess
 import sys
@@ -437,6 +438,29 @@ def test_jax_takes_large_arrays_from_wherever_they_begin(start: int) -> None:
     assert [pointer == values.ctypes.data for pointer in pointers] == [start == 0, False]
     np.testing.assert_array_equal(backend.to_numpy(array), values, strict=True)
     np.testing.assert_array_equal(backend.to_numpy(copy), values, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        (None, "{ours}"),
+        ("--xla_force_host_platform_device_count=2", "--xla_force_host_platform_device_count=2 {ours}"),
+        (
+            "--xla_backend_extra_options=xla_cpu_use_xnnpack=true",
+            "--xla_backend_extra_options=xla_cpu_use_xnnpack=true",
+        ),
+    ],
+)
+def test_jax_prepares_a_process_without_touching_its_users_flags(
+    users: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jax", reason="jax is not installed")
+    monkeypatch.setenv("XLA_FLAGS", users or "")
+
+    backend_class("jax").prepare_process()
+
+    ours = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
+    assert os.environ["XLA_FLAGS"] == expected.format(ours=ours)
 
 
 MANY = 20_001  # more than a block, and no multiple of one

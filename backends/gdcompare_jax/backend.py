@@ -6,6 +6,7 @@ operation runs inside the `jax.enable_x64` context manager, which sets the preci
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -57,6 +58,16 @@ class JaxBackend(Backend[jax.Array]):
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
         self._device()
+
+    @staticmethod
+    def prepare_process() -> None:
+        """Have XLA compile loops over less than 100 kB into one function: a step of 40 rows takes a sixth of the time.
+
+        JAX reads the variable when it first uses a device, and `jit(compiler_options=)` takes no such option.
+        """
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "xla_backend_extra_options" not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {_SMALL_LOOPS}".strip()
 
     def asarray(self, values: ArrayLike) -> jax.Array:
         """A copy on the device in this dtype; integers stay integers."""
@@ -164,6 +175,7 @@ class JaxBackend(Backend[jax.Array]):
             "device": (self._device() or jax.devices()[0]).device_kind,
             "jax_enable_x64 outside": str(jax.config.jax_enable_x64),
             "default matmul precision": str(jax.config.jax_default_matmul_precision),
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS") or "none",
         }
 
     def native_checks(
@@ -204,6 +216,7 @@ class JaxBackend(Backend[jax.Array]):
             raise ValueError(f"backend 'jax' has no device {self.device!r}: {error}") from None
 
 
+_SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
 _ALIGNMENT = 64
 _LARGE = 2**20
 """Bytes from which on memory is worth a look: below, that would take longer than a copy."""
