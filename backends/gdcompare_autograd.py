@@ -74,8 +74,15 @@ class AutogradBackend(Backend[Array]):
 
     def asarray(self, values: ArrayLike) -> Array:
         """A copy in this dtype; integers stay integers."""
-        array = np.array(values)
-        return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
+        array = np.asarray(values)
+        return array.astype(array.dtype if array.dtype.kind in "iu" else self.dtype)
+
+    def borrow(self, values: ArrayLike) -> Array:
+        """A read-only view, where the dtype is right: what a formula may try to change is not its own."""
+        array = np.asarray(values)
+        view = (array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)).view()
+        view.flags.writeable = False
+        return view
 
     def to_numpy(self, array: Array) -> Array:
         """The array itself."""

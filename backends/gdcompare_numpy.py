@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.backend import (
     Backend,
     Hvp,
+    Inputs,
     Jvp,
     Params,
     PerSampleGrad,
@@ -28,8 +31,66 @@ from gdcompare.problem import Problem
 
 Array = NDArray[Any]
 
-_quiet = np.errstate(over="ignore", invalid="ignore")
-"""As in the other frameworks, infinity and NaN speak for themselves; some BLAS warn of them where there are none."""
+_without_warnings = np.errstate(over="ignore", invalid="ignore")
+_in_a_scan = ContextVar("_in_a_scan", default=False)
+
+
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As in the other frameworks, infinity and NaN speak for themselves; some BLAS warn of them where there are none.
+
+    A scan is quiet as a whole: asking whether this is one costs a fifth of what it costs to be quiet once more.
+    """
+    quiet = _without_warnings(function)
+
+    @wraps(function)
+    def run(*arguments: Any) -> Any:
+        return function(*arguments) if _in_a_scan.get() else quiet(*arguments)
+
+    return run
+
+
+class _Namespace:
+    """NumPy, whose sums and means do without the wrappers: they cost 1.2 and 2 us, a tenth of a small step and more."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        setattr(self, name, found)
+        return found
+
+    @staticmethod
+    def sum(x: Any, axis: Any = None, **how: Any) -> Any:
+        return np.add.reduce(x, axis, **how)
+
+    @staticmethod
+    def mean(x: Any, axis: Any = None, **how: Any) -> Any:
+        total = np.add.reduce(x, axis, **how)
+        return total / (np.size(x) / np.size(total))
+
+
+_namespace = _Namespace()
+
+
+_BLOCK_NUMBERS = 2**18
+_FEWEST_ROWS, _MOST_ROWS = 256, 8192
+
+
+def _blocks(features: Array) -> list[slice]:
+    """Cut the rows into blocks that stay in the cache with what is made of them, as nearly equal as can be.
+
+    A gradient of 1 000 000 rows of 20 takes two thirds of the time that it takes in one piece, and no memory.
+    """
+    n = len(features)
+    rows = min(_MOST_ROWS, max(_FEWEST_ROWS, _BLOCK_NUMBERS * n // max(1, features.size)))
+    count = -(-n // rows)
+    return [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+
+
+def _added(parts: Iterator[tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:
+    """Return the sum of losses and gradients."""
+    loss, gradient = next(parts)
+    for more, each in parts:
+        loss, gradient = loss + more, {name: gradient[name] + each[name] for name in gradient}
+    return loss, gradient
 
 
 @final
@@ -50,8 +111,15 @@ class NumpyBackend(Backend[Array]):
 
     def asarray(self, values: ArrayLike) -> Array:
         """A copy in this dtype; integers stay integers."""
-        array = np.array(values)
-        return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
+        array = np.asarray(values)
+        return array.astype(array.dtype if array.dtype.kind in "iu" else self.dtype)
+
+    def borrow(self, values: ArrayLike) -> Array:
+        """A read-only view, where the dtype is right: what a formula may try to change is not its own."""
+        array = np.asarray(values)
+        view = (array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)).view()
+        view.flags.writeable = False
+        return view
 
     def to_numpy(self, array: Array) -> Array:
         """The array itself."""
@@ -60,30 +128,40 @@ class NumpyBackend(Backend[Array]):
     def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[Array]:
         """The problem's `value_and_gradient`, times n for the sum; with weights, from its per-sample formulas."""
 
+        def of_rows(params: Params[Array], features: Array, targets: Array, share: float) -> Any:
+            loss, gradient = problem.value_and_gradient(_namespace, params, features, targets)
+            return share * loss, {name: share * each for name, each in gradient.items()}
+
+        def of_weighted_rows(params: Params[Array], features: Array, targets: Array, shares: Array) -> Any:
+            losses = problem.per_sample_losses(_namespace, params, features, targets)
+            gradients = problem.per_sample_gradients(_namespace, params, features, targets)
+            return shares @ losses, {name: np.tensordot(shares, each, axes=1) for name, each in gradients.items()}
+
         @_quiet
         def value(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> tuple[Array, dict[str, Array]]:
-            if weights is None:
-                loss, gradient = problem.value_and_gradient(np, params, features, targets)
-                n = len(features)
-                return (loss, gradient) if reduction == "mean" else (n * loss, {k: n * g for k, g in gradient.items()})
-            shares = weights / np.sum(weights) if reduction == "mean" else weights  # w_i / sum w, or w_i
-            losses = problem.per_sample_losses(np, params, features, targets)
-            gradients = problem.per_sample_gradients(np, params, features, targets)
-            return shares @ losses, {name: np.tensordot(shares, each, axes=1) for name, each in gradients.items()}
+            n = len(features)
+            if n <= _FEWEST_ROWS and weights is None and reduction == "mean":
+                return problem.value_and_gradient(_namespace, params, features, targets)
+            blocks = _blocks(features)
+            if weights is not None:
+                shares = weights / np.sum(weights) if reduction == "mean" else weights  # w_i / sum w, or w_i
+                return _added(of_weighted_rows(params, features[b], targets[b], shares[b]) for b in blocks)
+            whole = n if reduction == "mean" else 1
+            return _added(of_rows(params, features[b], targets[b], (b.stop - b.start) / whole) for b in blocks)
 
         return value
 
     def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[Array]:
         """The problem's `per_sample_gradients`, scaled by the weights."""
 
-        @_quiet
+        @_without_warnings
         def rows(
             params: Params[Array], features: Array, targets: Array, weights: Array | None = None
         ) -> dict[str, Array]:
-            gradients = problem.per_sample_gradients(np, params, features, targets)
-            return scaled_rows(np, gradients, weights, reduction)
+            gradients = problem.per_sample_gradients(_namespace, params, features, targets)
+            return gradients if weights is None else scaled_rows(np, gradients, weights, reduction)
 
         return rows
 
@@ -116,7 +194,7 @@ class NumpyBackend(Backend[Array]):
             direction: Params[Array],
             weights: Array | None = None,
         ) -> dict[str, Array]:
-            derived, n = partial(problem.hessian_vector_product, np, params), len(features)
+            derived, n = partial(problem.hessian_vector_product, _namespace, params), len(features)
             if weights is None:
                 mean = derived(features, targets, direction)
                 return mean if reduction == "mean" else {name: n * each for name, each in mean.items()}
@@ -128,7 +206,17 @@ class NumpyBackend(Backend[Array]):
 
     def scan(self, step: Step[Array]) -> Run[Array]:
         """A Python loop."""
-        return _quiet(eager_scan(step, self.asarray, np.asarray))
+        loop = eager_scan(step, self.borrow, np.asarray)
+
+        @_quiet
+        def run(state: Any, inputs: Inputs, constants: Any) -> tuple[Any, Any]:
+            outside = _in_a_scan.set(True)
+            try:
+                return loop(state, inputs, constants)
+            finally:
+                _in_a_scan.reset(outside)
+
+        return run
 
     def environment(self) -> dict[str, str]:
         """NumPy's version and the BLAS behind `@`."""

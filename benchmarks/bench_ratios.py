@@ -21,7 +21,7 @@ import pytest
 import gdcompare as gdc
 from gdcompare.registry import registered_backends
 
-from . import contenders
+from . import by_hand, contenders
 from .checked import DescentCase, descent_case, gradient_case
 from .summary import Summary
 from .timing import Contender, interleave
@@ -102,6 +102,31 @@ def test_ratio_of_the_seam_to_the_framework(n: int, backend_name: str, compare: 
 
     ours = contenders.gradient(case, gdc.load_backend(backend_name))
     compare(f"gradient, {case}, float64", ours, [theirs], {})
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 1), (10_000, 100)])
+def test_ratio_of_per_sample_gradients_to_the_framework(n: int, d: int, backend_name: str, compare: Compare) -> None:
+    """One gradient for each row, through the seam and by hand."""
+    case = gradient_case("linear-regression", n, d)
+    name = f"{backend_name} by hand"
+    if name not in contenders.PER_SAMPLE_BY_HAND:
+        pytest.skip(f"there is no {name!r}")
+    theirs = contenders.per_sample_by_hand(case, name)
+
+    ours = contenders.per_sample_gradients(case, gdc.load_backend(backend_name), backend_name)
+    promised = {"numpy": 1.3, "torch": 1.0, "jax": 1.1}[backend_name]
+    compare(f"per-sample gradients, {case}, float64", ours, [theirs], {name: promised})
+
+
+def test_ratio_of_a_gradient_from_numpy_to_the_seam(backend_name: str, compare: Compare) -> None:
+    """`gdc.value_and_grad` of many rows: what checks and transfers add to the seam, and to one read of the data."""
+    case = gradient_case("linear-regression", 1_000_000, 20)
+    backend = gdc.load_backend(backend_name)
+    read = Contender("one read of the data", by_hand.one_read(case), lambda _: 0.0)
+
+    ours = contenders.gradient_there_and_back(case, backend)
+    promised = {backend_name: 1.3} if backend_name == "numpy" else {}
+    compare(f"gradient, {case}, float64", ours, [contenders.gradient(case, backend), read], promised)
 
 
 STARTS = {

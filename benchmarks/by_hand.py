@@ -285,6 +285,50 @@ def jax_gradient(case: GradientCase, dtype: str) -> Callable[[], Any]:
     return run
 
 
+# Per-sample gradients of the linear regression
+
+
+def numpy_per_sample(case: GradientCase) -> Callable[[], Any]:
+    """The closed form: 2 r and 2 r x."""
+    theta_0, theta_1, features, targets = _gradient_inputs(case)
+
+    def run() -> Any:
+        slopes = 2 * (theta_0 + features @ theta_1 - targets)
+        return {"theta_0": slopes, "theta_1": slopes[:, None] * features}
+
+    return run
+
+
+def torch_per_sample(case: GradientCase) -> Callable[[], Any]:
+    """`vmap(grad)`, as the documentation of `torch.func` shows."""
+    torch = _framework("torch")
+    theta_0, theta_1, features, targets = map(torch.tensor, _gradient_inputs(case))
+    params = {"theta_0": theta_0, "theta_1": theta_1}
+    function = torch.func.vmap(torch.func.grad(_mean_squared_error), in_dims=(None, 0, 0))
+    return lambda: function(params, features, targets)
+
+
+def jax_per_sample(case: GradientCase) -> Callable[[], Any]:
+    """`jit(vmap(grad))`, in float64."""
+    jax = _framework("jax")
+    function = jax.jit(jax.vmap(jax.grad(_mean_squared_error), in_axes=(None, 0, 0)))
+    with jax.enable_x64(True):
+        theta_0, theta_1, features, targets = map(jax.numpy.asarray, _gradient_inputs(case))
+    params = {"theta_0": theta_0, "theta_1": theta_1}
+
+    def run() -> Any:
+        with jax.enable_x64(True):
+            return function(params, features, targets)
+
+    return run
+
+
+def one_read(case: GradientCase) -> Callable[[], Any]:
+    """Add up all numbers of the data: what memory alone allows."""
+    numbers = case.data.features.reshape(-1)
+    return lambda: np.add.reduce(numbers)
+
+
 def _gradient_inputs(case: GradientCase) -> tuple[Array, Array, Array, Array]:
     return case.params["theta_0"], case.params["theta_1"], case.data.features, case.data.targets
 

@@ -19,7 +19,7 @@ import pytest
 
 import gdcompare as gdc
 from gdcompare.backend import Backend
-from gdcompare.registry import registered_backends
+from gdcompare.registry import own_this_process, registered_backends
 
 from .contenders import skip_without
 from .summary import Summary
@@ -172,6 +172,7 @@ def blocks(request: pytest.FixtureRequest) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Show the columns that mean something for skewed samples, so that a table fits a terminal."""
     config.stash[SUMMARY] = Summary()
+    own_this_process()  # ours and theirs alike: the frameworks are set up for the whole process
     if config.getoption("benchmark_columns") is None:
         config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
 

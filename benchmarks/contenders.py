@@ -28,6 +28,11 @@ GRADIENTS_BY_HAND = {
     "torch by hand": by_hand.torch_gradient,
     "jax by hand": by_hand.jax_gradient,
 }
+PER_SAMPLE_BY_HAND = {
+    "numpy by hand": by_hand.numpy_per_sample,
+    "torch by hand": by_hand.torch_per_sample,
+    "jax by hand": by_hand.jax_per_sample,
+}
 DESCENTS_BY_HAND = {
     "numpy by hand": by_hand.numpy_as_usual,
     "numpy by hand, tight": by_hand.numpy_tight,
@@ -73,6 +78,12 @@ def per_sample_gradients(case: GradientCase, backend: Backend[Any], name: str) -
     )
     check = checker(partial(_read_each, backend), case.per_sample_gradients, backend.dtype)
     return Contender(name, lambda: function(params, features, targets), check, facts(case, backend))
+
+
+def per_sample_by_hand(case: GradientCase, name: str) -> Contender:
+    """One gradient for each row in the framework itself, in float64."""
+    check = checker(_read_plain_rows, case.per_sample_gradients, "float64")
+    return Contender(name, PER_SAMPLE_BY_HAND[name](case), check, facts(case))
 
 
 def descent(case: DescentCase, backend: Backend[Any]) -> Contender:
@@ -191,6 +202,10 @@ def _read_each(backend: Backend[Any], answer: Any) -> dict[str, Array]:
 def _read_plain_gradient(dtype: str, answer: Any) -> dict[str, Array]:
     loss, slopes = answer  # the loss may be a Python float, which holds either dtype
     return {"loss": np.asarray(loss, dtype), **{name: np.asarray(value) for name, value in slopes.items()}}
+
+
+def _read_plain_rows(answer: Any) -> dict[str, Array]:
+    return {name: np.asarray(value) for name, value in answer.items()}
 
 
 def read_history(answer: gdc.Descent) -> dict[str, Array]:

@@ -122,6 +122,38 @@ class DescribesEnvironment(Protocol):
         """Versions, device and precision switches, by name."""
 
 
+class SharesMemory(Protocol):
+    """An optional capability beside the seam: arrays made without a copy, where the framework allows it."""
+
+    @abstractmethod
+    def borrow(self, values: ArrayLike) -> Any:
+        """Return what `asarray` returns, in memory shared with `values` if possible.
+
+        It is good for as long as nobody changes `values`, and nothing may be written into it.
+        """
+
+
+def borrowed(backend: Backend[ArrayT], values: ArrayLike) -> ArrayT:
+    """Return values as the backend's array: to read from, while they stay as they are; shared where it can.
+
+    >>> from gdcompare.registry import load_backend
+    >>> features = np.ones((2, 1))
+    >>> bool(np.shares_memory(borrowed(load_backend("numpy"), features), features))
+    True
+    """
+    borrow: Callable[[ArrayLike], Any] = getattr(backend, "borrow", backend.asarray)
+    return borrow(values)  # type: ignore[no-any-return]  # or what may stand for one
+
+
+class PreparesProcess(Protocol):
+    """An optional capability beside the seam: settings of a framework for a process that only runs the suite."""
+
+    @staticmethod
+    @abstractmethod
+    def prepare_process() -> None:
+        """Make them, and none that the user has made; called as soon as the backend's class is loaded."""
+
+
 class Jvp(Protocol[ArrayT]):
     """`f(params, features, targets, direction, weights=None) -> (loss, its derivative along the direction)`."""
 
@@ -190,6 +222,12 @@ class Approximates(Protocol):
     @abstractmethod
     def approximates(self) -> str:
         """How, in a few words; a verdict of wrong says so."""
+
+
+class Compiles(Protocol):
+    """An optional fact beside the seam: that `scan` makes one program of its steps; small ones may take nanoseconds."""
+
+    compiles: ClassVar[bool]
 
 
 class NativeCheck(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
-from gdcompare.backend import Backend, Derivative, Reduction
+from gdcompare.backend import Backend, Derivative, Reduction, borrowed
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import NotDerivedError, Problem
 from gdcompare.registry import as_backend, as_problem, backend_names
@@ -38,8 +39,9 @@ def value_and_grad(
     (5.0, [-10.0])
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
+    function = backend.value_and_grad(case.problem, case.reduction)
     with said_of_backend(case.problem, backend.name):
-        loss, gradient = backend.value_and_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
+        loss, gradient = function(*backend_arguments(case, backend, borrow=True))
     return float(backend.to_numpy(loss)), _to_numpy(backend, case.params, gradient)
 
 
@@ -62,8 +64,9 @@ def per_sample_grad(
     [[-2.0], [-18.0]]
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
+    function = backend.per_sample_grad(case.problem, case.reduction)
     with said_of_backend(case.problem, backend.name):
-        gradients = backend.per_sample_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
+        gradients = function(*backend_arguments(case, backend, borrow=True))
     return _to_numpy(backend, case.params, gradients)
 
 
@@ -87,7 +90,7 @@ def jvp(
     backend, case = _case(problem, data, params, backend, weights, reduction, "jvp")
     function = derivative_function(backend, case.problem, "jvp", case.reduction)
     with said_of_backend(case.problem, backend.name):
-        loss, derivative = function(*backend_arguments(case, backend, case.direction(direction)))
+        loss, derivative = function(*backend_arguments(case, backend, case.direction(direction), borrow=True))
     return float(backend.to_numpy(loss)), float(backend.to_numpy(derivative))
 
 
@@ -112,7 +115,7 @@ def hvp(
     backend, case = _case(problem, data, params, backend, weights, reduction, "hvp")
     function = derivative_function(backend, case.problem, "hvp", case.reduction)
     with said_of_backend(case.problem, backend.name):
-        product = function(*backend_arguments(case, backend, case.direction(direction)))
+        product = function(*backend_arguments(case, backend, case.direction(direction), borrow=True))
     return _to_numpy(backend, case.params, product)
 
 
@@ -134,7 +137,7 @@ def hessian(
     backend, case = _case(problem, data, params, backend, weights, reduction, "hessian")
     function = derivative_function(backend, case.problem, "hessian", case.reduction)
     with said_of_backend(case.problem, backend.name):
-        blocks = function(*backend_arguments(case, backend))
+        blocks = function(*backend_arguments(case, backend, borrow=True))
     return {name: _to_numpy(backend, case.params, blocks[name]) for name in case.params}
 
 
@@ -228,15 +231,22 @@ def _case(
     return backend, case
 
 
-def backend_arguments(case: Case, backend: Backend[Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
-    """Return (params, features, targets, weights) as the backend's arrays; a direction comes before the weights."""
+def backend_arguments(
+    case: Case, backend: Backend[Any], direction: Mapping[str, Any] | None = None, *, borrow: bool = False
+) -> tuple[Any, ...]:
+    """Return (params, features, targets, weights) as the backend's arrays; a direction comes before the weights.
+
+    With `borrow` they share the case's memory where the backend can: enough for one call, while arrays of the backend's
+    own are quicker in the second.
+    """
+    array = partial(borrowed, backend) if borrow else backend.asarray
 
     def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: backend.asarray(value) for name, value in arrays.items()}
+        return {name: array(value) for name, value in arrays.items()}
 
     along = [] if direction is None else [named(direction)]
-    weights = None if case.weights is None else backend.asarray(case.weights)
-    return named(case.params), backend.asarray(case.features), backend.asarray(case.targets), *along, weights
+    weights = None if case.weights is None else array(case.weights)
+    return named(case.params), array(case.features), array(case.targets), *along, weights
 
 
 def _to_numpy(backend: Backend[Any], order: Iterable[str], gradients: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

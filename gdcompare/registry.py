@@ -102,12 +102,28 @@ def backend_class(name: str) -> Any:
         return found
     entry_point = _backend_entry_point(name)
     try:
-        return entry_point.load()
+        found = entry_point.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "gdcompare").partition(".")[0]
         if missing.startswith("gdcompare") or importlib.util.find_spec(missing) is not None:
             raise  # a mistake in the backend
         raise BackendUnavailableError(_how_to_install(entry_point, missing)) from error
+    if _process_is_ours and hasattr(found, "prepare_process"):
+        found.prepare_process()
+    return found
+
+
+_process_is_ours = False
+
+
+def own_this_process() -> None:
+    """Say that this process does nothing but run the suite, as on its command line and in its benchmarks.
+
+    Backends loaded from now on may set up their frameworks for it (`backend.PreparesProcess`). Where the suite is a
+    library, a framework is as its user wants it.
+    """
+    global _process_is_ours
+    _process_is_ours = True
 
 
 def load_problem(name: str, **settings: Any) -> Problem:

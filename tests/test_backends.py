@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -28,8 +30,8 @@ from gdcompare import (
     value_and_grad,
     verify,
 )
-from gdcompare.backend import unit_roundoff
-from gdcompare.registry import registered_backends
+from gdcompare.backend import borrowed, unit_roundoff
+from gdcompare.registry import backend_class, registered_backends
 
 from .agreement import ROUNDINGS, assert_agree, assert_loss_agrees, mean_over_rows, rounded, sizes_of_rows
 from .planes import Planes, three_planes
@@ -405,6 +407,114 @@ def test_arrays_cross_the_border_as_copies_in_the_backends_dtype(backend: Backen
         back = backend.to_numpy(array)
 
         np.testing.assert_array_equal(back, np.array([1.5, 2.5], dtype=dtype), strict=True)
+
+
+@pytest.mark.parametrize("rows", [3, 70_000])
+@pytest.mark.parametrize("source", ["float32", "float64", "int32", "read-only", "transposed"])
+def test_what_is_borrowed_is_what_would_be_copied(backend: Backend[Any], source: str, rows: int) -> None:
+    values = (
+        np.arange(2.0 * rows).reshape(2, rows).T if source == "transposed" else np.arange(2.0 * rows).reshape(-1, 2)
+    )
+    values = values.astype(source) if source[-1].isdigit() else values
+    values.flags.writeable = source != "read-only"
+
+    array = borrowed(backend, values)
+
+    np.testing.assert_array_equal(backend.to_numpy(array), backend.to_numpy(backend.asarray(values)), strict=True)
+
+
+@pytest.mark.parametrize("start", [0, 16])
+def test_jax_takes_large_arrays_from_wherever_they_begin(start: int) -> None:
+    pytest.importorskip("jax", reason="jax is not installed")
+    backend = load_backend("jax")
+    memory = np.zeros(1_600_128, np.uint8)
+    begin = -memory.ctypes.data % 64 + start
+    values = memory[begin : begin + 1_600_000].view(np.float64).reshape(-1, 2)
+    values[:] = 1.5
+
+    array, copy = borrowed(backend, values), backend.asarray(values)
+    pointers = [each.unsafe_buffer_pointer() for each in (array, copy)]
+
+    assert [pointer == values.ctypes.data for pointer in pointers] == [start == 0, False]
+    np.testing.assert_array_equal(backend.to_numpy(array), values, strict=True)
+    np.testing.assert_array_equal(backend.to_numpy(copy), values, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        (None, "{ours}"),
+        ("--xla_force_host_platform_device_count=2", "--xla_force_host_platform_device_count=2 {ours}"),
+        (
+            "--xla_backend_extra_options=xla_cpu_use_xnnpack=true",
+            "--xla_backend_extra_options=xla_cpu_use_xnnpack=true",
+        ),
+    ],
+)
+def test_jax_prepares_a_process_without_touching_its_users_flags(
+    users: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jax", reason="jax is not installed")
+    monkeypatch.setenv("XLA_FLAGS", users or "")
+
+    backend_class("jax").prepare_process()
+
+    ours = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
+    assert os.environ["XLA_FLAGS"] == expected.format(ours=ours)
+
+
+MANY = 20_001  # more than a block, and no multiple of one
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_many_rows_is_that_of_their_blocks(dtype: str, reduction: str, weighted: bool) -> None:
+    problem, generator = load_problem("linear-regression"), np.random.default_rng(0)
+    columns = generator.uniform(-1, 1, (MANY, 2)), generator.uniform(-1, 1, MANY)
+    data = rounded(Dataset(*columns), dtype)
+    params = {"theta_0": np.array(0.5), "theta_1": np.array([-1.0, 0.25])}
+    w = generator.integers(0, 3, MANY).astype(float) if weighted else None
+    losses, gradients = by_hand(problem, data, params, dtype)
+    loss_sizes, sizes = sizes_of_rows(problem, params, data, dtype)
+    count = 1.0 if reduction == "mean" else float(MANY if w is None else np.sum(w))
+    scale = math.sqrt(MANY)  # as sums in any order are off (Higham and Mary 2019)
+
+    loss, gradient = value_and_grad(problem, data, params, load_backend("numpy", dtype), w, reduction)
+
+    expected = {name: count * each for name, each in mean_over_rows(gradients, w).items()}
+    assert_agree(
+        gradient, expected, {name: scale * count * each for name, each in mean_over_rows(sizes, w).items()}, dtype
+    )
+    size = scale * count * np.average(loss_sizes, weights=w)
+    assert_loss_agrees(np.array(loss, dtype=dtype), count * np.average(losses, weights=w), size, dtype)
+
+
+@pytest.mark.parametrize(("name", "most"), [("numpy", 0.2), ("autograd", 0.5)])
+def test_the_gradient_of_many_rows_takes_no_copy_of_them(name: str, most: float) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    features = np.random.default_rng(0).uniform(-1, 1, (MANY, 40))
+    data, params = Dataset(features, features[:, 0]), {"theta_0": 0.5, "theta_1": np.ones(40)}
+    value_and_grad("linear-regression", data, params, name)
+
+    tracemalloc.start()
+    value_and_grad("linear-regression", data, params, name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < most * features.nbytes
+
+
+@pytest.mark.thorough
+def test_torchs_per_sample_gradients_do_not_load_its_compiler() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    program = (
+        "import sys, gdcompare as gdc; gdc.per_sample_grad('linear-regression', None, None, 'torch'); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603 - the program is above
+
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("kind", ["int32", "int64"])

@@ -31,6 +31,7 @@ from gdcompare.registry import (
     as_backend,
     as_problem,
     how_to_install,
+    own_this_process,
     registered_backends,
 )
 
@@ -176,6 +177,30 @@ def test_a_backend_of_another_package_is_found_by_its_entry_point(install: Insta
     assert backend == load_backend("numpy", dtype="float32")
     assert "ghost" in registered_backends()
     assert "ghost" in backend_names()
+
+
+def test_a_backend_prepares_a_process_that_is_the_suites_own_and_no_other(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdcompare.registry._process_is_ours", False)
+    source = """
+    from gdcompare_numpy import NumpyBackend
+
+    def ghost(**settings):
+        return NumpyBackend(**settings)
+
+    prepared = []
+    ghost.prepare_process = lambda: prepared.append("once")
+    """
+    install("ghost_backend:ghost", {"ghost_backend": source})
+
+    load_backend("ghost")
+    before = list(sys.modules["ghost_backend"].prepared)
+    own_this_process()
+    load_backend("ghost")
+
+    assert before == []
+    assert sys.modules["ghost_backend"].prepared == ["once"]
 
 
 def test_a_missing_framework_is_said_to_be_missing_with_the_extra_to_install(install: Install) -> None:

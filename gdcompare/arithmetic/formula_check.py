@@ -213,9 +213,10 @@ class _Trial:
                 )
 
     def _on_arrays(self, formula: str, rows: slice) -> Any:
-        params = _Parameters({name: value.copy() for name, value in self.params.items()})
+        params = _Parameters({name: _read_only(value) for name, value in self.params.items()})
+        features, targets = _read_only(self.features[rows]), _read_only(self.targets[rows])
         with _said_of(self.problem, formula):
-            return getattr(self.problem, formula)(np, params, self.features[rows].copy(), self.targets[rows].copy())
+            return getattr(self.problem, formula)(np, params, features, targets)
 
     def _on_tape(self, formula: str, rows: slice, refereed: bool) -> Any:
         """Return what the formula makes of the tape's arrays; None where only the referee would mind that it cannot."""
@@ -230,6 +231,13 @@ class _Trial:
             if refereed:
                 raise FormulaError(str(error)) from error.__cause__
             return None
+
+
+def _read_only(array: Any) -> Any:
+    """Return a copy that nothing can be written into: what a formula is given is not its own."""
+    copy = np.array(array)
+    copy.flags.writeable = False
+    return copy
 
 
 def _wrong_losses(losses: Any, n: int) -> str:
@@ -354,6 +362,8 @@ def _explained(formula: str, error: Exception, place: _Place, tape: Tape | None)
         return FormulaError, f"xp.{error.name} is no function of the array API standard{_or(error.name)}"
     if isinstance(error, NameError) and error.name in ("np", np.__name__, "math"):
         return FormulaError, f"{formula} raises {raised}; write xp for {error.name}"
+    if tape is None and isinstance(error, ValueError) and "read-only" in raised:
+        return FormulaError, f"{formula} changes what it was given: write z = z + ... for z += ..., or change a copy"
     if tape is None:
         return FormulaError, f"{formula} raises {raised}" + (f"; it uses {foreign}" if foreign else "")
     if "in place" in str(error):

@@ -21,6 +21,7 @@ from gdcompare.cli.judging import check_certificate, laws, mutate, verify
 from gdcompare.cli.looking import explain, list_
 from gdcompare.cli.options import json_option
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, note, write_json
+from gdcompare.registry import own_this_process
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
         getattr(sys, name).reconfigure(errors="backslashreplace")  # any name can be shown
     done: list[str] = []
     end_when_interrupted(done)
+    own_this_process()
     code = commands.main(obj=done, standalone_mode=False)
     if code == INTERRUPTED:
         os._exit(code)  # what was interrupted may not end well

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -11,21 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
-from gdcompare.backend import Backend, ValueAndGrad
+from gdcompare.backend import Backend, ValueAndGrad, borrowed
 from gdcompare.case import Case, DataLike
 from gdcompare.descent.progress import progress_bar
-from gdcompare.descent.record import Descent, Params, Progress, Recorder
+from gdcompare.descent.record import Descent, Progress, Recorder
 from gdcompare.descent.rules import Direction, Rule, sgd
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
+from gdcompare.descent.schedules import Constant
 from gdcompare.descent.stopping import StopReason, Watch
 from gdcompare.problem import Dataset, Problem
 from gdcompare.registry import as_backend
 
-# A chunk is long enough for its overhead to vanish, and short enough to be looked at about once a second and to keep
-# its records within some tens of megabytes.
+# A chunk is long enough for its overhead, some ten steps of NumPy, to vanish, and short enough to be looked at about
+# once a second and to keep its records within some tens of megabytes.
 _LONGEST_CHUNK = 16384
 _CHUNK_WORK = 200_000_000
 _CHUNK_NUMBERS = 4_000_000
+_WATCHED_CHUNK = 512  # where the descent may stop within it, and every step that is not kept has cost something
+_COMPILED_NUMBERS = 200_000  # compiled steps of some nanoseconds may be more, as long as they stay in the cache
 
 
 def descend(
@@ -89,8 +92,14 @@ def descend(
     if not isinstance(rule, Rule):
         raise ValueError(f"rule must be one of gdcompare.rules, such as rules.sgd(0.01), not {rule!r}")
     watch = Watch(n, per_epoch, batch_size or n, target_loss, gradient_norm, loss_change, _whole("patience", patience))
-    recorder = Recorder(first, backend, _whole("history_every", history_every))
-    length = _chunk_length(total, data, batch_size, first, chunk)
+    recorder = Recorder(first, backend, _whole("history_every", history_every), total)
+    compiled = getattr(backend, "compiles", False)
+    watched = (target_loss, gradient_norm, loss_change) != (None, None, None)
+    work = data.features.size // n * (batch_size or n)  # numbers read by a step
+    kept = sum(value.size for value in first.values()) + (0 if batch_size is None else work)  # and held for it
+    length = (
+        _chunk_length(total, work, kept, compiled, watched) if chunk is None else min(_whole("chunk", chunk), total)
+    )
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
     case.backends([backend], refereed=False)
 
@@ -99,12 +108,14 @@ def descend(
         problem,
         rule.direction,
         names=tuple(first),
+        constant_rate=compiled and batches is not None and isinstance(rule.learning_rate, Constant),
         batched=batches is not None,
         weighted=data.weights is not None or n % (batch_size or n) > 0,
         with_norm=gradient_norm is not None,
     )
     run = backend.scan(step)
-    constants = tuple(map(backend.asarray, _columns(data)))
+    columns = tuple(borrowed(backend, each) for each in _columns(data)) if batches is None else ()
+    constants = (borrowed(backend, _rates(rule, np.arange(1))[0]), columns) if step.constant_rate else columns
     memory = rule.direction.init(first)
     state = (_as_arrays(backend, first), {key: _as_arrays(backend, part) for key, part in memory.items()})
 
@@ -112,7 +123,9 @@ def descend(
     try:
         with progress_bar(total, progress, "descending") as advance:
             for begin in range(0, total, length):
-                inputs = _inputs(rule, batches, np.arange(begin, min(begin + length, total)), length)
+                steps = np.arange(begin, min(begin + length, total))
+                fed = [] if step.constant_rate else [_rates(rule, steps)]
+                inputs = _inputs([*fed, *rule.direction.coefficients(np, steps)], batches, len(steps), length)
                 with said_of_backend(problem, backend.name):
                     state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
@@ -150,6 +163,8 @@ class _Step:
     direction: Direction
     names: tuple[str, ...]
     """The order of the parameters in a record: a framework may reorder a dict."""
+    constant_rate: bool
+    """Whether the rate comes with the data. Where steps take nanoseconds, another number for each is felt."""
     batched: bool
     weighted: bool
     with_norm: bool
@@ -158,19 +173,23 @@ class _Step:
     def value_and_grad(self) -> ValueAndGrad[Any]:
         return self.backend.value_and_grad(self.problem)
 
-    def __call__(self, state: Any, inputs: tuple[Any, ...], data: Any) -> tuple[Any, tuple[Any, ...]]:
+    def __call__(self, state: Any, inputs: tuple[Any, ...], constants: Any) -> tuple[Any, tuple[Any, ...]]:
         """Take theta to theta - rate * direction; record the loss met, theta, and the gradient's norm if wanted."""
         params, memory = state
-        rate, *coefficients = inputs
+        coefficients: Sequence[Any]
+        if self.constant_rate:
+            (rate, data), coefficients = constants, inputs
+        else:
+            data, (rate, *coefficients) = constants, inputs
         if self.batched:
             given = 3 if self.weighted else 2
             data, coefficients = coefficients[-given:], coefficients[:-given]
 
         loss, gradient = self.value_and_grad(params, *data)
         direction, memory = self.direction.update(self.backend.xp, params, gradient, memory, coefficients)
-        params = {name: value - rate * direction[name] for name, value in params.items()}
+        params = {name: params[name] - rate * direction[name] for name in self.names}
 
-        record = [loss, *[params[name] for name in self.names]]
+        record = [loss, *params.values()]
         if self.with_norm:
             record.append(_norm(self.backend.xp, gradient))
         return (params, memory), tuple(record)
@@ -208,11 +227,8 @@ def _columns(data: Dataset) -> list[NDArray[Any]]:
     return [data.features, data.targets, *([] if data.weights is None else [data.weights])]
 
 
-def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], length: int) -> tuple[NDArray[Any], ...]:
-    """Return what the steps are fed: rates, coefficients, then batches if there are any; each array (length, ...).
-
-    If there are fewer steps than that, the last is repeated: its surplus results are not looked at.
-    """
+def _rates(rule: Rule, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the learning rate of each step, if it is one."""
     rates = np.asarray(rule.learning_rate(steps), dtype=np.float64)
     wrong = ~(np.isfinite(rates) & (rates >= 0))
     if rates.shape != steps.shape:
@@ -220,15 +236,23 @@ def _inputs(rule: Rule, batches: _Batches | None, steps: NDArray[np.int64], leng
     if wrong.any():
         where = int(np.argmax(wrong))
         raise ValueError(f"learning rate is {rates[where]} at step {steps[where]}; it must be finite and 0 or above")
-    fed: list[NDArray[Any]] = [rates, *rule.direction.coefficients(np, steps)]
-    if batches is not None:
-        fed += batches.take(len(steps))
-    surplus = length - len(steps)
+    return rates
+
+
+def _inputs(
+    coefficients: Sequence[NDArray[Any]], batches: _Batches | None, steps: int, length: int
+) -> tuple[NDArray[Any], ...]:
+    """Return what the steps are fed: coefficients, then batches if there are any; each array (length, ...).
+
+    If there are fewer steps than that, the last is repeated: its surplus results are not looked at.
+    """
+    fed = [*coefficients, *([] if batches is None else batches.take(steps))]
+    surplus = length - steps
     return tuple(np.concatenate([each, np.repeat(each[-1:], surplus, axis=0)]) if surplus else each for each in fed)
 
 
 def _as_arrays(backend: Backend[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: backend.asarray(value) for name, value in values.items()}
+    return {name: borrowed(backend, value) for name, value in values.items()}
 
 
 def _whole(what: str, value: int) -> int:
@@ -237,11 +261,12 @@ def _whole(what: str, value: int) -> int:
     return int(value)
 
 
-def _chunk_length(total: int, data: Dataset, batch_size: int | None, params: Params, chunk: int | None) -> int:
+def _chunk_length(total: int, work: int, kept: int, compiled: bool, watched: bool) -> int:
     """Return one length for all chunks, so that a compiling backend compiles once; the last may run past the end."""
-    if chunk is not None:
-        return min(_whole("chunk", chunk), total)
-    work = data.features.size // len(data) * (batch_size or len(data))  # numbers read by a step
-    kept = sum(value.size for value in params.values()) + (0 if batch_size is None else work)  # and held for it
-    longest = max(1, min(_LONGEST_CHUNK, _CHUNK_WORK // work, _CHUNK_NUMBERS // max(1, kept)))
+    longest = min(_LONGEST_CHUNK, _CHUNK_NUMBERS // max(1, kept))
+    if compiled:
+        longest = max(longest, _COMPILED_NUMBERS // max(1, kept))
+    elif watched:
+        longest = min(longest, _WATCHED_CHUNK)
+    longest = max(1, min(longest, _CHUNK_WORK // work))
     return -(-total // -(-total // longest))

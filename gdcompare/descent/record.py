@@ -71,22 +71,23 @@ class Progress(NamedTuple):
 class Recorder:
     """Keeps every k-th step, and where the descent stands."""
 
-    def __init__(self, first: Params, backend: Backend[Any], every: int) -> None:
+    def __init__(self, first: Params, backend: Backend[Any], every: int, total: int) -> None:
         self._every = every
         self._steps = 0
         self._loss = math.nan
         self._now = {name: value.astype(backend.dtype) for name, value in first.items()}
-        self._losses: list[NDArray[Any]] = [np.empty(0, dtype=backend.dtype)]
-        self._parameters = {name: [value[None]] for name, value in self._now.items()}
+        most = -(-total // every)
+        self._losses = _Rows(np.empty(0, dtype=backend.dtype), most)
+        self._parameters = {name: _Rows(value[None], most + 1) for name, value in self._now.items()}
 
     def add(self, losses: NDArray[Any], after: list[NDArray[Any]], steps: int) -> None:
         """Take up the first `steps` of a chunk: the losses they met, and the parameters after each."""
         if steps == 0:
             return
         next_kept = -self._steps % self._every  # loss at the steps 0, k, 2k, ...; parameters likewise, one step on
-        self._losses.append(self._own(losses[next_kept : steps : self._every]))
+        self._losses.add(losses[next_kept : steps : self._every])
         for name, values in zip(self._now, after, strict=True):
-            self._parameters[name].append(self._own(values[(next_kept - 1) % self._every : steps : self._every]))
+            self._parameters[name].add(values[(next_kept - 1) % self._every : steps : self._every])
             self._now[name] = np.array(values[steps - 1])
         self._loss = float(losses[steps - 1])
         self._steps += steps
@@ -101,11 +102,42 @@ class Recorder:
         if steps[-1] != self._steps:
             steps = np.append(steps, self._steps)
             for name, value in self._now.items():
-                self._parameters[name].append(value[None])
-        parameters = {name: np.concatenate(parts) for name, parts in self._parameters.items()}
-        history = History(steps, np.concatenate(self._losses), parameters)
-        return Descent(self._now, reason, self._steps, history, self._loss)
+                self._parameters[name].add(value[None])
+        parameters = {name: kept.all() for name, kept in self._parameters.items()}
+        return Descent(self._now, reason, self._steps, History(steps, self._losses.all(), parameters), self._loss)
 
-    def _own(self, part: NDArray[Any]) -> NDArray[Any]:
-        """Copy a thinned part, so that it does not keep the chunk that it was cut from alive."""
-        return part if self._every == 1 else part.copy()
+
+class _Rows:
+    """Rows, added part by part, `most` in all: copied once into the memory in which they stay.
+
+    Memory that nothing was written to yet costs nothing, while joining the parts of a cheap descent in the end would
+    take as long as all of its steps.
+
+    >>> kept = _Rows(np.zeros((1, 2)), most=3)
+    >>> kept.add(np.ones((1, 2)))
+    >>> kept.all().tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+
+    def __init__(self, first: NDArray[Any], most: int) -> None:
+        self._array, self._count, self._most = first.copy(), len(first), most
+
+    def add(self, part: NDArray[Any]) -> None:
+        """Copy a part behind the others."""
+        count = self._count + len(part)
+        if count > len(self._array):
+            at_first = _AT_FIRST // max(1, math.prod(self._array.shape[1:]))
+            rows = min(self._most, max(at_first, 2 * count))
+            grown = np.empty((rows, *self._array.shape[1:]), self._array.dtype)
+            grown[: self._count] = self._array[: self._count]
+            self._array = grown
+        self._array[self._count : count] = part
+        self._count = count
+
+    def all(self) -> NDArray[Any]:
+        """Return the rows, in an array that holds no memory beside them."""
+        return self._array if self._count == len(self._array) else self._array[: self._count].copy()
+
+
+_AT_FIRST = 2**22
+"""Numbers for which there is room at first, unless fewer can come."""

@@ -64,7 +64,8 @@ class RowStream:
         per_epoch = len(self._epoch_weights)
         epochs = -(-(steps - len(self._waiting)) // per_epoch)
         if epochs > 0:
-            self._waiting = np.concatenate([self._waiting, self._epochs(epochs)])
+            drawn = self._epochs(epochs)
+            self._waiting = np.concatenate([self._waiting, drawn]) if len(self._waiting) else drawn
         rows, self._waiting = self._waiting[:steps], self._waiting[steps:]
         if not self._ragged:
             return rows, None
@@ -74,7 +75,8 @@ class RowStream:
 
     def _epochs(self, count: int) -> NDArray[np.intp]:
         """Return the batches of the next `count` epochs, (count * steps per epoch, b)."""
-        shuffled = self._generator.permuted(np.tile(self._rows, (count, 1)), axis=1)  # (count, n)
+        shuffled = np.tile(self._rows, (count, 1))  # (count, n)
+        self._generator.permuted(shuffled, axis=1, out=shuffled)
         spare = self._epoch_weights.size - len(self._rows)
         filled = np.pad(shuffled, [(0, 0), (0, spare)], mode="edge") if spare else shuffled
         return filled.reshape(-1, self._batch_size)

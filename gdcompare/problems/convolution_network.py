@@ -57,19 +57,18 @@ class ConvolutionNetwork(Problem):
 
     def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
         """l_i = r_i^2."""
-        _, _, residuals = self._forward(xp, params, features, targets)
+        *_, residuals = self._forward(xp, params, features, targets)
         return residuals * residuals
 
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
-        """One gradient per sample: with the errors e_itc of `_errors`, dl_i/dK_mc = sum_t x_i,t+m e_itc.
+        """One gradient per sample: with the errors e_ict of `_errors`, dl_i/dK_mc = sum_t x_i,t+m e_ict.
 
-        dl_i/db_c = sum_t e_itc,   dl_i/dv = 2 r_i p_i,   dl_i/dc = 2 r_i.
+        dl_i/db_c = sum_t e_ict,   dl_i/dv = 2 r_i p_i,   dl_i/dc = 2 r_i.
         """
-        pooled, twice, errors = self._errors(xp, params, features, targets)
-        by_kernel = [xp.sum(window[:, :, None] * errors, axis=1) for window in self._windows(features)]
+        windows, pooled, twice, errors = self._errors(xp, params, features, targets)
         return {
-            "kernels": xp.stack(by_kernel, axis=1),  # (n, width, channels)
-            "biases": xp.sum(errors, axis=1),  # (n, channels)
+            "kernels": windows @ xp.matrix_transpose(errors),  # (n, width, channels)
+            "biases": xp.sum(errors, axis=2),  # (n, channels)
             "weights": twice[:, None] * pooled,  # (n, channels)
             "shift": twice,  # (n,)
         }
@@ -77,12 +76,12 @@ class ConvolutionNetwork(Problem):
     def value_and_gradient(
         self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """L = r.r / n; the gradient is that of the samples with the sum over them inside the products."""
+        """L = r.r / n; the gradient is that of the samples, summed over them."""
         n = features.shape[0]
-        pooled, twice, errors = self._errors(xp, params, features, targets)
+        windows, pooled, twice, errors = self._errors(xp, params, features, targets)
         gradient = {
-            "kernels": xp.stack([xp.tensordot(window, errors, axes=2) for window in self._windows(features)]),
-            "biases": xp.sum(errors, axis=(0, 1)),  # (channels,)
+            "kernels": xp.sum(windows @ xp.matrix_transpose(errors), axis=0),  # (width, channels)
+            "biases": xp.sum(errors, axis=(0, 2)),  # (channels,)
             "weights": twice @ pooled,  # (channels,)
             "shift": xp.sum(twice),  # ()
         }
@@ -104,22 +103,17 @@ class ConvolutionNetwork(Problem):
         tones = np.sin(np.outer(frequencies, np.arange(8)) + phases[:, None])
         return Dataset(tones + 0.1 * generator.standard_normal(tones.shape), frequencies, name="tones")
 
-    def _windows(self, features: Any) -> list[Any]:
-        """Return for each m the numbers that meet row m of the kernels, x_i,t+m, (n, T)."""
+    def _forward(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> tuple[Any, Any, Any, Any]:
+        """Return the windows x_i,t+m, (n, width, T), tanh(z), (n, channels, T), p, (n, channels), and r, (n,)."""
         places = features.shape[1] - self.width + 1
-        return [features[:, m : m + places] for m in range(self.width)]
+        windows = xp.stack([features[:, m : m + places] for m in range(self.width)], axis=1)
+        hidden = xp.tanh(xp.matrix_transpose(params["kernels"]) @ windows + params["biases"][:, None])
+        pooled = xp.mean(hidden, axis=2)
+        return windows, hidden, pooled, pooled @ params["weights"] + params["shift"] - targets
 
-    def _forward(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> tuple[Any, Any, Any]:
-        """Return tanh(z), (n, T, channels), p, (n, channels), and r, (n,)."""
-        windows = self._windows(features)
-        z = sum(window[:, :, None] * params["kernels"][m] for m, window in enumerate(windows)) + params["biases"]
-        hidden = xp.tanh(z)
-        pooled = xp.mean(hidden, axis=1)
-        return hidden, pooled, pooled @ params["weights"] + params["shift"] - targets
-
-    def _errors(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> tuple[Any, Any, Any]:
-        """Return p, 2 r, and e = dl/dz = 2 r v / T (1 - tanh(z)^2), (n, T, channels)."""
-        hidden, pooled, residuals = self._forward(xp, params, features, targets)
+    def _errors(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> tuple[Any, Any, Any, Any]:
+        """Return the windows, p, 2 r, and e = dl/dz = 2 r v / T (1 - tanh(z)^2), (n, channels, T)."""
+        windows, hidden, pooled, residuals = self._forward(xp, params, features, targets)
         twice = 2 * residuals  # (n,)
-        shares = twice[:, None] * params["weights"] / hidden.shape[1]  # (n, channels)
-        return pooled, twice, shares[:, None, :] * (1 - hidden * hidden)
+        shares = twice[:, None] * params["weights"] / hidden.shape[2]  # (n, channels)
+        return windows, pooled, twice, shares[:, :, None] * (1 - hidden * hidden)

@@ -42,8 +42,8 @@ class LinearRegression(Problem):
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """One gradient per sample: dl_i/dtheta_0 = 2 r_i, dl_i/dtheta_1 = 2 r_i x_i."""
         del xp
-        residuals = params["theta_0"] + features @ params["theta_1"] - targets  # (n,)
-        return {"theta_0": 2 * residuals, "theta_1": 2 * residuals[:, None] * features}  # (n,), (n, d)
+        slopes = 2 * (params["theta_0"] + features @ params["theta_1"] - targets)  # 2 r, (n,)
+        return {"theta_0": slopes, "theta_1": slopes[:, None] * features}  # (n,), (n, d)
 
     def value_and_gradient(
         self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any

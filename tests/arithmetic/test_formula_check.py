@@ -396,6 +396,10 @@ def test_a_loss_that_is_none_for_each_row_is_refused(lines: str, message: str, r
     [
         ("return {'slopes': z[:, None] * feature, 'offset': z}", "raises NameError: name 'feature' is not defined"),
         ("return {'slopes': np.exp(z)[:, None] * features, 'offset': z}", f"uses np.exp, {USES}xp.exp"),
+        (
+            "features *= z[:, None]\n        return {'slopes': features, 'offset': z}",
+            "changes what it was given: write z",
+        ),
         ("return z", "Mine.per_sample_gradients returns a ndarray, not {name: (n, *shape)}"),
         ("return {'slopes': z[:, None] * features, 'offset': 0.0}", "gives 'offset' the shape () for 4 rows"),
     ],

@@ -607,6 +607,15 @@ def test_a_norm_that_the_dtype_has_not_is_compared_all_the_same(backend: Backend
     assert fit.steps == (3 if threshold < 1 else 1)
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_history_that_outgrows_its_room_is_the_same(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk = functools.partial(descend, LINEAR, some_data(LINEAR), "numpy", epochs=50, chunk=4, history_every=every)
+    whole = walk()
+    monkeypatch.setattr("gdcompare.descent.record._AT_FIRST", 2)
+
+    assert_same_descent(walk(), whole)
+
+
 # Callbacks, Ctrl-C and the bar
 
 
@@ -696,6 +705,15 @@ def interrupted(backend: Backend[Any], after: int) -> Interrupted:
     check_formula(problem, some_data(LINEAR), by_hand=getattr(backend, "by_hand", False), refereed=False)
     problem.uses.clear()
     return problem
+
+
+def test_a_descent_that_stops_early_has_taken_few_steps_for_nothing() -> None:
+    problem = interrupted(load_backend("numpy"), after=10**6)
+
+    fit = descend(problem, some_data(LINEAR), "numpy", epochs=50_000, target_loss=1e9)
+
+    assert (fit.stop_reason, fit.steps) == ("target loss", 1)
+    assert len(problem.uses) <= 512
 
 
 @pytest.mark.feature("Ctrl-C inside a chunk")
