@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from gdcompare.timing.blocks import TURN, Clock, TurnError, Work, calls_per_turn, latin_square, run_block
 from gdcompare.timing.contender import NOTHING, Contender, Judgement, unfinished
-from gdcompare.timing.result import Failure, Race, failure_of
+from gdcompare.timing.failure import Failure, failure_of
+from gdcompare.timing.result import Race
 from gdcompare.words import did_you_mean, one_line
 
 Progress: TypeAlias = Callable[[Race, float], object]

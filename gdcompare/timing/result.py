@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.timing.blocks import Block
+from gdcompare.timing.failure import Failure
 from gdcompare.timing.intervals import (
     LEAST,
     Interval,
@@ -21,37 +22,9 @@ from gdcompare.timing.intervals import (
     ratio_interval,
     sign_interval,
 )
-from gdcompare.words import one_line
 
 UNEQUAL_THREADS = 1.25
 """How many times more processors than another a contender may keep busy before it is said."""
-
-
-_OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "can't allocate memory", "cannot allocate memory")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a contender has no time: what its cell in a table says."""
-
-    kind: str
-    """"wrong", "error", "out of memory", "out of time" or "unfinished"."""
-
-    words: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.words}" if self.words else self.kind
-
-
-def failure_of(error: BaseException) -> Failure:
-    """Return the failure that an exception is; every framework has one of its own for memory, but all say so.
-
-    >>> str(failure_of(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")))
-    'out of memory: RuntimeError: CUDA out of memory. Tried to allocate 2 GiB'
-    """
-    words = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)[:200]
-    memory = isinstance(error, MemoryError) or any(each in words.lower() for each in _OUT_OF_MEMORY)
-    return Failure("out of memory" if memory else "error", words)
 
 
 @dataclass(frozen=True)
@@ -123,7 +96,7 @@ class Race:
     def comparisons(self) -> int:
         """How many comparisons must hold together: with the reference, or of all pairs where the data choose it."""
         rivals = len(self.names) - 1
-        return max(1, rivals if self.reference else rivals * (rivals + 1) // 2)
+        return max(1, rivals if self.reference in self.names else rivals * (rivals + 1) // 2)
 
     @property
     def least_blocks(self) -> int:
@@ -175,7 +148,12 @@ class Race:
 
     def warnings(self) -> list[str]:
         """Return what makes these times less than they seem."""
-        return [*self._unfair_threads(), *self._restless(), *self._unjudged()]
+        return [*self._unfair_threads(), *self._restless(), *self._unjudged(), *self._without_reference()]
+
+    def _without_reference(self) -> Sequence[str]:
+        if self.reference not in self.failures:
+            return []
+        return [f"{self.reference} has no time, so all are compared with the fastest"]
 
     def _unfair_threads(self) -> Sequence[str]:
         busy = {name: self.threads(name) for name in self.names} if self.blocks else {}
