@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TypeAlias
 
-from gdcompare.timing.blocks import TURN, Clock, TurnError, Work, calls_per_turn, latin_square, run_block
+from gdcompare.timing.blocks import TURN, Clock, TurnError, Work, calls_per_turn, order_of, run_block
 from gdcompare.timing.contender import NOTHING, Contender, Judgement, unfinished
 from gdcompare.timing.failure import Failure, failure_of
 from gdcompare.timing.result import Race
@@ -43,6 +43,8 @@ def race(
     (half the width of its interval; the reference is whoever is fastest if none is named), or `seconds` are spent. At
     least 8 blocks are timed, more where many comparisons need them. After the last block the answers that were timed
     last are judged again. Ctrl-C ends the race after the last whole block.
+
+    Times are those of a machine that does nothing else: in each block the least of a contender's turns.
 
     `before` is an interrupted race of the same contenders, which goes on where it stopped; all the rest is the same as
     if it had never been interrupted. Its seconds count.
@@ -79,7 +81,7 @@ def race(
             try:
                 if not found.calls:
                     found = replace(found, calls=calls_per_turn(works, turn))
-                order = latin_square(list(works), seed, len(found.blocks))
+                order = order_of(list(works), found.calls, seed, len(found.blocks))
                 block = run_block(works, found.calls, order, Work(NOTHING.call, None, clock))
                 interrupts.heed()
                 found = replace(found, blocks=(*found.blocks, block), seconds=clock.wall() - began)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gdcompare.timing.contender import Contender
 from gdcompare.timing.fresh import in_fresh_process, named, report
-from gdcompare.timing.intervals import Interval
+from gdcompare.timing.intervals import Interval, ratio_interval, sign_interval
 from gdcompare.timing.race import Progress, race
 from gdcompare.timing.record import race_as_json, race_from_json
 from gdcompare.timing.result import Race
@@ -98,6 +98,17 @@ class Replicates:
     def time(self, name: str) -> Interval:
         """Return the seconds of a call: the middle process, and an interval around those of all."""
         return _around([race.time(name) for race in self.races])
+
+    def at(self, name: str, against: str | None, level: float) -> Interval:
+        """Return the time, or its ratio to another's, at a level of one's own choice, around all processes."""
+        return _around(
+            [
+                sign_interval(race.times(name), level)
+                if against is None
+                else ratio_interval(race.times(name), race.times(against), level)
+                for race in self.races
+            ]
+        )
 
     def between(self, name: str, against: str | None = None) -> float:
         """Return the spread between processes: half of the range of their ratios; 0.02 is 2 % to either side."""

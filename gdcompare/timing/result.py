@@ -26,6 +26,9 @@ from gdcompare.timing.intervals import (
 UNEQUAL_THREADS = 1.25
 """How many times more processors than another a contender may keep busy before it is said."""
 
+UNEVEN = 1.1
+"""How many times longer than its least turn a contender's middle turn may take before it is said."""
+
 
 @dataclass(frozen=True)
 class Race:
@@ -79,7 +82,7 @@ class Race:
         return f"{self.control}, again"
 
     def times(self, name: str) -> NDArray[np.float64]:
-        """Return the seconds a call took in each block, (blocks,). Raises KeyError for whoever has no time."""
+        """Return the seconds of an undisturbed call in each block, (blocks,). Raises KeyError for who has no time."""
         if name in self.failures:
             raise KeyError(f"{name!r} has no time: {self.failures[name]}")
         return np.array([block.times[name] for block in self.blocks])
@@ -88,9 +91,13 @@ class Race:
         """Return the median seconds a call took, with its interval."""
         return sign_interval(self.times(name), self.level)
 
-    def least(self, name: str) -> float:
-        """Return the shortest time a call took, on the average of a turn."""
-        return min(min(block.seconds[name]) for block in self.blocks)
+    def turns(self, name: str) -> NDArray[np.float64]:
+        """Return the seconds a call took in each turn, (blocks * rounds,): all that was measured."""
+        return np.array([each for block in self.blocks for each in block.seconds[name]])
+
+    def unevenness(self, name: str) -> float:
+        """Return how many times longer the middle turn in a block took than the least: 1 on an idle machine."""
+        return float(np.median([block.unevenness[name] for block in self.blocks]))
 
     @property
     def comparisons(self) -> int:
@@ -148,7 +155,15 @@ class Race:
 
     def warnings(self) -> list[str]:
         """Return what makes these times less than they seem."""
-        return [*self._unfair_threads(), *self._restless(), *self._unjudged(), *self._without_reference()]
+        if not self.blocks:
+            return []
+        return [
+            *self._unfair_threads(),
+            *self._restless(),
+            *self._uneven(),
+            *self._unjudged(),
+            *self._without_reference(),
+        ]
 
     def _without_reference(self) -> Sequence[str]:
         if self.reference not in self.failures:
@@ -156,7 +171,7 @@ class Race:
         return [f"{self.reference} has no time, so all are compared with the fastest"]
 
     def _unfair_threads(self) -> Sequence[str]:
-        busy = {name: self.threads(name) for name in self.names} if self.blocks else {}
+        busy = {name: self.threads(name) for name in self.names}
         if not busy or max(busy.values()) <= UNEQUAL_THREADS * max(1.0, min(busy.values())):
             return []
         listed = ", ".join(f"{name} {each:.2f}" for name, each in busy.items())
@@ -167,6 +182,21 @@ class Race:
         if noise is None or not noise.resolved:
             return []
         return [f"{self.control} differs from itself by a factor of {noise}: no difference of that size means anything"]
+
+    def _uneven(self) -> Sequence[str]:
+        found = {name: self.unevenness(name) for name in self.names}
+        least = min(found.values(), default=1.0)
+        told = []
+        if least > UNEVEN:
+            told = [f"the machine is busy: even the calmest contender's middle turn takes {least:.2f} times its least"]
+        return [
+            *told,
+            *(
+                f"{name} is uneven by itself: its middle turn takes {each:.2f} times its least, another's {least:.2f}"
+                for name, each in found.items()
+                if each > UNEVEN * least
+            ),
+        ]
 
     def _unjudged(self) -> Sequence[str]:
         names = [name for name in self.names if self.judged.get(name) == "not judged"]
