@@ -102,7 +102,13 @@ def _change(
         return Change(title, name, "not comparable", None, f"other work: {words}")
     then, now = (races.at(name, against, bonferroni(level, 2)) for races in (before, after))
     if then.low <= 0 or now.low <= 0:
-        return Change(title, name, "unresolved", None, "too few blocks for a statement")
+        return Change(
+            title,
+            name,
+            "unresolved",
+            None,
+            f"{min(then.n, now.n)} blocks are too few for that many comparisons: give the races more time",
+        )
     ratio = Interval(now.low / then.high, now.median / then.median, now.high / then.low, min(then.n, now.n), level)
     return Change(title, name, *_said(ratio, at_least))
 

@@ -6,10 +6,9 @@ import contextlib
 import gc
 import os
 import platform
-import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +17,9 @@ from gdcompare.timing.threads import POOLS, allowed
 
 Environment: TypeAlias = dict[str, Any]
 """`machine`, `versions` and `threads`, which two runs must share to be compared, and `state`, which they need not."""
+
+UNDER_ALL = ("array-api-compat", "numpy")
+"""What every contender of ours runs on; of frameworks, versions are in what they say of themselves."""
 
 BUSY = 0.5
 """Processes that wait to run, per processor, from which a machine counts as busy."""
@@ -42,7 +44,10 @@ def environment(described: Mapping[str, Mapping[str, str]] | None = None) -> Env
             "memory": _memory("MemTotal"),
             "virtual": "hypervisor" in _cpuinfo("flags").split(),
         },
-        "versions": {"python": f"{platform.python_implementation()} {platform.python_version()}", **_versions()},
+        "versions": {
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            **versions(UNDER_ALL),
+        },
         "frameworks": {name: dict(words) for name, words in (described or {}).items()},
         "threads": {
             "processors": None if processors is None else len(processors),
@@ -50,6 +55,7 @@ def environment(described: Mapping[str, Mapping[str, str]] | None = None) -> Env
             "quota": _quota(),
         },
         "state": {
+            "gdcompare": versions(["gdcompare"]).get("gdcompare"),
             "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             "boost": _read("/sys/devices/system/cpu/cpufreq/boost"),
@@ -113,11 +119,14 @@ def only_run(place: Path | None = None) -> Iterator[str | None]:
         os.close(file)
 
 
-def _versions() -> dict[str, str]:
-    """Return those of the suite and of all that it may need, without importing anything."""
-    needed = {match[0] for each in metadata.requires("gdcompare") or () if (match := re.match(r"[\w.-]+", each))}
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed, without importing anything.
+
+    >>> versions(["numpy", "no-such-thing"]).keys()
+    dict_keys(['numpy'])
+    """
     found = {}
-    for name in sorted({"gdcompare", *needed}):
+    for name in sorted(distributions):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -14,8 +14,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEAST = 8
-"""Blocks that are timed at least: the median of fewer says little, whatever the level."""
+LEAST = 12
+"""Blocks that are timed at least: enough for an interval even where fifty comparisons must hold together."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def race(
     `longest` seconds for one call has no time, only a reason, and the others go on. Then come blocks of turns (see
     `blocks`), in which the first contender has a twin, until every ratio to the `reference` is known to `precision`
     (half the width of its interval; the reference is whoever is fastest if none is named), or `seconds` are spent. At
-    least 8 blocks are timed, more where many comparisons need them. After the last block the answers that were timed
+    least 12 blocks are timed, more where many comparisons need them. After the last block the answers that were timed
     last are judged again. Ctrl-C ends the race after the last whole block.
 
     Times are those of a machine that does nothing else: in each block the least of a contender's turns.
@@ -58,7 +58,7 @@ def race(
     >>> work = [Contender(f"sum of {n}", lambda n=n: sum(range(n)), unjudged) for n in (100, 4000)]
     >>> found = race(work, seconds=0, turn=1e-4)
     >>> len(found.blocks), found.ended, found.ranking().leader
-    (8, 'time', 'sum of 100')
+    (12, 'time', 'sum of 100')
     """
     _check(contenders, reference, precision, seconds, level, longest, turn)
     found = Race(

@@ -107,7 +107,7 @@ class Race:
 
     @property
     def least_blocks(self) -> int:
-        """How many blocks it takes at least: 8, or as many as there must be for an interval at this level."""
+        """How many blocks it takes at least: 12, or as many as there must be for an interval at this level."""
         return max(LEAST, least_number(bonferroni(self.level, self.comparisons)))
 
     def ratio(self, name: str, against: str | None = None) -> Interval:

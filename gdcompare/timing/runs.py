@@ -77,7 +77,7 @@ class Run:
         ...     load(Path(folder) / "run.json").environment
         {'machine': {}}
         """
-        write_text(path, json.dumps(self.as_json(), indent=1) + "\n")
+        write_text(path, json.dumps(self.as_json()) + "\n")
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as pytest-benchmark has it, with what is ours beside."""
