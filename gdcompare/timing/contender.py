@@ -128,9 +128,7 @@ def completion(leaf: Any) -> Callable[[], Any] | None:
     part = getattr(_library(leaf), str(getattr(device, "type", "")), None)
     if (wait := getattr(part, "synchronize", None)) is not None:
         return wait  # type: ignore[no-any-return]
-    raise TypeError(
-        f"cannot wait for a {type(leaf).__name__} on device {device!r}: give its contender a `ready` that does"
-    )
+    raise TypeError(f"cannot wait for a {type(leaf).__name__} on device {device!r}: its contender needs a `ready`")
 
 
 def _library(leaf: Any) -> ModuleType | None:

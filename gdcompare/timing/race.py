@@ -56,7 +56,7 @@ def race(
 
     >>> from gdcompare.timing.contender import unjudged
     >>> work = [Contender(f"sum of {n}", lambda n=n: sum(range(n)), unjudged) for n in (100, 4000)]
-    >>> found = race(work, seconds=0, turn=1e-4)
+    >>> found = race(work, seconds=0, precision=1e-9)
     >>> len(found.blocks), found.ended, found.ranking().leader
     (12, 'time', 'sum of 100')
     """

@@ -68,7 +68,7 @@ def _block(value: Mapping[str, Any]) -> Block:
         [[str(name) for name in line] for line in value["order"]],
         {str(name): [_positive(each) for each in seconds] for name, seconds in value["seconds"].items()},
         {str(name): float(each) for name, each in value["processor"].items()},
-        _positive(value["nothing"]),
+        float(value["nothing"]),
     )
     for line in block.order:
         if sorted(line) != sorted(block.seconds):
