@@ -13,12 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from gdcompare.timing.threads import POOLS, allowed
 
 Environment: TypeAlias = dict[str, Any]
 """`machine`, `versions` and `threads`, which two runs must share to be compared, and `state`, which they need not."""
 
-UNDER_ALL = ("array-api-compat", "numpy")
+UNDER_ALL = (np.__name__, "array-api-compat")
 """What every contender of ours runs on; of frameworks, versions are in what they say of themselves."""
 
 BUSY = 0.5

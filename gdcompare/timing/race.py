@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gdcompare.timing.blocks import TURN, Clock, TurnError, Work, calls_per_turn, order_of, run_block
 from gdcompare.timing.contender import NOTHING, Contender, Judgement, unfinished
@@ -64,7 +65,7 @@ def race(
     found = Race(
         contenders=tuple(each.name for each in contenders),
         control=contenders[0].name,
-        facts={each.name: dict(each.facts) for each in contenders},
+        facts={each.name: _facts(each) for each in contenders},
         reference=reference,
         level=level,
         seed=seed,
@@ -123,6 +124,15 @@ def _check(
             raise ValueError(f"{name} must be positive, not {value}")
     if not seconds >= 0:
         raise ValueError(f"seconds must not be negative, not {seconds}")
+
+
+def _facts(contender: Contender) -> dict[str, Any]:
+    """Return the facts as a file would give them back, so that a race that was saved is of the same work."""
+    try:
+        facts: dict[str, Any] = json.loads(json.dumps(dict(contender.facts)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the facts of {contender.name!r} do not suit JSON: {error}") from error
+    return facts
 
 
 def _resumed(before: Race, planned: Race) -> Race:

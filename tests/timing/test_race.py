@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -337,6 +338,16 @@ def test_a_race_that_was_interrupted_goes_on_as_if_it_had_not_been() -> None:
     )
     assert rest.ended == whole().ended
     assert rest.seconds > part.seconds
+
+
+def test_facts_are_those_that_a_file_gives_back() -> None:
+    machine = Machine()
+
+    found = race([machine.contender("a", 0.1, shape=(3, 4))], clock=machine.clock)
+
+    assert found.facts == race_from_json(json.loads(json.dumps(race_as_json(found)))).facts == {"a": {"shape": [3, 4]}}
+    with pytest.raises(ValueError, match="the facts of 'a' do not suit JSON: Object of type set"):
+        race([machine.contender("a", 0.1, names={"x"})], clock=machine.clock)
 
 
 def test_a_race_of_other_work_does_not_go_on() -> None:
