@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
+from inspect import signature
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -119,15 +121,16 @@ def completion(leaf: Any) -> Callable[[], Any] | None:
     """
     if (wait := getattr(leaf, "block_until_ready", None)) is not None:
         return wait  # type: ignore[no-any-return]  # whatever it is, it is called
-    where = getattr(leaf, "__dlpack_device__", None)
-    if where is None or where()[0] in _HOST:
+    where, device = getattr(leaf, "__dlpack_device__", None), getattr(leaf, "device", None)
+    if where is not None and where()[0] in _HOST:
         return None
-    device = getattr(leaf, "device", None)
+    if where is None and (device is None or "cpu" in str(device).lower()):
+        return None
     if (wait := getattr(device, "synchronize", None)) is not None:
         return wait  # type: ignore[no-any-return]
     part = getattr(_library(leaf), str(getattr(device, "type", "")), None)
     if (wait := getattr(part, "synchronize", None)) is not None:
-        return wait  # type: ignore[no-any-return]
+        return partial(wait, device) if signature(wait).parameters else wait  # one of several, or the only one
     raise TypeError(f"cannot wait for a {type(leaf).__name__} on device {device!r}: its contender needs a `ready`")
 
 

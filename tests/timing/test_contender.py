@@ -70,15 +70,16 @@ def test_a_device_that_can_wait_is_asked_to() -> None:
 
 
 def test_a_library_that_waits_for_its_devices_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    asked: list[Any] = []
     library = ModuleType("library_of_arrays")
-    library.gadget = SimpleNamespace(synchronize=lambda: asked.append("library"))  # type: ignore[attr-defined]
+    library.only = SimpleNamespace(synchronize=lambda: asked.append("the only one"))  # type: ignore[attr-defined]
+    library.some = SimpleNamespace(synchronize=lambda device=None: asked.append(device.index))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "library_of_arrays", library)
     kind = type("Tensor", (OnDevice,), {"__module__": "library_of_arrays.tensors"})
 
-    wait_for({"a": kind(SimpleNamespace(type="gadget"))})
+    wait_for({"a": kind(SimpleNamespace(type="only")), "b": kind(SimpleNamespace(type="some", index=1))})
 
-    assert asked == ["library"]
+    assert asked == ["the only one", 1]
 
 
 def test_an_array_that_nobody_can_wait_for_is_refused() -> None:
@@ -86,10 +87,12 @@ def test_an_array_that_nobody_can_wait_for_is_refused() -> None:
         TypeError, match=r"cannot wait for a OnDevice on device 'moon:0': its contender needs a `ready`"
     ):
         wait_for(OnDevice("moon:0"))
+    with pytest.raises(TypeError, match="cannot wait for a SimpleNamespace on device '/device:GPU:0'"):
+        wait_for(SimpleNamespace(device="/device:GPU:0"))
 
 
 def test_an_array_in_plain_memory_is_complete() -> None:
-    wait_for(OnDevice("cpu", number=1))
+    wait_for([OnDevice("cpu", number=1), SimpleNamespace(device="/device:CPU:0")])
 
 
 def test_what_every_backend_answers_is_complete_after_waiting(backend: gdc.Backend[Any]) -> None:
