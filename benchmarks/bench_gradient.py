@@ -85,7 +85,7 @@ def test_per_sample_gradients_by_a_loop(n: int, dtype: str, measure: Measure) ->
     pytest.importorskip("torch", reason="torch is not installed")
     case = gradient_case("linear-regression", n, 2)
 
-    backend = gdc.load_backend("torch", dtype, per_sample="loop")
+    backend = gdc.load_backend("torch", dtype, variant="loop")
     measure(f"per-sample gradients, {case}, {dtype}", contenders.per_sample_gradients(case, backend, "torch, loop"))
 
 
