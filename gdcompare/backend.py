@@ -127,6 +127,14 @@ class DescribesEnvironment(Protocol):
         """Versions, device and precision switches, by name."""
 
 
+class GivesLosses(Protocol):
+    """An optional capability beside the seam: the loss without its gradient, as quickly as the backend has it."""
+
+    @abstractmethod
+    def value(self, problem: Problem, reduction: Reduction = "mean") -> Callable[..., Any]:
+        """`f(params, features, targets, weights=None) -> loss`, that of `value_and_grad`."""
+
+
 class Jvp(Protocol[ArrayT]):
     """`f(params, features, targets, direction, weights=None) -> (loss, its derivative along the direction)`."""
 

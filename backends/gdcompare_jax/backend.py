@@ -6,7 +6,7 @@ operation runs inside the `jax.enable_x64` context manager, which sets the preci
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +102,16 @@ class JaxBackend(Backend[jax.Array]):
             return {name: gradients[name] for name in params}
 
         return rows
+
+    def value(self, problem: Problem, reduction: Reduction = "mean") -> Callable[..., jax.Array]:
+        """`jit` of the formula."""
+        program = self._program(_value)
+
+        def loss(params: Any, features: Any, targets: Any, weights: Any = None) -> jax.Array:
+            with self._precision():
+                return program(problem, reduction, dict(params), features, targets, weights)
+
+        return loss
 
     def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[jax.Array]:
         """`jit(jvp)`: forward mode."""
@@ -209,10 +219,15 @@ class JaxBackend(Backend[jax.Array]):
                 raise ValueError("name a platform")
             return jax.devices(platform)[int(number or 0)]
         except (RuntimeError, IndexError, ValueError) as error:
-            raise ValueError(f"backend 'jax' has no device {self.device!r}: {error}") from None
+            raise ValueError(f"backend {self.name!r} has no device {self.device!r}: {error}") from None
 
 
 # The problem and the step are static: hashable values, part of the key under which JAX keeps what it compiled.
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _value(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    return _loss(problem, reduction, params, features, targets, weights)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

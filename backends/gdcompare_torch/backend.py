@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -60,12 +60,12 @@ class TorchBackend(Backend[torch.Tensor]):
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
         name_variant(self, by_hand=self.variant == "derived")
-        if self.variant == "compiled" and (lacking := what_compiling_lacks(self.device)):
-            raise ValueError(f"backend {self.name!r} needs {lacking}")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA raises AssertionError
-            raise ValueError(f"backend 'torch' has no device {self.device!r}: {error}") from None
+            raise ValueError(f"backend {self.name!r} has no device {self.device!r}: {error}") from None
+        if self.variant == "compiled" and (lacking := what_compiling_lacks(self.device)):
+            raise ValueError(f"backend {self.name!r} needs {lacking}")
 
     def asarray(self, values: ArrayLike) -> torch.Tensor:
         """A copy on the device in this dtype; integers stay integers."""
@@ -123,6 +123,18 @@ class TorchBackend(Backend[torch.Tensor]):
             return scaled_rows(torch, gradients, weights, reduction)
 
         return rows
+
+    def value(self, problem: Problem, reduction: Reduction = "mean") -> Callable[..., torch.Tensor]:
+        """The formula, and no tape."""
+
+        def loss(params: Any, features: Any, targets: Any, weights: Any = None) -> torch.Tensor:
+            given = dict(params), features, targets, weights
+            with torch.no_grad():
+                if self.variant == "compiled":
+                    return run_compiled(_value, (problem, reduction), *given)
+                return _value(problem, reduction, *given)
+
+        return loss
 
     def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[torch.Tensor]:
         """Forward mode: `torch.func.jvp`; or the gradient times the direction, where that is derived by hand."""
@@ -241,6 +253,10 @@ def _value_and_grad(
     loss = partial(_loss, problem, reduction, features, targets, weights)
     gradient, value = torch.func.grad_and_value(loss)(params)
     return value, gradient
+
+
+def _value(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    return _loss(problem, reduction, features, targets, weights, params)
 
 
 def _vectorised(problem: Problem, params: Any, features: Any, targets: Any) -> dict[str, torch.Tensor]:
