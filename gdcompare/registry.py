@@ -342,6 +342,17 @@ def from_file(name: str) -> Any:
     return getattr(module, class_name)
 
 
+def made_by(name: str) -> Any:
+    """Return what `path/to/file.py:name` names; of a function, what it returns. The errors are `from_file`'s."""
+    found = from_file(name)
+    if found is None:
+        raise LookupError(f"{name!r} is not of the form FILE.py:NAME")
+    if not inspect.isfunction(found):
+        return found
+    with said_of_file(found):
+        return found()
+
+
 def _is_own(value: object, module: ModuleType) -> bool:
     """Whether it was made in that file: a class or function of its own, or an instance."""
     if isinstance(value, type | FunctionType):
