@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import gdcompare as gdc
+from gdcompare.timing.contender import Contender
 
 from . import contenders
-from .checked import DescentCase, Right, checker, descent_case
+from .checked import DescentCase, Right, descent_case, judge_of
 from .conftest import Measure
 from .contenders import DESCENTS_BY_HAND, NullBackend
-from .timing import Contender
 
 pytestmark = pytest.mark.benchmark(max_time=0.3, min_rounds=3)
 
@@ -42,14 +42,14 @@ def test_descent_by_hand(case: DescentCase, name: str, measure: Measure) -> None
 @every_mode
 def test_descent_that_computes_nothing(case: DescentCase, measure: Measure) -> None:
     """`gdc.descend` around a backend that computes nothing: the loop, the update, the history and the looks at it."""
-    run = contenders.descent(case, NullBackend()).run
+    run = contenders.descent(case, NullBackend()).call
     stays = {
         "losses": _zeros(case.steps),
         "theta_0": _zeros(case.steps + 1),
         "theta_1": _zeros(case.steps + 1, case.d),
     }
-    check = checker(contenders.read_history, stays, "float64")
-    measure(_group(case), Contender(NullBackend.name, run, check), steps=case.steps)
+    judge = judge_of(contenders.read_history, stays, "float64")
+    measure(_group(case), Contender(NullBackend.name, run, judge), steps=case.steps)
 
 
 @every_mode

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import gdcompare as gdc
+from gdcompare.timing.contender import NOTHING, Contender, Judgement
 
 from . import contenders
-from .checked import Right, checker, gradient_case, problem_case
+from .checked import Right, gradient_case, judge_of, off_by, problem_case
 from .conftest import Measure
 from .contenders import GRADIENTS_BY_HAND, NullBackend
-from .timing import Contender
 
 pytestmark = pytest.mark.benchmark(max_time=0.15)
 
@@ -85,7 +85,7 @@ def test_per_sample_gradients_by_a_loop(n: int, dtype: str, measure: Measure) ->
     pytest.importorskip("torch", reason="torch is not installed")
     case = gradient_case("linear-regression", n, 2)
 
-    backend = gdc.load_backend("torch", dtype, per_sample="loop")
+    backend = gdc.load_backend("torch", dtype, variant="loop")
     measure(f"per-sample gradients, {case}, {dtype}", contenders.per_sample_gradients(case, backend, "torch, loop"))
 
 
@@ -102,7 +102,7 @@ def test_first_gradient(backend_name: str, measure: Measure) -> None:
 
 def test_nothing_at_all(measure: Measure) -> None:
     """What timing adds to every row of every table."""
-    measure("the empty seam, n=40, d=2", Contender("nothing at all", lambda: None, lambda _: 0.0))
+    measure("the empty seam, n=40, d=2", NOTHING)
 
 
 def test_empty_seam(measure: Measure) -> None:
@@ -128,9 +128,9 @@ def test_finding_by_name(measure: Measure) -> None:
     def find() -> Any:
         return gdc.load_problem("linear-regression"), gdc.load_backend("numpy")
 
-    def found(answer: Any) -> float:
+    def found(answer: Any) -> Judgement:
         assert [type(each).__name__ for each in answer] == ["LinearRegression", "NumpyBackend"]
-        return 0.0
+        return off_by(0)
 
     measure("the empty seam, n=40, d=2", Contender("problem, backend by name", find, found))
 
@@ -139,7 +139,7 @@ def _returns_the_parameters(contender: Contender, name: str) -> Contender:
     params = gradient_case("linear-regression", 40, 2).params
     right = {key: Right(value, np.zeros_like(value)) for key, value in params.items()}
     right["loss"] = right["theta_0"]
-    return Contender(name, contender.run, checker(_read, right, "float64"))
+    return Contender(name, contender.call, judge_of(_read, right, "float64"))
 
 
 def _read(answer: Any) -> dict[str, Any]:

@@ -1,14 +1,13 @@
-"""Ours against theirs, as ratios within one run: interleaved in random order, with a control, shown and not asserted.
+"""Ours against theirs, as ratios within one run, shown and not asserted.
 
 pytest-benchmark times one contender after another, so a neighbour on the machine falls on some and not on others.
-These few comparisons are the ones that we make promises about; here each block runs every contender once, and ours
-twice: a ratio no farther from 1 than half of our ratios to ourselves are is a tie.
+These few comparisons are the ones that we make promises about; they are races of `gdcompare.timing`: in balanced
+blocks, with intervals, and a control.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,11 +19,16 @@ import pytest
 
 import gdcompare as gdc
 from gdcompare.registry import registered_backends
+from gdcompare.timing.contender import Contender, Judgement, unjudged
+from gdcompare.timing.fresh import in_fresh_process
+from gdcompare.timing.race import race
 
 from . import by_hand, contenders
-from .checked import DescentCase, descent_case, gradient_case
+from .checked import DescentCase, descent_case, gradient_case, off_by
 from .summary import Summary
-from .timing import Contender, interleave
+
+PRECISION = 0.02
+SECONDS = 3.0
 
 
 class Compare(Protocol):
@@ -36,18 +40,17 @@ class Compare(Protocol):
 
 
 @pytest.fixture
-def compare(blocks: int, summary: Summary) -> Compare:
-    """Race ours, which runs twice in each block, against theirs, to which we promised ratios by name."""
+def compare(timed: bool, summary: Summary) -> Compare:
+    """Race ours against theirs, to which we promised ratios by name."""
 
     def run(section: str, ours: Contender, theirs: Sequence[Contender], promised: Mapping[str, float]) -> None:
-        if not blocks:
+        if not timed:
             for contender in (ours, *theirs):
-                contender.check(contender.run())
+                assert contender.judge(contender.call())
             return
-        samples = interleave([ours, *theirs], blocks)
-        for rival in theirs:
-            summary.compare(section, samples, ours.name, rival.name, promised.get(rival.name))
-        summary.control(section, samples)
+        found = race([ours, *theirs], reference=ours.name, precision=PRECISION, seconds=SECONDS)
+        assert not found.failures, {name: str(failure) for name, failure in found.failures.items()}
+        summary.add(section, found, promised)
 
     return run
 
@@ -122,7 +125,7 @@ def test_ratio_of_a_gradient_from_numpy_to_the_seam(backend_name: str, compare: 
     """`gdc.value_and_grad` of many rows: what checks and transfers add to the seam, and to one read of the data."""
     case = gradient_case("linear-regression", 1_000_000, 20)
     backend = gdc.load_backend(backend_name)
-    read = Contender("one read of the data", by_hand.one_read(case), lambda _: 0.0)
+    read = Contender("one read of the data", by_hand.one_read(case), unjudged)
 
     ours = contenders.gradient_there_and_back(case, backend)
     promised = {backend_name: 1.3} if backend_name == "numpy" else {}
@@ -147,18 +150,20 @@ def test_ratio_of_starting_times(name: str, compare: Compare) -> None:
 
 
 @pytest.mark.parametrize("name", registered_backends())
-def test_memory_does_not_grow_with_the_number_of_steps(name: str, blocks: int, summary: Summary) -> None:
+def test_memory_does_not_grow_with_the_number_of_steps(name: str, timed: bool, summary: Summary) -> None:
     """Peak memory of a descent eight times as long, less that of the shorter one: with every step kept, and with few.
 
     The first number shows that the second one would show a growth. In a fresh process, whose peak can only rise.
     """
-    pytest.importorskip("resource", reason="peak memory is known on Unix alone")
     _backend(name)
-    if not blocks:
+    if not timed:
         pytest.skip("memory is measured together with times")
 
-    script = Path(__file__).with_name("peak_memory.py")
-    grown = {every: json.loads(_python(str(script), name, str(every)))["growth in MB"] for every in (1, 10**9)}
+    growth = f"{Path(__file__).with_name('peak_memory.py')}:growth_in_megabytes"
+    grown = {
+        every: in_fresh_process(growth, {"backend_name": name, "history_every": every}, threads=1)
+        for every in (1, 10**9)
+    }
 
     summary.find(
         "peak memory: growth from 4096 to 32768 steps, full batch, n=40, d=100",
@@ -180,11 +185,11 @@ def _backend(name: str) -> gdc.Backend[object]:
 
 
 def _interpreter(name: str, arguments: Sequence[str], prints: str = "") -> Contender:
-    def check(printed: str) -> float:
+    def judge(printed: str) -> Judgement:
         assert prints in printed
-        return 0.0
+        return off_by(0)
 
-    return Contender(name, partial(_python, *arguments), check)
+    return Contender(name, partial(_python, *arguments), judge)
 
 
 def _python(*arguments: str) -> str:

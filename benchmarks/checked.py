@@ -23,8 +23,10 @@ from gdcompare.case import Case
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.problem import drawn_parameters
 from gdcompare.referee.point import Referee
+from gdcompare.timing.contender import Judge, Judgement
 
 UNITS = 64
+UNITS_OFF = "error in units"
 
 
 class Right(NamedTuple):
@@ -276,17 +278,20 @@ class DescentCase:
 descent_case = cache(DescentCase)
 
 
-def checker(
-    read: Callable[[Any], Mapping[str, NDArray[Any]]], right: Mapping[str, Right], dtype: str
-) -> Callable[[Any], float]:
-    """Return the check of a contender whose answer `read` turns into NumPy arrays by name."""
-    return partial(_read_and_check, read, right, dtype)
+def judge_of(read: Callable[[Any], Mapping[str, NDArray[Any]]], right: Mapping[str, Right], dtype: str) -> Judge:
+    """Return the judge of a contender whose answer `read` turns into NumPy arrays by name."""
+    return partial(_read_and_judged, read, right, dtype)
 
 
-def _read_and_check(
+def _read_and_judged(
     read: Callable[[Any], Mapping[str, NDArray[Any]]], right: Mapping[str, Right], dtype: str, answer: Any
-) -> float:
-    return check(read(answer), right, dtype)
+) -> Judgement:
+    return off_by(check(read(answer), right, dtype))
+
+
+def off_by(units: float) -> Judgement:
+    """Return the judgement of an answer that is right, and so many units off."""
+    return Judgement(right=True, figures={UNITS_OFF: units})
 
 
 def _fits_float32(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,24 +6,24 @@ import contextlib
 import gc
 import importlib
 import importlib.util
-import os
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import pytest
 
 import gdcompare as gdc
-from gdcompare.backend import Backend
 from gdcompare.registry import own_this_process, registered_backends
+from gdcompare.timing.contender import Contender, unfinished
+from gdcompare.timing.environment import environment, unfit, versions
+from gdcompare.timing.threads import pinned
 
+from .checked import UNITS_OFF
 from .contenders import skip_without
 from .summary import Summary
-from .timing import Contender, Timed
 
 SUMMARY = pytest.StashKey[Summary]()
 THREADS = pytest.StashKey[dict[str, object]]()
@@ -53,7 +53,7 @@ def equal_threads(request: pytest.FixtureRequest) -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         jax_first = "jax" in sys.modules
         torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
-        cpus = undo.enter_context(_one_cpu())
+        cpus = undo.enter_context(pinned(1)) or "not pinned: this system cannot"
         if torch is not None:
             undo.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
@@ -71,32 +71,27 @@ def equal_threads(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _one_cpu() -> Iterator[object]:
-    """Pin all threads of this process to one CPU, and those to come; the last CPU, since the first is often busier."""
-    if sys.platform != "linux":
-        yield "not pinned: this system cannot"
-        return
-    before = {thread: os.sched_getaffinity(thread) for thread in _threads()}
-    chosen = max(os.sched_getaffinity(0))
-    _pin({thread: {chosen} for thread in before})
-    try:
-        yield [chosen]
-    finally:
-        _pin({thread: before.get(thread, before[os.getpid()]) for thread in _threads()})
-
-
-def _pin(cpus: Mapping[int, set[int]]) -> None:
-    for thread, allowed in cpus.items():
-        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-            os.sched_setaffinity(thread, allowed)
-
-
-def _threads() -> list[int]:
-    return [int(task.name) for task in Path("/proc/self/task").iterdir()]
-
-
 # Measuring
+
+
+class Timed:
+    """Something to time: each call does a contender's work to its end and keeps the answer."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.answer: Any = None
+        self._contender = contender
+        self._wait: Callable[[Any], object] | None = contender.ready
+
+    def __call__(self) -> None:
+        self.answer = self._contender.call()
+        if self._wait is not None:
+            self._wait(self.answer)
+
+    def warm_up(self) -> None:
+        """Do the work twice, so that everything is compiled, and see whether such answers have to be waited for."""
+        self()
+        self()
+        self._wait = self._contender.waits(self.answer)
 
 
 class Measure(Protocol):
@@ -119,10 +114,10 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
     """
 
     def run(group: str, contender: Contender, *, steps: int | None = None, first_call: bool = False) -> None:
-        timed = Timed(contender.run)
+        timed = Timed(contender)
         if benchmark.enabled:
             timed.warm_up()
-            contender.check(timed.answer)
+            assert contender.judge(timed.answer)
         benchmark.group = group
         cpu, wall = time.process_time(), time.perf_counter()
         if first_call:
@@ -131,11 +126,13 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
             benchmark(timed)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         benchmark.has_error = True  # unless the next line passes
-        error = contender.check(timed.answer)
+        assert not unfinished(timed.answer), "the clock stopped before the answer was complete"
+        judgement = contender.judge(timed.answer)
+        assert judgement, judgement.words
         benchmark.has_error = False
         benchmark.extra_info.update(
             contender=contender.name,
-            error_in_units=error,
+            error_in_units=judgement.figures.get(UNITS_OFF, 0.0),
             threads=request.config.stash[THREADS],
             cpu_per_wall_second=cpu / wall,
             **contender.facts,
@@ -162,11 +159,11 @@ def summary(request: pytest.FixtureRequest) -> Summary:
 
 
 @pytest.fixture
-def blocks(request: pytest.FixtureRequest) -> int:
-    """How many blocks to interleave: none, so that answers are checked and nothing is timed, where timing is off."""
+def timed(request: pytest.FixtureRequest) -> bool:
+    """Whether to hold races: where timing is off, answers are judged and nothing is timed."""
     if request.config.getoption("benchmark_skip"):
         pytest.skip("benchmarks are skipped (--benchmark-skip)")
-    return 0 if request.config.getoption("benchmark_disable") else 15
+    return not request.config.getoption("benchmark_disable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -200,30 +197,17 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     They are read without importing anything: `--benchmark-compare` asks before the process is pinned to a CPU.
     """
     needed = {match[0] for each in metadata.requires("gdcompare") or () if (match := re.match(r"[\w.-]+", each))}
-    machine_info["versions"] = {name: found for name in sorted(needed) if (found := _version(name)) is not None}
+    machine_info["versions"] = versions(needed)
     machine_info["garbage collector"] = gc.isenabled()
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _environment(backend: Backend[Any]) -> Mapping[str, str]:
-    describe: Callable[[], Mapping[str, str]] = getattr(backend, "environment", dict)
-    return describe()
-
-
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Put the ratios beside the times, and what no two runs need share: threads, and how busy the machine was."""
-    output_json["ratios"] = [row.as_dict() for row in config.stash[SUMMARY].ratios]
+    """Put the races beside the times, and what no two runs need share: threads, and how busy the machine was."""
+    output_json["races"] = config.stash[SUMMARY].as_json()
     output_json["findings"] = config.stash[SUMMARY].findings
     output_json["threads"] = config.stash.get(THREADS, None)
-    output_json["environment"] = {name: _environment(gdc.load_backend(name)) for name in gdc.backend_names()}
-    if hasattr(os, "getloadavg"):
-        output_json["load average"] = os.getloadavg()
+    backends = (gdc.load_backend(name) for name in gdc.backend_names())
+    output_json["environment"] = environment({each.name: getattr(each, "environment", dict)() for each in backends})
 
 
 @pytest.hookimpl(trylast=True)
@@ -231,3 +215,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the ratios after the times."""
     for line in config.stash[SUMMARY].lines():
         terminalreporter.write_line(line)
+    if config.stash[SUMMARY].races:
+        for line in unfit(environment()):
+            terminalreporter.write_line(f"! {line}")

@@ -16,10 +16,10 @@ from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Reducti
 from gdcompare.case import Case
 from gdcompare.gradients import backend_arguments
 from gdcompare.registry import how_to_install
+from gdcompare.timing.contender import Contender, Judgement
 
 from . import by_hand
-from .checked import UNITS, DescentCase, GradientCase, ProblemCase, checker
-from .timing import Contender
+from .checked import UNITS, DescentCase, GradientCase, ProblemCase, judge_of, off_by
 
 Array = NDArray[Any]
 
@@ -49,25 +49,25 @@ def gradient(case: GradientCase | ProblemCase, backend: Backend[Any]) -> Contend
     params, features, targets, _ = backend_arguments(
         Case.of(case.problem, case.data, case.params, backend.dtype), backend
     )
-    check = checker(partial(_read_gradient, backend), case.gradient, backend.dtype)
-    return Contender(backend.name, lambda: function(params, features, targets), check, facts(case, backend))
+    judge = judge_of(partial(_read_gradient, backend), case.gradient, backend.dtype)
+    return Contender(backend.name, lambda: function(params, features, targets), judge, facts=facts(case, backend))
 
 
 def gradient_there_and_back(case: GradientCase, backend: Backend[Any]) -> Contender:
     """Loss and gradient from NumPy to NumPy: checks and transfers included."""
-    check = checker(partial(_read_plain_gradient, backend.dtype), case.gradient, backend.dtype)
+    judge = judge_of(partial(_read_plain_gradient, backend.dtype), case.gradient, backend.dtype)
     return Contender(
         f"{backend.name}, there and back",
         lambda: gdc.value_and_grad(case.problem, case.data, case.params, backend),
-        check,
-        facts(case, backend),
+        judge,
+        facts=facts(case, backend),
     )
 
 
 def gradient_by_hand(case: GradientCase, name: str, dtype: str) -> Contender:
     """Loss and gradient in the framework itself, without the suite."""
-    check = checker(partial(_read_plain_gradient, dtype), case.gradient, dtype)
-    return Contender(name, GRADIENTS_BY_HAND[name](case, dtype), check, facts(case, dtype=dtype))
+    judge = judge_of(partial(_read_plain_gradient, dtype), case.gradient, dtype)
+    return Contender(name, GRADIENTS_BY_HAND[name](case, dtype), judge, facts=facts(case, dtype=dtype))
 
 
 def per_sample_gradients(case: GradientCase, backend: Backend[Any], name: str) -> Contender:
@@ -76,31 +76,33 @@ def per_sample_gradients(case: GradientCase, backend: Backend[Any], name: str) -
     params, features, targets, _ = backend_arguments(
         Case.of(case.problem, case.data, case.params, backend.dtype), backend
     )
-    check = checker(partial(_read_each, backend), case.per_sample_gradients, backend.dtype)
-    return Contender(name, lambda: function(params, features, targets), check, facts(case, backend))
+    judge = judge_of(partial(_read_each, backend), case.per_sample_gradients, backend.dtype)
+    return Contender(name, lambda: function(params, features, targets), judge, facts=facts(case, backend))
 
 
 def per_sample_by_hand(case: GradientCase, name: str) -> Contender:
     """One gradient for each row in the framework itself, in float64."""
-    check = checker(_read_plain_rows, case.per_sample_gradients, "float64")
-    return Contender(name, PER_SAMPLE_BY_HAND[name](case), check, facts(case))
+    judge = judge_of(_read_plain_rows, case.per_sample_gradients, "float64")
+    return Contender(name, PER_SAMPLE_BY_HAND[name](case), judge, facts=facts(case))
 
 
 def descent(case: DescentCase, backend: Backend[Any]) -> Contender:
     """A whole descent with its history."""
-    check = checker(read_history, case.path, "float64")
-    return Contender(backend.name, partial(_descend, case, backend), check, facts(case, backend))
+    judge = judge_of(read_history, case.path, "float64")
+    return Contender(backend.name, partial(_descend, case, backend), judge, facts=facts(case, backend))
 
 
 def descent_without_history(case: DescentCase, backend: Backend[Any]) -> Contender:
     """A whole descent of which only the end is kept, as scikit-learn keeps it."""
-    check = checker(_read_end, case.end, "float64")
-    return Contender(backend.name, partial(_descend, case, backend, history_every=10**9), check, facts(case, backend))
+    judge = judge_of(_read_end, case.end, "float64")
+    return Contender(
+        backend.name, partial(_descend, case, backend, history_every=10**9), judge, facts=facts(case, backend)
+    )
 
 
 def descent_by_hand(case: DescentCase, name: str) -> Contender:
     """A whole descent with its history, without the suite."""
-    return Contender(name, DESCENTS_BY_HAND[name](case), checker(_itself, case.path, "float64"), facts(case))
+    return Contender(name, DESCENTS_BY_HAND[name](case), judge_of(_itself, case.path, "float64"), facts=facts(case))
 
 
 def sklearn_descents(case: DescentCase) -> list[Contender]:
@@ -109,7 +111,7 @@ def sklearn_descents(case: DescentCase) -> list[Contender]:
     The first must arrive where we do. The rows of the others are known to scikit-learn alone, so all that can be asked
     is that they arrive where a stochastic descent does: at a loss little above the least.
     """
-    arrives = checker(_read_regressor, case.end, "float64")
+    arrives = judge_of(_read_regressor, case.end, "float64")
     near = partial(_near_the_least, case)
     return [
         Contender("SGDRegressor, same rows", by_hand.sklearn_same_rows(case), arrives),
@@ -224,14 +226,14 @@ def _itself(answer: dict[str, Array]) -> dict[str, Array]:
     return answer
 
 
-def _near_the_least(case: DescentCase, answer: Any) -> float:
-    """Return how far the loss is above the least, in units of which 64 make a tenth of it; no more is allowed."""
+def _near_the_least(case: DescentCase, answer: Any) -> Judgement:
+    """Judge by how far the loss is above the least, in units of which 64 make a tenth of it; no more is allowed."""
     rows = np.column_stack([np.ones(case.n), case.data.features])
     found = np.concatenate([answer.intercept_, answer.coef_])
     best = np.linalg.lstsq(rows, case.data.targets)[0]
     least, loss = (np.mean((rows @ point - case.data.targets) ** 2) for point in (best, found))
     assert loss <= 1.1 * least, f"SGDRegressor arrived at a loss of {loss:.4g}; the least is {least:.4g}"
-    return float((loss / least - 1) / 0.1 * UNITS)
+    return off_by(float((loss / least - 1) / 0.1 * UNITS))
 
 
 _LINEAR_REGRESSION = gdc.load_problem("linear-regression")

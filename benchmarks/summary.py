@@ -2,103 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .timing import Samples
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times longer one contender took than another: smaller is faster, and 1 is the same."""
-
-    section: str
-    what: str
-    seconds: float
-    median: float
-    low: float
-    high: float
-    verdict: str
-    error_in_units: float
-    blocks: list[float]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def line(self) -> str:
-        span = f"{_number(self.low)} .. {_number(self.high)}"
-        median = _number(self.median)
-        return f"  {self.what:<32}{_duration(self.seconds):>8}{median:>8}  {span:<15}{self.verdict}".rstrip()
+from gdcompare.timing.intervals import Interval
+from gdcompare.timing.record import race_as_json
+from gdcompare.timing.result import Race
 
 
 @dataclass
 class Summary:
-    """Collects ratios and findings of one run."""
+    """Collects races and findings of one run."""
 
-    ratios: list[Ratio] = field(default_factory=list)
+    races: dict[str, Race] = field(default_factory=dict)
+    promises: dict[str, Mapping[str, float]] = field(default_factory=dict)
     findings: dict[str, list[str]] = field(default_factory=dict)
 
-    def compare(self, section: str, samples: Samples, name: str, against: str, at_most: float | None = None) -> None:
-        """Note the ratio of two contenders, and whether it is within what we promise ourselves."""
-        ratios = samples.ratios(name, against)
-        median, (low, high) = float(np.median(ratios)), _tie(samples)
-        verdict = "tie" if low <= median <= high else ""
-        if at_most is not None:
-            verdict = f"{'<=' if median <= at_most else 'over'} {at_most:g} {verdict}".rstrip()
-        self._note(section, name, against, samples, ratios, verdict)
+    def add(self, section: str, race: Race, promised: Mapping[str, float]) -> None:
+        """Note a race of ours against others, to some of whom we promised that ours takes at most so many times theirs.
 
-    def control(self, section: str, samples: Samples) -> None:
-        """Note the ratio of the first contender to itself, and what is called a tie on account of it."""
-        name = next(iter(samples.seconds))
-        low, high = _tie(samples)
-        self._note(section, name, "itself", samples, samples.control, f"tie {low:.2f}-{high:.2f}")
+        A section that has a race already gets the next one under the name of its reference.
+        """
+        title = section if section not in self.races else f"{section}, {race.base}"
+        self.races[title] = race
+        self.promises[title] = promised
 
     def find(self, section: str, line: str) -> None:
         """Note a finding that is no ratio."""
         self.findings.setdefault(section, []).append(line)
 
+    def as_json(self) -> dict[str, Any]:
+        return {section: race_as_json(race) for section, race in self.races.items()}
+
     def lines(self) -> Iterator[str]:
         """Everything noted, section by section."""
-        if self.ratios:
+        if self.races:
             yield ""
-            yield " ratios: first / second, medians of interleaved blocks, 1 = as fast ".center(80, "-")
-            yield f"{'':<34}{'first':>8}{'ratio':>8}  min .. max"
-        for section in dict.fromkeys(ratio.section for ratio in self.ratios):
+            yield " ratios: first / second, 1 = as fast, intervals of 95 % for all of a section ".center(80, "-")
+            yield f"{'':<34}{'first':>8}{'ratio':>8}  interval"
+        for section, race in self.races.items():
             yield section
-            yield from (ratio.line() for ratio in self.ratios if ratio.section == section)
+            yield from self._of_race(race, self.promises[section])
+            yield from (f"  ! {warning}" for warning in race.warnings())
         for section, lines in self.findings.items():
             yield section
             yield from (f"  {line}" for line in lines)
 
-    def _note(
-        self, section: str, name: str, against: str, samples: Samples, ratios: NDArray[np.float64], verdict: str
-    ) -> None:
-        self.ratios.append(
-            Ratio(
-                section,
-                f"{name} / {against}",
-                float(np.median(samples.seconds[name])),
-                float(np.median(ratios)),
-                float(np.min(ratios)),
-                float(np.max(ratios)),
-                verdict,
-                samples.errors[name],
-                ratios.tolist(),
-            )
-        )
+    def _of_race(self, race: Race, promised: Mapping[str, float]) -> Iterator[str]:
+        ours = race.base
+        for name in race.names:
+            if name != ours:
+                ratio = race.ratio(ours, name)
+                yield _line(f"{ours} / {name}", race.time(ours).median, ratio, verdict(ratio, promised.get(name)))
+        if (noise := race.noise()) is not None:
+            yield _line(f"{race.control} / itself", race.time(race.control).median, noise, "")
 
 
-def _tie(samples: Samples) -> tuple[float, float]:
-    """Return what half of the control lies within, as far below 1 as above.
+def _line(what: str, seconds: float, ratio: Interval, verdict: str) -> str:
+    span = f"{_number(ratio.low)} .. {_number(ratio.high)}"
+    return f"  {what:<32}{_duration(seconds):>8}{_number(ratio.median):>8}  {span:<15}{verdict}".rstrip()
 
-    Of 15 blocks of two contenders that are equal, the median lies outside once in 17 times (20 000 simulated runs).
-    """
-    factor = float(np.exp(np.median(np.abs(np.log(samples.control)))))
-    return 1 / factor, factor
+
+def verdict(ratio: Interval, at_most: float | None) -> str:
+    """Return whether a promise is shown to be kept or broken; without a promise, whether a difference is shown."""
+    if at_most is None:
+        return "" if ratio.resolved else "not resolved"
+    kept = "<=" if ratio.high <= at_most else "over" if ratio.low > at_most else "about"
+    return f"{kept} {at_most:g}"
 
 
 def _number(ratio: float) -> str:

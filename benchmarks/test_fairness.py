@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,63 +11,17 @@ import pytest
 from numpy.typing import NDArray
 
 import gdcompare as gdc
+from gdcompare.timing.contender import Contender
+from gdcompare.timing.intervals import Interval
 
-from . import contenders, timing
-from .checked import DescentCase, check, descent_case, gradient_case, problem_case
+from . import contenders
+from .checked import UNITS_OFF, DescentCase, check, descent_case, gradient_case, problem_case
 from .conftest import Measure, pytest_benchmark_update_machine_info
-from .timing import Contender, Timed, interleave, wait_for
+from .summary import verdict
 
 CASE = gradient_case("linear-regression", 40, 2)
 DESCENT = descent_case(40, 2, 4, 3)
 Answer = dict[str, NDArray[Any]]
-
-
-class LazyArray:
-    """An array like JAX's: returned at once, and computed by the time that someone waits for it."""
-
-    def __init__(self) -> None:
-        self.computed = False
-
-    def block_until_ready(self) -> None:
-        time.sleep(0.01)
-        self.computed = True
-
-
-def test_the_clock_stops_after_every_array_has_been_computed() -> None:
-    timed = Timed(lambda: (LazyArray(), {"theta_0": LazyArray(), "theta_1": [LazyArray()]}))
-    timed.warm_up()
-
-    start = time.perf_counter()
-    timed()
-    seconds = time.perf_counter() - start
-
-    assert _computed(timed.answer) == [True, True, True]
-    assert seconds >= 0.03
-
-
-def test_a_clock_that_did_not_wait_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "wait_for", lambda _: None)
-    timed = Timed(lambda: (LazyArray(), {"theta_0": LazyArray(), "theta_1": [LazyArray()]}))
-    timed.warm_up()
-
-    timed()
-
-    assert _computed(timed.answer) == [False, False, False]
-
-
-def _computed(answer: Any) -> list[bool]:
-    loss, slopes = answer
-    return [each.computed for each in (loss, slopes["theta_0"], *slopes["theta_1"])]
-
-
-def test_arrays_of_every_backend_are_complete_after_waiting(backend_name: str) -> None:
-    backend = gdc.load_backend(backend_name)
-    contender = contenders.gradient(CASE, backend)
-
-    answer = contender.run()
-    wait_for(answer)
-
-    assert all(leaf.is_ready() for leaf in answer[1].values() if hasattr(leaf, "is_ready"))
 
 
 WRONG_ANSWERS: dict[str, Callable[[Answer], Answer]] = {
@@ -96,12 +49,12 @@ def test_the_check_refuses(spoil: Callable[[Answer], Answer]) -> None:
 def test_the_check_knows_the_gradient_of_every_problem(problem_name: str) -> None:
     case, backend = problem_case(problem_name, 40, True), gdc.load_backend("numpy")
     judge = contenders.gradient(case, backend)
-    loss, slopes = judge.run()
+    loss, slopes = judge.call()
     first = next(iter(slopes))
 
-    assert judge.check((loss, slopes)) <= 64
+    assert judge.judge((loss, slopes)).figures[UNITS_OFF] <= 64
     with pytest.raises(AssertionError, match=f"{first} is off by .* units"):
-        judge.check((loss, slopes | {first: slopes[first] * (1 + 1e-9)}))
+        judge.judge((loss, slopes | {first: slopes[first] * (1 + 1e-9)}))
 
 
 WRONG_DESCENTS = {
@@ -115,13 +68,13 @@ WRONG_DESCENTS = {
 @pytest.mark.parametrize("wrong", WRONG_DESCENTS.values(), ids=WRONG_DESCENTS.keys())
 @pytest.mark.parametrize("keep", ["path", "end"])
 def test_the_check_refuses_a_descent_with(wrong: DescentCase, keep: str) -> None:
-    run = contenders.descent(wrong, gdc.load_backend("numpy")).run
+    run = contenders.descent(wrong, gdc.load_backend("numpy")).call
     contender = contenders.descent if keep == "path" else contenders.descent_without_history
     judge = contender(DESCENT, gdc.load_backend("numpy"))
 
-    assert judge.check(judge.run()) <= 64
+    assert judge.judge(judge.call()).figures[UNITS_OFF] <= 64
     with pytest.raises(AssertionError):
-        judge.check(run())
+        judge.judge(run())
 
 
 def test_a_wrong_timed_answer_is_refused_even_if_the_first_one_was_right(measure: Measure, benchmark: Any) -> None:
@@ -131,41 +84,20 @@ def test_a_wrong_timed_answer_is_refused_even_if_the_first_one_was_right(measure
     def wrong_once_it_counts() -> Any:
         nonlocal calls
         calls += 1
-        loss, slopes = right.run()
+        loss, slopes = right.call()
         return loss if calls <= warm_up_calls else loss / 2, slopes
 
     with pytest.raises(AssertionError, match=r"loss is off by .* units"):
-        measure("a group that is never shown", Contender("wrong", wrong_once_it_counts, right.check))
+        measure("a group that is never shown", Contender("wrong", wrong_once_it_counts, right.judge))
     assert benchmark.has_error
     assert "contender" not in benchmark.extra_info
 
 
-def test_interleaving_refuses_a_wrong_answer_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "TURN", 0)
-    answers = iter([1.0] * 12 + [2.0] * 20)
-
-    def check_one(answer: float) -> float:
-        assert answer == 1.0
-        return 0.0
-
-    with pytest.raises(AssertionError):
-        interleave([Contender("wrong later", lambda: next(answers), check_one)], blocks=10)
-
-
-def test_interleaving_runs_each_contender_once_a_block_and_the_first_one_twice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(timing, "TURN", 0)
-    order: list[str] = []
-    runs = [Contender(name, lambda name=name: order.append(name), lambda _: 0.0) for name in "ab"]  # type: ignore[misc]
-
-    samples = interleave(runs, blocks=50)
-
-    turns = order[-150:]
-    rounds = {"".join(turns[start : start + 3]) for start in range(0, 150, 3)}
-    assert rounds == {"aab", "aba", "baa"}
-    assert {name: len(seconds) for name, seconds in samples.seconds.items()} == {"a": 50, "b": 50}
-    assert len(samples.control) == 50
+@pytest.mark.parametrize(
+    ("promise", "words"), [(1.3, "<= 1.3"), (1.0, "about 1"), (0.8, "over 0.8"), (None, "not resolved")]
+)
+def test_a_promise_is_kept_or_broken_only_where_that_is_shown(promise: float | None, words: str) -> None:
+    assert verdict(Interval(0.9, 1.0, 1.1, 12, 0.95), promise) == words
 
 
 def test_what_two_runs_must_share_to_be_compared_is_the_same_before_and_after_anything_is_timed() -> None:

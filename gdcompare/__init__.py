@@ -38,6 +38,7 @@ __all__ = [
     "problem_names",
     "rules",
     "value_and_grad",
+    "variant_names",
     "verify",
     "verify_rule",
     "with_formula",
@@ -64,7 +65,14 @@ if TYPE_CHECKING:
     from gdcompare.referee.update_rules import verify_rule
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
-    from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
+    from gdcompare.registry import (
+        BackendUnavailableError,
+        backend_names,
+        load_backend,
+        load_problem,
+        problem_names,
+        variant_names,
+    )
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
     _MODULES = {"datasets": "data", "rules": "descent.rules"}
@@ -87,7 +95,14 @@ else:
         "referee.update_rules": ["verify_rule"],
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],
-        "registry": ["BackendUnavailableError", "backend_names", "load_backend", "load_problem", "problem_names"],
+        "registry": [
+            "BackendUnavailableError",
+            "backend_names",
+            "load_backend",
+            "load_problem",
+            "problem_names",
+            "variant_names",
+        ],
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 
 import numpy as np
 
+from gdcompare.words import did_you_mean
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -59,13 +61,16 @@ class Backend(Protocol[ArrayT]):
     """
 
     name: ClassVar[str]
-    """The name it is registered under."""
+    """The name it is registered under; of a variant that is not the default, `name[variant]`: see `name_variant`."""
 
     xp: ClassVar[Any]
     """The array namespace its formulas run on (the Python array API standard)."""
 
     by_hand: ClassVar[bool] = False
     """Whether it evaluates the problem's hand-derived formulas, rather than differentiate the loss."""
+
+    variants: ClassVar[Mapping[str, str]] = {}
+    """The values of its field `variant`, if it has one, each with what it is in a few words; the default first."""
 
     @property
     @abstractmethod
@@ -152,6 +157,14 @@ class PreparesProcess(Protocol):
     @abstractmethod
     def prepare_process() -> None:
         """Make them, and none that the user has made; called as soon as the backend's class is loaded."""
+
+
+class GivesLosses(Protocol):
+    """An optional capability beside the seam: the loss without its gradient, as quickly as the backend has it."""
+
+    @abstractmethod
+    def value(self, problem: Problem, reduction: Reduction = "mean") -> Callable[..., Any]:
+        """`f(params, features, targets, weights=None) -> loss`, that of `value_and_grad`."""
 
 
 class Jvp(Protocol[ArrayT]):
@@ -316,6 +329,40 @@ def unit_roundoff(dtype: str) -> float:
     True
     """
     return float(np.finfo(checked_dtype(dtype)).eps) / 2
+
+
+def checked_variant(name: str, variants: Iterable[str], variant: str) -> str:
+    """Return the variant if a backend has it; otherwise say which it has.
+
+    >>> checked_variant("mine", ["plain", "fused"], "fusd")
+    Traceback (most recent call last):
+    ...
+    ValueError: backend 'mine' has no variant 'fusd'; it has: plain, fused; did you mean 'fused'?
+    """
+    known = list(variants)
+    if variant in known:
+        return variant
+    nearest = did_you_mean(variant, known)
+    raise ValueError(f"backend {name!r} has no variant {variant!r}; it has: {', '.join(known) or 'none'}{nearest}")
+
+
+def name_variant(backend: Any, by_hand: bool = False) -> None:
+    """Check the field `variant` of a backend, and let its name tell the variant, in its `__post_init__`.
+
+    A variant is the same backend with another setting, under which results are shown apart. `by_hand` says that
+    this one evaluates the problem's hand-derived formulas. Raises ValueError for one that it has not.
+
+    >>> from types import SimpleNamespace
+    >>> fused = SimpleNamespace(name="mine", variants={"plain": "", "fused": ""}, variant="fused")
+    >>> name_variant(fused)
+    >>> fused.name
+    'mine[fused]'
+    """
+    variant = checked_variant(backend.name, backend.variants, backend.variant)
+    if variant != next(iter(backend.variants)):
+        object.__setattr__(backend, "name", f"{backend.name}[{variant}]")  # the dataclass is frozen
+    if by_hand:
+        object.__setattr__(backend, "by_hand", True)
 
 
 def eager_scan(

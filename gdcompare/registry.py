@@ -12,16 +12,16 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from gdcompare.backend import Backend, checked_dtype
+from gdcompare.backend import Backend, checked_dtype, checked_variant
 from gdcompare.problem import NotDerivedError, Problem
 from gdcompare.words import did_you_mean
 
@@ -69,13 +69,27 @@ def problem_names() -> list[str]:
     return sorted(_entry_points(PROBLEMS).names)
 
 
-def load_backend(name: str, dtype: str = "float64", device: str | None = None, **options: Any) -> Backend[Any]:
+def variant_names(name: str) -> list[str]:
+    """Return the names of a backend's variants, the default first; none if it has but one way.
+
+    Raises what `backend_class` does.
+
+    >>> variant_names("numpy")
+    []
+    """
+    return list(getattr(backend_class(name), "variants", {}))
+
+
+def load_backend(
+    name: str, dtype: str = "float64", device: str | None = None, variant: str | None = None, **options: Any
+) -> Backend[Any]:
     """Return a backend by its name, or from a file as `"path/to/file.py:ClassName"`.
 
-    `options` go to the backend's constructor; torch takes `per_sample="loop"`.
+    A variant of it is named by `variant`, one of `variant_names(name)`, or in brackets, `"name[variant]"`, as the
+    backend's own name then has it. `options` go to the backend's constructor.
 
     Raises LookupError for an unknown name, BackendUnavailableError where the framework is missing, ValueError for a
-    dtype or device that it does not have.
+    dtype, device or variant that it does not have.
 
     >>> load_backend("numpy", dtype="float32")
     NumpyBackend(dtype='float32', device=None)
@@ -86,10 +100,38 @@ def load_backend(name: str, dtype: str = "float64", device: str | None = None, *
     """
     precision = checked_dtype(dtype)
     make = backend_class(name)
+    options |= _variant(name, make, variant)
     with said_of_file(make):
         backend = make(dtype=precision, device=device, **options)
     _must_have(backend, name, "Backend", ("asarray", "to_numpy", "value_and_grad", "per_sample_grad", "scan"))
     return backend  # type: ignore[no-any-return]
+
+
+def backend_maker(name: str) -> Callable[..., Any]:
+    """Return what makes the backend of that name, of its variant if it names one, at a dtype or device."""
+    make = backend_class(name)
+    return partial(make, **options) if (options := _variant(name, make)) else make
+
+
+def _variant(name: str, make: Any, variant: str | None = None) -> dict[str, str]:
+    """Return the option of a backend's constructor that `name[variant]`, or the variant beside the name, asks for."""
+    plain, in_name = _parted(name)
+    if None not in (variant, in_name) and variant != in_name:
+        raise ValueError(f"backend {name!r} names another variant than variant={variant!r}")
+    asked = in_name if variant is None else variant
+    if asked is None:
+        return {}
+    return {"variant": checked_variant(plain, getattr(make, "variants", {}), asked)}
+
+
+def _parted(name: str) -> tuple[str, str | None]:
+    """Return the name of a backend and of its variant, if it names one.
+
+    >>> _parted("mine[fused]"), _parted("mine.py:Mine")
+    (('mine', 'fused'), ('mine.py:Mine', None))
+    """
+    found = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
+    return (found[1], found[2]) if found else (name, None)
 
 
 def backend_class(name: str) -> Any:
@@ -98,6 +140,7 @@ def backend_class(name: str) -> Any:
     >>> backend_class("numpy").name
     'numpy'
     """
+    name, _ = _parted(name)
     if (found := from_file(name)) is not None:
         return found
     entry_point = _backend_entry_point(name)
@@ -232,7 +275,7 @@ def as_problem(problem: str | Problem) -> Problem:
 
 def how_to_install(name: str) -> str | None:
     """Return the line that says how to install what a registered backend lacks, or None if it lacks nothing."""
-    entry_point = _backend_entry_point(name)
+    entry_point = _backend_entry_point(_parted(name)[0])
     missing = _missing(entry_point)
     return _how_to_install(entry_point, missing[0]) if missing else None
 
@@ -313,6 +356,17 @@ def from_file(name: str) -> Any:
         own = [key for key, value in vars(module).items() if not key.startswith("_") and _is_own(value, module)]
         raise LookupError(f"{path!r} has no {class_name!r}; it has: {', '.join(sorted(own)) or 'nothing of its own'}")
     return getattr(module, class_name)
+
+
+def made_by(name: str) -> Any:
+    """Return what `path/to/file.py:name` names; of a function, what it returns. The errors are `from_file`'s."""
+    found = from_file(name)
+    if found is None:
+        raise LookupError(f"{name!r} is not of the form FILE.py:NAME")
+    if not inspect.isfunction(found):
+        return found
+    with said_of_file(found):
+        return found()
 
 
 def _is_own(value: object, module: ModuleType) -> bool:

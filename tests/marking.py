@@ -24,6 +24,18 @@ MARKERS = [
     "thorough_on(*backends): on these backends it is thorough: others try the theorem in the quick loop",
     "one_in(n, backend): on this backend one of n runs before the soundness run: it compiles for each case",
 ]
+VARIANTS = {
+    "jax": ["jitted", "unjitted", "derived"],
+    "torch": ["func", "compiled", "loop", "derived"],
+}
+"""The variants beside the default one, which nobody has to import a framework to know."""
+ALL_VARIANTS = [f"{name}[{variant}]" for name, of_it in VARIANTS.items() for variant in of_it]
+SLOW_VARIANTS = {"torch[compiled]"}
+"""Those that compile for seconds."""
+on_variants = pytest.mark.parametrize(
+    "backend_name", [*registered_backends(), *ALL_VARIANTS], indirect=True, scope="session"
+)
+"""Let a theorem run on every variant, too: in the gate, or where they compile for seconds in the soundness run."""
 HOUSE = {
     each.name
     for each in entry_points(group="gdcompare.backends")
@@ -99,7 +111,9 @@ def parameter(item: pytest.Item, name: str) -> object:
 
 
 def leave_out(item: pytest.Item) -> None:
-    """Leave to the soundness run what `one_in` says, and to the gate what `thorough_on` says."""
+    """Leave to the soundness run what `one_in` says, and to the gate what `thorough_on` says; variants alike."""
+    if parameter(item, "backend_name") in ALL_VARIANTS:
+        item.add_marker("soundness" if parameter(item, "backend_name") in SLOW_VARIANTS else "thorough")
     for marker in item.iter_markers("thorough_on"):
         for backend in marker.args:
             known("backend", backend, registered_backends())

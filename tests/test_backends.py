@@ -34,6 +34,7 @@ from gdcompare.backend import borrowed, unit_roundoff
 from gdcompare.registry import backend_class, registered_backends
 
 from .agreement import ROUNDINGS, assert_agree, assert_loss_agrees, mean_over_rows, rounded, sizes_of_rows
+from .marking import on_variants
 from .planes import Planes, three_planes
 from .strategies import data_sets, lattices, parameters, partitions, shapes, weights
 
@@ -64,6 +65,7 @@ def by_hand(problem: Problem, data: Dataset, params: dict[str, Any], dtype: str)
 # Agreement
 
 
+@on_variants
 @given(draw=st.data())
 @quick
 def test_gradient_is_the_mean_of_the_gradients_derived_by_hand(
@@ -80,6 +82,7 @@ def test_gradient_is_the_mean_of_the_gradients_derived_by_hand(
     assert_loss_agrees(np.array(loss, dtype=dtype), np.mean(losses), np.mean(loss_sizes), dtype)
 
 
+@on_variants
 @given(draw=st.data())
 @quick
 def test_per_sample_gradients_are_those_derived_by_hand(
@@ -95,6 +98,7 @@ def test_per_sample_gradients_are_those_derived_by_hand(
     assert_agree(gradients, expected, sizes, dtype)
 
 
+@on_variants
 @given(draw=st.data())
 @quick
 def test_mean_of_per_sample_gradients_is_the_gradient(
@@ -110,6 +114,7 @@ def test_mean_of_per_sample_gradients_is_the_gradient(
     assert_agree(gradient, mean_over_rows(gradients), mean_over_rows(sizes), dtype)
 
 
+@on_variants
 @given(draw=st.data())
 @quick
 def test_weighted_gradient_is_the_weighted_mean(
@@ -128,6 +133,7 @@ def test_weighted_gradient_is_the_weighted_mean(
     assert_loss_agrees(np.array(loss, dtype=dtype), np.average(losses, weights=w), loss_size, dtype)
 
 
+@on_variants
 @given(draw=st.data())
 @quick
 def test_mean_of_weighted_per_sample_gradients_is_the_weighted_gradient(
@@ -189,24 +195,6 @@ def test_gradient_is_the_mean_over_any_partition_weighted_by_size(
 
 @given(draw=st.data())
 @quick
-def test_torchs_loop_over_samples_gives_what_its_vmap_gives(dtype: str, problem: Problem, draw: st.DataObject) -> None:
-    pytest.importorskip("torch", reason="the two ways are torch's")
-    vmap, loop = (load_backend("torch", dtype, per_sample=way) for way in ("vmap", "loop"))
-    data = draw.draw(data_sets(problem, shapes(vmap)))
-    params = draw.draw(parameters(problem, data, dtype))
-    w = draw.draw(st.none() | weights(len(data)))
-    scale = 1 if w is None else w / w.mean()
-    _, sizes = sizes_of_rows(problem, params, rounded(data, dtype), dtype)
-
-    looped = per_sample_grad(problem, data, params, loop, w)
-
-    vectorised = per_sample_grad(problem, data, params, vmap, w)
-    scaled = {name: (size.T * scale).T for name, size in sizes.items()}
-    assert_agree(looped, vectorised, scaled, dtype)
-
-
-@given(draw=st.data())
-@quick
 def test_on_whole_numbers_least_squares_is_exact_to_the_last_bit(
     backend: Backend[Any], dtype: str, draw: st.DataObject
 ) -> None:
@@ -224,6 +212,7 @@ def test_on_whole_numbers_least_squares_is_exact_to_the_last_bit(
         np.testing.assert_array_equal(gradient[name], np.asarray(np.sum(rows, axis=0) / 8, dtype), strict=True)
 
 
+@on_variants
 def test_matrices_of_parameters_and_targets_go_through_every_backend(backend: Backend[Any], dtype: str) -> None:
     problem = Planes()
     data, params = three_planes()
@@ -310,6 +299,7 @@ SEED_DIFFERENCE = {"theta_0": 4.9918890354661016e-08, "theta_1": 1.5273690312511
 AT = {"theta_0": 1.0, "theta_1": [0.0]}
 
 
+@on_variants
 def test_the_seeds_six_figures_come_from_every_backend(backend_name: str) -> None:
     line = datasets.noisy_line()
 
@@ -370,6 +360,7 @@ def border(backend: Backend[Any], n: int = 5) -> tuple[Any, ...]:
     return params, *map(backend.asarray, columns)
 
 
+@on_variants
 @pytest.mark.parametrize("weighted", [False, True])
 def test_outputs_have_the_dtype_and_shapes_that_the_seam_promises(
     backend: Backend[Any], dtype: str, problem: Problem, weighted: bool
@@ -386,6 +377,7 @@ def test_outputs_have_the_dtype_and_shapes_that_the_seam_promises(
     assert {array.dtype.name for array in (loss, *arrays)} == {dtype}
 
 
+@on_variants
 @pytest.mark.parametrize("weighted", [False, True])
 def test_inputs_are_left_intact(backend: Backend[Any], problem: Problem, weighted: bool) -> None:
     arguments = params, *columns = border(backend)[: 4 if weighted else 3]
@@ -525,6 +517,7 @@ def test_whole_numbers_stay_whole(backend: Backend[Any], kind: str) -> None:
     assert back.tolist() == [1, 2, 3]
 
 
+@on_variants
 def test_scan_takes_a_step_for_each_row_and_stacks_the_records(backend: Backend[Any], dtype: str) -> None:
     def step(state: Any, row: tuple[Any, ...], constants: Any) -> tuple[Any, tuple[Any, ...]]:
         (total,), (value, which), table = state, row, constants["table"]
@@ -540,6 +533,7 @@ def test_scan_takes_a_step_for_each_row_and_stacks_the_records(backend: Backend[
     assert {backend.to_numpy(each).dtype.name for each in (total, totals, tables)} == {dtype}
 
 
+@on_variants
 def test_backends_with_the_same_settings_are_equal(backend_name: str, dtype: str) -> None:
     one, again = (load_backend(backend_name, dtype) for _ in range(2))
 
@@ -549,15 +543,19 @@ def test_backends_with_the_same_settings_are_equal(backend_name: str, dtype: str
     assert (one.name, one.dtype) == (backend_name, dtype)
 
 
+@on_variants
 def test_backends_know_their_environment(backend: Backend[Any]) -> None:
     environment = backend.environment()  # type: ignore[attr-defined]  # a capability beside the seam
 
-    assert environment[backend.name]
+    assert environment[type(backend).name]
     assert all(isinstance(value, str) and value for value in environment.values())
 
 
-def test_exactly_the_numpy_backend_evaluates_the_hand_derived_formulas(backend: Backend[Any]) -> None:
-    assert backend.by_hand == (backend.name == "numpy")
+@on_variants
+def test_exactly_numpy_and_derived_variants_evaluate_the_hand_derived_formulas(
+    backend: Backend[Any],
+) -> None:
+    assert backend.by_hand == (backend.name == "numpy" or backend.name.endswith("[derived]"))
 
 
 def test_torch_differentiates_inside_no_grad() -> None:
@@ -650,13 +648,6 @@ def test_an_unknown_dtype_is_refused_before_anything_is_imported(name: str, wron
 def test_a_backend_made_by_hand_refuses_an_unknown_dtype(backend_name: str) -> None:
     with refusal(ValueError, "unknown dtype 'float16'; known: float32, float64"):
         type(load_backend(backend_name))(dtype="float16")  # type: ignore[call-arg]  # the protocol has no constructor
-
-
-def test_an_unknown_way_to_per_sample_gradients_is_refused() -> None:
-    pytest.importorskip("torch", reason="the ways are torch's")
-
-    with refusal(ValueError, "unknown per_sample 'map'; known: vmap, loop"):
-        load_backend("torch", per_sample="map")
 
 
 @pytest.mark.parametrize("function", [value_and_grad, per_sample_grad])

@@ -7,7 +7,7 @@ operation runs inside the `jax.enable_x64` context manager, which sets the preci
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -35,28 +35,39 @@ from gdcompare.backend import (
     Step,
     ValueAndGrad,
     checked_dtype,
+    eager_scan,
+    name_variant,
     reduced,
     scaled_rows,
 )
+from gdcompare.by_hand import derived_hvp, derived_jvp, derived_per_sample_grad, derived_value_and_grad
 from gdcompare.problem import Problem
 
 
 @final
 @dataclass(frozen=True)
 class JaxBackend(Backend[jax.Array]):
-    """The loss formula traced, differentiated and compiled; a chunk of a descent is one compiled program.
+    """The loss formula traced, differentiated and compiled, a chunk of a descent as one program; or as `variant` says.
 
     `device` is a platform, with a number if there are several: `"cpu"`, `"gpu"`, `"gpu:1"`.
     """
 
     dtype: Precision = "float64"
     device: str | None = None
+    variant: str = "whole-run"
     name: ClassVar[str] = "jax"
     xp: ClassVar[Any] = jnp
     compiles: ClassVar[bool] = True
+    variants: ClassVar[Mapping[str, str]] = {
+        "whole-run": "jit: each function, and a whole chunk of a descent as one lax.scan",
+        "jitted": "jit: each function, and each step of a descent by itself",
+        "unjitted": "nothing compiled, operation by operation",
+        "derived": "no differentiation: the gradients derived by hand, compiled",
+    }
 
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
+        name_variant(self, by_hand=self.variant == "derived")
         self._device()
 
     @staticmethod
@@ -96,30 +107,43 @@ class JaxBackend(Backend[jax.Array]):
 
     def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[jax.Array]:
         """`jit(value_and_grad)` of the mean or summed loss."""
+        program = self._program(_derived_value_and_grad if self.by_hand else _value_and_grad)
 
         def value(
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             with self._precision():
-                loss, gradient = _value_and_grad(problem, reduction, dict(params), features, targets, weights)
+                loss, gradient = program(problem, reduction, dict(params), features, targets, weights)
             return loss, {name: gradient[name] for name in params}  # JAX sorts the names of a dict
 
         return value
 
     def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[jax.Array]:
         """`jit(vmap(grad))` of the loss of one sample, scaled by the weights."""
+        program = self._program(_derived_per_sample_grad if self.by_hand else _per_sample_grad)
 
         def rows(
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> dict[str, jax.Array]:
             with self._precision():
-                gradients = _per_sample_grad(problem, reduction, dict(params), features, targets, weights)
+                gradients = program(problem, reduction, dict(params), features, targets, weights)
             return {name: gradients[name] for name in params}
 
         return rows
 
+    def value(self, problem: Problem, reduction: Reduction = "mean") -> Callable[..., jax.Array]:
+        """`jit` of the formula."""
+        program = self._program(_value)
+
+        def loss(params: Any, features: Any, targets: Any, weights: Any = None) -> jax.Array:
+            with self._precision():
+                return program(problem, reduction, dict(params), features, targets, weights)
+
+        return loss
+
     def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[jax.Array]:
         """`jit(jvp)`: forward mode."""
+        program = self._program(_derived_jvp if self.by_hand else _jvp)
 
         def along(
             params: Params[jax.Array],
@@ -129,12 +153,13 @@ class JaxBackend(Backend[jax.Array]):
             weights: jax.Array | None = None,
         ) -> tuple[jax.Array, jax.Array]:
             with self._precision():
-                return _jvp(problem, reduction, dict(params), features, targets, dict(direction), weights)  # type: ignore[no-any-return]
+                return program(problem, reduction, dict(params), features, targets, dict(direction), weights)  # type: ignore[no-any-return]
 
         return along
 
     def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[jax.Array]:
         """`jit(jvp(grad))`: forward over reverse."""
+        program = self._program(_derived_hvp if self.by_hand else _hvp)
 
         def product(
             params: Params[jax.Array],
@@ -144,26 +169,32 @@ class JaxBackend(Backend[jax.Array]):
             weights: jax.Array | None = None,
         ) -> dict[str, jax.Array]:
             with self._precision():
-                return _hvp(problem, reduction, dict(params), features, targets, dict(direction), weights)  # type: ignore[no-any-return]
+                return program(problem, reduction, dict(params), features, targets, dict(direction), weights)  # type: ignore[no-any-return]
 
         return product
 
     def hessian(self, problem: Problem, reduction: Reduction = "mean") -> Hessian[jax.Array]:
         """`jit(hessian)`: forward over reverse along all unit vectors at once."""
+        program = self._program(_hessian)
 
         def blocks(
             params: Params[jax.Array], features: jax.Array, targets: jax.Array, weights: jax.Array | None = None
         ) -> dict[str, dict[str, jax.Array]]:
             with self._precision():
-                return _hessian(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
+                return program(problem, reduction, dict(params), features, targets, weights)  # type: ignore[no-any-return]
 
         return blocks
 
     def scan(self, step: Step[jax.Array]) -> Run[jax.Array]:
-        """One compiled `lax.scan`; equal steps and equal shapes share one compilation."""
+        """One compiled `lax.scan`, or a Python loop; equal steps and equal shapes share one compilation."""
+        one = partial(self._program(_one_step), step)
+        loop = eager_scan(one, self.asarray, jnp.stack) if self.variant in ("jitted", "unjitted") else None
 
         def run(state: Any, inputs: Inputs, constants: Any) -> tuple[Any, Sequence[jax.Array]]:
-            with self._precision():  # a compiled function takes NumPy arrays quicker than jnp.asarray does
+            with self._precision():
+                if loop is not None:
+                    return loop(state, inputs, constants)
+                # A compiled function takes NumPy arrays quicker than jnp.asarray does.
                 return _scan(step, state, tuple(map(self._cast, inputs)), constants)  # type: ignore[no-any-return]
 
         return run
@@ -198,6 +229,10 @@ class JaxBackend(Backend[jax.Array]):
         modes = {"fwd": "forward", "rev": "reverse"} if implementation is None else {"rev": "reverse"}
         return [NativeCheck(f"jax check_grads, {words}", rule, partial(run, mode)) for mode, words in modes.items()]
 
+    def _program(self, compiled: Any) -> Any:
+        """Return a function that is compiled, or the plain one that it is made of."""
+        return compiled.__wrapped__ if self.variant == "unjitted" else compiled
+
     def _cast(self, array: NDArray[Any]) -> NDArray[Any]:
         return array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)
 
@@ -213,7 +248,7 @@ class JaxBackend(Backend[jax.Array]):
                 raise ValueError("name a platform")
             return jax.devices(platform)[int(number or 0)]
         except (RuntimeError, IndexError, ValueError) as error:
-            raise ValueError(f"backend 'jax' has no device {self.device!r}: {error}") from None
+            raise ValueError(f"backend {self.name!r} has no device {self.device!r}: {error}") from None
 
 
 _SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
@@ -236,6 +271,11 @@ def _is_aligned(array: NDArray[Any]) -> bool:
 
 
 # The problem and the step are static: hashable values, part of the key under which JAX keeps what it compiled.
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _value(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    return _loss(problem, reduction, params, features, targets, weights)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -279,6 +319,31 @@ def _hvp(
 @partial(jax.jit, static_argnums=(0, 1))
 def _hessian(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any) -> Any:
     return jax.hessian(partial(_loss, problem, reduction))(params, features, targets, weights)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _derived_value_and_grad(problem: Problem, reduction: Reduction, *arguments: Any) -> Any:
+    return derived_value_and_grad(jnp, problem, reduction)(*arguments)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _derived_per_sample_grad(problem: Problem, reduction: Reduction, *arguments: Any) -> Any:
+    return derived_per_sample_grad(jnp, problem, reduction)(*arguments)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _derived_jvp(problem: Problem, reduction: Reduction, *arguments: Any) -> Any:
+    return derived_jvp(jnp, problem, reduction)(*arguments)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _derived_hvp(problem: Problem, reduction: Reduction, *arguments: Any) -> Any:
+    return derived_hvp(jnp, problem, reduction)(*arguments)
+
+
+@partial(jax.jit, static_argnums=0)
+def _one_step(step: Step[Any], state: Any, row: Any, constants: Any) -> Any:
+    return step(state, row, constants)
 
 
 @partial(jax.jit, static_argnums=0)

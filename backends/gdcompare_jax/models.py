@@ -139,10 +139,26 @@ class JaxFunction(Native):
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """`jit(value_and_grad)` in the precision of the features."""
+        call, read = self.prepared(params, features, targets)
+        return read(call())
+
+    def prepared(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, dict[str, NDArray[Any]]]]]:
+        """The same, from JAX's arrays to JAX's arrays."""
         arrays = self._arrays(params, features)
         with self._precision(params, features):
-            loss, gradient = self._value_and_grad([*arrays.values()], features, targets)
+            inputs = [jnp.asarray(each) for each in arrays.values()], jnp.asarray(features), jnp.asarray(targets)
+
+        def call() -> tuple[jax.Array, list[jax.Array]]:
+            with self._precision(params, features):
+                return self._value_and_grad(*inputs)  # type: ignore[no-any-return]
+
+        def read(answer: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
+            loss, gradient = answer
             return np.asarray(loss), {name: np.asarray(each) for name, each in zip(arrays, gradient, strict=True)}
+
+        return call, read
 
     def jvp(
         self,

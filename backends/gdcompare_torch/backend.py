@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -30,35 +30,42 @@ from gdcompare.backend import (
     ValueAndGrad,
     checked_dtype,
     eager_scan,
+    name_variant,
     reduced,
     scaled_rows,
 )
+from gdcompare.by_hand import derived_hvp, derived_jvp, derived_per_sample_grad, derived_value_and_grad
 from gdcompare.problem import Problem
+from gdcompare_torch.compiled import STEPS, compiled_scan, is_tracing, run_compiled, what_compiling_lacks
 
 
 @final
 @dataclass(frozen=True)
 class TorchBackend(Backend[torch.Tensor]):
-    """The loss formula recorded on a tape and differentiated backwards.
-
-    `per_sample` chooses how per-sample gradients are made: `"vmap"`, one backward pass through the losses of all
-    samples, by `torch.func.vmap`, each at parameters of its own; or `"loop"`, one backward pass for each sample.
-    """
+    """The loss formula recorded on a tape and differentiated backwards, or as the `variant` says."""
 
     dtype: Precision = "float64"
     device: str | None = None
-    per_sample: Literal["vmap", "loop"] = "vmap"
+    variant: str = "eager"
     name: ClassVar[str] = "torch"
     xp: ClassVar[Any] = xp
+    variants: ClassVar[Mapping[str, str]] = {
+        "eager": "the tape, operation by operation; per-sample gradients by one backward pass through a vmap",
+        "func": "torch.func, the gradient as a transformed function; per-sample gradients by vmap(grad)",
+        "compiled": f"torch.compile: each function, and {STEPS} steps of a descent at once",
+        "loop": "per-sample gradients by one backward pass for each sample",
+        "derived": "no differentiation: the gradients derived by hand, on tensors",
+    }
 
     def __post_init__(self) -> None:
         checked_dtype(self.dtype)
-        if self.per_sample not in ("vmap", "loop"):
-            raise ValueError(f"unknown per_sample {self.per_sample!r}; known: vmap, loop")
+        name_variant(self, by_hand=self.variant == "derived")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA raises AssertionError
-            raise ValueError(f"backend 'torch' has no device {self.device!r}: {error}") from None
+            raise ValueError(f"backend {self.name!r} has no device {self.device!r}: {error}") from None
+        if self.variant == "compiled" and (lacking := what_compiling_lacks(self.device)):
+            raise ValueError(f"backend {self.name!r} needs {lacking}")
 
     def asarray(self, values: ArrayLike) -> torch.Tensor:
         """A copy on the device in this dtype; integers stay integers."""
@@ -78,7 +85,11 @@ class TorchBackend(Backend[torch.Tensor]):
         return array.detach().cpu().numpy()  # type: ignore[no-any-return]
 
     def value_and_grad(self, problem: Problem, reduction: Reduction = "mean") -> ValueAndGrad[torch.Tensor]:
-        """One forward pass on the tape, one `torch.autograd.grad`."""
+        """One forward pass on the tape, one `torch.autograd.grad`; or as the variant has it."""
+        if self.variant == "derived":
+            return derived_value_and_grad(xp, problem, reduction)
+        if self.variant in ("func", "compiled"):
+            return _by_transformation(problem, reduction, compiled=self.variant == "compiled")
 
         def value(
             params: Params[torch.Tensor],
@@ -96,17 +107,9 @@ class TorchBackend(Backend[torch.Tensor]):
         return value
 
     def per_sample_grad(self, problem: Problem, reduction: Reduction = "mean") -> PerSampleGrad[torch.Tensor]:
-        """By `vmap` or by the plain loop, scaled by the weights.
-
-        With parameters theta_i for each row, all of them equal, d(sum_j l_j(theta_j))/dtheta_i = dl_i/dtheta: the tape
-        walked back once. `vmap(torch.func.grad(...))` takes half as long again, and 1.3 s before its first answer.
-        """
-
-        def loss_of_one(params: Params[torch.Tensor], row: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            loss: torch.Tensor = problem.per_sample_losses(xp, params, row[None], target[None])[0]
-            return loss
-
-        losses = torch.func.vmap(loss_of_one)
+        """By `vmap`, or as the variant has it; scaled by the weights."""
+        if self.variant == "derived":
+            return derived_per_sample_grad(xp, problem, reduction)
         one = self.value_and_grad(problem)
 
         def rows(
@@ -115,22 +118,35 @@ class TorchBackend(Backend[torch.Tensor]):
             targets: torch.Tensor,
             weights: torch.Tensor | None = None,
         ) -> dict[str, torch.Tensor]:
-            n = len(features)
-            if self.per_sample == "loop":
-                each = [one(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(n)]
+            if self.variant == "loop":
+                each = [one(params, features[i : i + 1], targets[i : i + 1])[1] for i in range(len(features))]
                 gradients = {name: torch.stack([gradient[name] for gradient in each]) for name in params}
+            elif self.variant == "compiled":
+                gradients = run_compiled(_vectorised, (problem,), dict(params), features, targets)
+            elif self.variant == "func":
+                gradients = _vectorised(problem, dict(params), features, targets)
             else:
-                with torch.enable_grad():
-                    own = {
-                        name: value.detach().expand(n, *value.shape).requires_grad_() for name, value in params.items()
-                    }
-                    gradients = _gradients(losses(own, features, targets).sum(), own)
+                gradients = _in_one_pass(problem, params, features, targets)
             return scaled_rows(torch, gradients, weights, reduction)
 
         return rows
 
+    def value(self, problem: Problem, reduction: Reduction = "mean") -> Callable[..., torch.Tensor]:
+        """The formula, and no tape."""
+
+        def loss(params: Any, features: Any, targets: Any, weights: Any = None) -> torch.Tensor:
+            given = dict(params), features, targets, weights
+            with torch.no_grad():
+                if self.variant == "compiled":
+                    return run_compiled(_value, (problem, reduction), *given)
+                return _value(problem, reduction, *given)
+
+        return loss
+
     def jvp(self, problem: Problem, reduction: Reduction = "mean") -> Jvp[torch.Tensor]:
-        """Forward mode: `torch.func.jvp`."""
+        """Forward mode: `torch.func.jvp`; or the gradient times the direction, where that is derived by hand."""
+        if self.by_hand:
+            return derived_jvp(xp, problem, reduction)
 
         def along(
             params: Params[torch.Tensor],
@@ -147,7 +163,9 @@ class TorchBackend(Backend[torch.Tensor]):
         return along
 
     def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[torch.Tensor]:
-        """Forward over reverse: `torch.func.jvp(torch.func.grad(...))`."""
+        """Forward over reverse: `torch.func.jvp(torch.func.grad(...))`; or as it is derived by hand."""
+        if self.by_hand:
+            return derived_hvp(xp, problem, reduction)
 
         def product(
             params: Params[torch.Tensor],
@@ -179,7 +197,9 @@ class TorchBackend(Backend[torch.Tensor]):
         return blocks
 
     def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
-        """A Python loop."""
+        """A Python loop; compiled, it takes many steps at once."""
+        if self.variant == "compiled":
+            return compiled_scan(step, self.asarray)
         return eager_scan(step, self.asarray, torch.stack)
 
     def environment(self) -> dict[str, str]:
@@ -222,6 +242,62 @@ def _gradients(loss: torch.Tensor, leaves: Params[torch.Tensor]) -> dict[str, to
     gradients = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True)
     pairs = zip(leaves.items(), gradients, strict=True)
     return {name: torch.zeros_like(leaf) if gradient is None else gradient for (name, leaf), gradient in pairs}
+
+
+def _in_one_pass(
+    problem: Problem, params: Params[torch.Tensor], features: Any, targets: Any
+) -> dict[str, torch.Tensor]:
+    """One gradient for each row: with parameters theta_i for each, d(sum_j l_j(theta_j)) / dtheta_i = dl_i / dtheta.
+
+    The tape is walked back once; `vmap(grad)` takes half as long again, and 1.3 s before its first answer.
+    """
+    n = len(features)
+    losses = torch.func.vmap(partial(_loss_of_one, problem))
+    with torch.enable_grad():
+        own = {name: value.detach().expand(n, *value.shape).requires_grad_() for name, value in params.items()}
+        return _gradients(losses(own, features, targets).sum(), own)
+
+
+def _loss_of_one(
+    problem: Problem, params: Params[torch.Tensor], row: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    loss: torch.Tensor = problem.per_sample_losses(xp, params, row[None], target[None])[0]
+    return loss
+
+
+def _by_transformation(problem: Problem, reduction: Reduction, compiled: bool) -> ValueAndGrad[torch.Tensor]:
+    """`torch.func.grad_and_value`, as it is or compiled."""
+
+    def value(
+        params: Params[torch.Tensor],
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        given = dict(params), features, targets, weights
+        if compiled and not is_tracing():
+            return run_compiled(_value_and_grad, (problem, reduction), *given)  # type: ignore[no-any-return]
+        return _value_and_grad(problem, reduction, *given)
+
+    return value
+
+
+def _value_and_grad(
+    problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    loss = partial(_loss, problem, reduction, features, targets, weights)
+    gradient, value = torch.func.grad_and_value(loss)(params)
+    return value, gradient
+
+
+def _value(problem: Problem, reduction: Reduction, params: Any, features: Any, targets: Any, weights: Any) -> Any:
+    return _loss(problem, reduction, features, targets, weights, params)
+
+
+def _vectorised(problem: Problem, params: Any, features: Any, targets: Any) -> dict[str, torch.Tensor]:
+    """One gradient for each row, by a vectorised gradient."""
+    rows = torch.func.vmap(torch.func.grad(partial(_loss_of_one, problem)), in_dims=(None, 0, 0))
+    return rows(params, features, targets)  # type: ignore[no-any-return]
 
 
 def _loss(problem: Problem, reduction: Reduction, features: Any, targets: Any, weights: Any, params: Any) -> Any:

@@ -119,12 +119,26 @@ class _Torch(Native):
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """One forward pass on the tape, and one backwards; 0 for parameters that it does not use."""
+        call, read = self.prepared(params, features, targets)
+        return read(call())
+
+    def prepared(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, dict[str, NDArray[Any]]]]]:
+        """The same, from tensors to tensors."""
         loss, leaves = self.loss_at(params, features, targets)
-        with torch.enable_grad():
-            value = loss(leaves)
-            gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
-        found = {name: _to_numpy(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
-        return _to_numpy(value), found
+        inputs = tuple(leaves.values())
+
+        def call() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+            with torch.enable_grad():
+                value = loss(leaves)
+                return value, torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+
+        def read(answer: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
+            value, gradients = answer
+            return _to_numpy(value), dict(zip(leaves, map(_to_numpy, gradients), strict=True))
+
+        return call, read
 
     def jvp(
         self,

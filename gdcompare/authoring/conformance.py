@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from gdcompare.authoring.conformance_checks import CHECKS, Bench, UnmetError
 from gdcompare.backend import Backend, Precision
-from gdcompare.registry import backend_class, problem_names
+from gdcompare.registry import backend_maker, problem_names
 from gdcompare.table import count
 
 Says: TypeAlias = Literal["holds", "fails", "not run"]
@@ -127,7 +127,7 @@ def check_backend(
 def _maker(backend: str | type | Backend[Any]) -> tuple[Callable[..., Any], str]:
     """Return what makes the backend at a dtype or device, and what to call it."""
     if isinstance(backend, str):
-        return backend_class(backend), backend
+        return backend_maker(backend), backend
     if isinstance(backend, type):
         return backend, backend.__name__
     title = str(getattr(backend, "name", type(backend).__name__))

@@ -14,6 +14,7 @@ import click
 
 import gdcompare as gdc
 from gdcompare.cli.authoring import check_backend, new
+from gdcompare.cli.benching import bench
 from gdcompare.cli.comparing import compare
 from gdcompare.cli.descending import descend
 from gdcompare.cli.door import Door, end_when_interrupted
@@ -74,5 +75,5 @@ def commands(context: click.Context, json_path: str | None) -> None:
     leave(INTERRUPTED if "interrupted" in stops else EXIT_CODES[report.verdict])
 
 
-for _command in (check_backend, check_certificate, compare, descend, explain, laws, list_, mutate, new, verify):
+for _command in (bench, check_backend, check_certificate, compare, descend, explain, laws, list_, mutate, new, verify):
     commands.add_command(_command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
 from gdcompare.case import data_for
 from gdcompare.cli.output import keep_stdout_for_json
-from gdcompare.registry import backends_for, from_file, said_of_file
+from gdcompare.registry import backends_for, from_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,6 +85,45 @@ def _writes_json(context: click.Context, parameter: click.Parameter, path: str |
     return path
 
 
+class _Share(click.ParamType[float]):
+    """A share, written 2% or 0.02."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        number, percent, rest = str(value).partition("%")
+        try:
+            share = float(number) / (100 if percent else 1)
+        except ValueError:
+            share = math.nan
+        if rest or not 0 < share < math.inf:
+            self.fail(f"{value!r} is no share above 0, such as 5% or 0.05", param, ctx)
+        return share
+
+
+class _Sizes(click.ParamType[tuple[int, ...]]):
+    """Whole numbers of rows, with commas between, as 40,1e3."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        found = []
+        for each in str(value).split(","):
+            try:
+                number = float(each)
+            except ValueError:
+                number = math.nan
+            if not (number >= 1 and number == math.floor(number) and number < math.inf):
+                self.fail(f"{each!r} is no number of rows; write as 40,1e3,1e5", param, ctx)
+            found.append(int(number))
+        return tuple(dict.fromkeys(found))
+
+
+SHARE, SIZES = _Share(), _Sizes()
 OUTPUT = _OutputFile(dir_okay=False, writable=True)
 _OUTPUT_OR_STDOUT = _OutputFile(dir_okay=False, writable=True, allow_dash=True)
 
@@ -163,7 +201,7 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         refuse_overwriting()
         refuse_twice("--backend", backends)
-        found = gdc.load_problem(problem, **_settings(settings))
+        found = gdc.load_problem(problem, **settings_of(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
         data = data_for(found, data_name, target, weights)
@@ -201,17 +239,6 @@ per_sample_option = click.option(
 )
 
 
-def made_by(name: str) -> Any:
-    """Return what stands in a file under that name; of a function, what it returns."""
-    found = from_file(name)
-    if found is None:
-        raise click.UsageError(f"{name!r} is not of the form FILE.py:NAME")
-    if not inspect.isfunction(found):
-        return found
-    with said_of_file(found):
-        return found()
-
-
 def refuse_twice(option: str, names: Sequence[str]) -> None:
     """Raise a UsageError if a name is given twice: the last would win unseen."""
     for index, name in enumerate(names):
@@ -219,10 +246,10 @@ def refuse_twice(option: str, names: Sequence[str]) -> None:
             raise click.UsageError(f"{option} {name} is given twice")
 
 
-def _settings(settings: Sequence[str]) -> dict[str, Any]:
+def settings_of(settings: Sequence[str]) -> dict[str, Any]:
     """Read NAME=VALUE settings; a value is a Python literal, or else a word.
 
-    >>> _settings(["degree=3", "widths=(4, 3)", "activation=tanh"])
+    >>> settings_of(["degree=3", "widths=(4, 3)", "activation=tanh"])
     {'degree': 3, 'widths': (4, 3), 'activation': 'tanh'}
     """
     found = {}

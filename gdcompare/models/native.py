@@ -77,6 +77,15 @@ class Native(ABC):
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """Return the loss and `{own name: gradient}`, means over the rows, at parameters of its own names."""
 
+    def prepared(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
+    ) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, dict[str, NDArray[Any]]]]]:
+        """Return a call that computes loss and gradient from its framework's arrays, and what reads its answer.
+
+        For a timer: inputs are converted before, and the answer after.
+        """
+        return partial(self.value_and_grad, params, features, targets), lambda answer: answer
+
     def per_sample_grad(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> dict[str, NDArray[Any]]:

@@ -20,6 +20,7 @@ from gdcompare.authoring.conformance_checks import CHECKS, MEMBERS
 from gdcompare.backend import Precision
 from gdcompare.cli import commands
 from gdcompare.registry import approximation_names
+from tests.marking import on_variants
 
 REFEREE = "the referee agrees on every problem"
 LAWS = "the batch laws hold"
@@ -31,7 +32,7 @@ def conformance(backend_name: str) -> Conformance:
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough_on("jax")
+@on_variants
 def test_every_registered_backend_conforms(conformance: Conformance) -> None:
     assert conformance, str(conformance)
     assert conformance.refused == {}

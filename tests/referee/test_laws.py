@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import gdcompare as gdc
 from gdcompare.backend import Backend, PerSampleGrad, Precision, Reduction, Run, Step, ValueAndGrad
+from tests.marking import on_variants
 
 LAWS = {
     "mean of per-sample gradients",
@@ -28,6 +29,7 @@ LAWS = {
 }
 
 
+@on_variants
 def test_every_law_holds_for_every_backend(backend: Backend[Any], linear_model: gdc.Problem) -> None:
     data = gdc.datasets.example(linear_model)
 
