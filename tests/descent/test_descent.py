@@ -862,7 +862,7 @@ def compilations() -> Iterator[list[str]]:
 def test_a_second_jax_descent_of_the_same_shapes_compiles_nothing(
     compilations: list[str], batch_size: int | None, dtype: str
 ) -> None:
-    n = 13  # a shape that no other test has
+    n = 43  # a shape that no other test has
 
     def walk(rate: float, seed: int) -> None:
         start = {"theta_0": rate, "theta_1": [seed, seed]}
