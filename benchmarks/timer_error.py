@@ -118,21 +118,24 @@ def of_runs(pairs: int, at_least: float, precision: float, seconds: float) -> Ta
     hold = partial(
         race_in_process, "benchmarks.timer_error:contenders", precision=precision, seconds=seconds, threads=1
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for processes in (1, 3):
         for percent in (0, 5, 10):
-            verdicts = []
+            verdicts: dict[str, list[str]] = {"as it is": [], "against another": []}
             for pair in range(pairs):
                 old, new = (
                     _run(hold({"percent": each}, seed=seed) for seed in range(pair, pair + processes))
                     for each in (0, percent)
                 )
-                comparison = compared(old, new, at_least=at_least)
-                verdicts.append(next(each.verdict for each in comparison.changes if each.name == "as it is"))
-            told = (f"{verdicts.count(each) / pairs:.0%}" for each in ("slower", "unchanged", "unresolved", "faster"))
-            rows.append((str(processes), f"{percent} %", *told))
+                for way, against in zip(verdicts, (None, "as it was"), strict=True):
+                    changes = compared(old, new, at_least=at_least, against=against).changes
+                    verdicts[way].append(next(each.verdict for each in changes if each.name == "as it is"))
+            for way, found in verdicts.items():
+                told = (f"{found.count(each) / pairs:.0%}" for each in ("slower", "unchanged", "unresolved", "faster"))
+                rows.append((way, str(processes), f"{percent} %", *told))
     title = f"{pairs} pairs of runs each, a gate at {at_least:.0%}"
-    return table(title, ("processes", "planted", "slower", "unchanged", "unresolved", "faster"), rows, 2)
+    columns = ("time", "processes", "planted", "slower", "unchanged", "unresolved", "faster")
+    return table(title, columns, sorted(rows, key=lambda each: (each[0], each[1])), left=3)
 
 
 def _run(races: Iterable[Race]) -> Run:
@@ -143,7 +146,7 @@ def _run(races: Iterable[Race]) -> Run:
 
 
 @click.command(help=__doc__)
-@click.option("--races", default=100, show_default=True, help="How many races of each kind.")
+@click.option("--races", default=100, show_default=True, help="How many races of each kind; 0 for none.")
 @click.option("--pairs", default=10, show_default=True, help="How many pairs of runs of each kind.")
 @click.option("--seconds", default=2.0, show_default=True, help="The longest that a race may take.")
 def main(races: int, pairs: int, seconds: float) -> None:
@@ -153,7 +156,7 @@ def main(races: int, pairs: int, seconds: float) -> None:
     click.echo(f"{machine['processor']}, {machine['processors']} processors, load {state['load']:.1f}")
     for line in unfit(found):
         click.echo(f"! {line}")
-    for precision in (0.02, 0.005):
+    for precision in (0.02, 0.005) if races else ():
         click.echo(f"\n{of_races(races, precision, seconds)}")
     click.echo(f"\n{of_runs(pairs, 0.05, 0.01, seconds)}")
     click.echo(f"load {environment()['state']['load']:.1f} at the end")
