@@ -180,7 +180,7 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
         """A Python loop."""
-        return eager_scan(step, self.asarray, torch.stack)
+        return eager_scan(step, self.borrow, torch.stack)
 
     def environment(self) -> dict[str, str]:
         """Torch's version, device, threads, and the switches that change its rounding."""
