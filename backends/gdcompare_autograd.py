@@ -120,7 +120,7 @@ class AutogradBackend(Backend[Array]):
 
     def scan(self, step: Step[Array]) -> Run[Array]:
         """A Python loop."""
-        return _quiet(eager_scan(step, self.asarray, np.asarray))
+        return _quiet(eager_scan(step, self.borrow, np.asarray))
 
     def environment(self) -> dict[str, str]:
         """The versions of autograd and NumPy."""

@@ -199,8 +199,8 @@ class TorchBackend(Backend[torch.Tensor]):
     def scan(self, step: Step[torch.Tensor]) -> Run[torch.Tensor]:
         """A Python loop; compiled, it takes many steps at once."""
         if self.variant == "compiled":
-            return compiled_scan(step, self.asarray)
-        return eager_scan(step, self.asarray, torch.stack)
+            return compiled_scan(step, self.borrow)
+        return eager_scan(step, self.borrow, torch.stack)
 
     def environment(self) -> dict[str, str]:
         """Torch's version, device, threads, and the switches that change its rounding."""
