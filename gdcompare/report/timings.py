@@ -127,7 +127,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _factor(ratio: Interval) -> str:
-    return f"{ratio.median:.3g} times ({ratio.low:.3g} to {ratio.high:.3g})"
+    return f"{ratio.median:.4g} times ({ratio.low:.4g} to {ratio.high:.4g})"
 
 
 def _facts(section: Section) -> Mapping[str, Any]:

@@ -32,6 +32,9 @@ KINDS = {
 }
 """What can be timed."""
 
+_JUDGED = 400
+"""Bytes that the referee holds for each number of a row that differs from others: measured from 10^5 rows on."""
+
 STEPS = 256
 """Steps of a descent, or as many more as make whole epochs."""
 
@@ -125,6 +128,7 @@ class Work:
         if self.what == "per-sample":
             own += sum(int(np.prod(shape)) for shape in problem.parameter_shapes(few).values())
         needed = n * own * (16 + 2 * np.dtype(self.dtype).itemsize * max(1, len(self.names)))
+        needed += min(n, len(few)) * own * _JUDGED
         if free is not None and needed > free:
             raise ValueError(
                 f"{n} rows need about {needed / 1e9:.3g} GB for {len(self.names)} contenders, and "
