@@ -298,13 +298,21 @@ def drawn_parameters(problem: Problem, data: Dataset) -> dict[str, NDArray[np.fl
 
 
 def _as_float64(what: str, values: ArrayLike) -> NDArray[np.float64]:
+    verb = "is" if "'" in what else "are"
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{what} {verb} masked, and nobody would heed the mask: fill or drop what is masked first")
     try:
-        raw = np.asarray(values)
+        raw = np.asarray(getattr(values, "detach", lambda: values)())  # of what records its operations
         if raw.dtype.kind == "c":
             raise TypeError("complex")
-        return raw.astype(np.float64, copy=False)
-    except (TypeError, ValueError):
+        if raw.dtype.kind not in "mM":
+            return raw.astype(np.float64, copy=False)
+        unit = np.datetime_data(raw.dtype)[0]
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{what} must be real numbers in a rectangular array") from None
+    raise ValueError(
+        f"{what} {verb} {raw.dtype}, no numbers: count in a unit, as in (x - x[0]) / np.timedelta64(1, {unit!r})"
+    )
 
 
 def _refuse_non_finite(what: str, values: NDArray[np.float64]) -> None:

@@ -126,6 +126,9 @@ def checked_shapes(problem: Problem, data: Dataset) -> dict[str, tuple[int, ...]
             "{'slopes': (3,), 'offset': ()}"
         )
     for name, shape in shapes.items():
+        if not isinstance(name, str) or name in ("", "loss"):
+            why = "is the loss's own name" if name == "loss" else "is no name: give text"
+            raise FormulaError(f"{_name(problem, formula)} has a parameter {name!r}, which {why}")
         if not isinstance(shape, tuple) or not all(isinstance(length, int | np.integer) for length in shape):
             raise FormulaError(
                 f"{_name(problem, formula)} gives {name!r} the shape {shape!r}; a shape is a tuple of whole numbers: "

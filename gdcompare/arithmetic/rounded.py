@@ -261,7 +261,7 @@ class RoundedNumbers(Rounding, Numbers):
                 power = power * power * x if bit == "1" else power * power
         if abs(n) > 2 or (n and y.value.size > 1):
             own = 2 * ULPS["pow"]
-            power = self.rounded(power.value, power.spread, power.error, own)
+            power = self.rounded(power.value, power.spread, power.error, own, exact=is_zero(power))
         return 1.0 / power if n < 0 else power
 
     def _real_power(self, x: Rounded, y: Rounded) -> Rounded:

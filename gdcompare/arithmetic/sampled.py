@@ -14,7 +14,8 @@ What independent draws do not model is drawn once for all the numbers of an oper
 * in a long sum of equal signs the roundings may agree: equal numbers, added one after the other, are off by up to
   k u |sum| / 4 (NumPy, down a column), and k u |sum| / 28 has 12 deviations of that size;
 * what is smaller than the smallest normal number may be flushed to 0: twice that number, for all to the same side;
-* a number beyond the largest is unknown, NaN, and so is what depends on it; an infinity that was given is itself.
+* a number beyond the largest is unknown, NaN, and so is what depends on it; an infinity that was given is itself. So is
+  a quotient by what may be flushed to 0.
 
 Nothing is drawn where nothing is rounded: for moves, negation, comparisons, products with 0 and powers of 2, sums with
 0, and for numbers that no draw has touched wherever the dtype holds their result.
@@ -111,6 +112,8 @@ class Sampled:
         other = self.numbers.asarray(other)
         divides = ~_is_power_of_2(other.value) if other.exact else True
         value, of = self.value / other.value, (self.value, np.where(other.value == 0, np.inf, other.value))
+        flushed = (np.abs(other.value) < 4 * self.numbers.tiny) & (other.value != 0)
+        value = np.where(flushed, np.nan, value) if flushed.any() else value
         return self.numbers.rounded(value, self.numbers.division, of=of, where=divides)
 
     __radd__ = __add__

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gdcompare.referee.attainable import AttainableDigits
-    from gdcompare.referee.verdict import Report
+    from gdcompare.referee.verdict import Entry, Report
 
 
 EXIT_CODES = {"agree": 0, "wrong": 1, "inconclusive": 3}
@@ -47,7 +47,14 @@ def finish(report: Report, json_path: str | None, digits: AttainableDigits | Non
     show(report, json_path)
     if digits is not None:
         show(digits, json_path)
+    if (entry := not_due(report)) is not None and not raised(report):
+        raise click.UsageError(f"{entry.implementation}: {entry.cause}")
     leave(BUG if raised(report) else EXIT_CODES[report.verdict])
+
+
+def not_due(report: Report) -> Entry | None:
+    """Return an entry of somebody's function that returned something else than a gradient, if there is one."""
+    return next((each for each in report.entries if each.cause.startswith("it returned ")), None)
 
 
 def raised(report: Report) -> bool:

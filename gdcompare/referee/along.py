@@ -222,9 +222,9 @@ class RefereeAlong:
         truths, allowed = dict(self.truths), dict(allowances)
         if self.derivative == "hessian":
             for name, shape in self._shapes.items():
-                block, key = truths[f"{name}, {name}"], _diagonal(name)
+                block, key = truths[_block(name, name)], _diagonal(name)
                 truths[key] = Enclosed(_on_diagonal(block.balls, shape), _on_diagonal(block.kinks, shape))
-                allowed[key] = _allowed_on_diagonal(allowed[f"{name}, {name}"], shape)
+                allowed[key] = _allowed_on_diagonal(allowed[_block(name, name)], shape)
             some = {key: truth for key, truth in truths.items() if key in given} or self.truths
             truths = dict(some)
         return truths, {key: allowed[key] for key in truths}
@@ -288,12 +288,22 @@ def _named(found: Mapping[str, Any]) -> dict[str, Any]:
     """Name each block of a Hessian by its two parameters; what is no block is a diagonal, in the parameter's shape."""
     blocks: dict[str, Any] = {}
     for a, row in found.items():
-        blocks |= {f"{a}, {b}": block for b, block in row.items()} if isinstance(row, Mapping) else {_diagonal(a): row}
+        named = {_block(a, b): block for b, block in row.items()} if isinstance(row, Mapping) else {_diagonal(a): row}
+        blocks |= named
     return blocks
 
 
+def _block(a: str, b: str) -> str:
+    """Name a block by its two parameters, in quotation marks where a comma is in their names.
+
+    >>> _block("a", "b"), _block("a, b", "c")
+    ('a, b', "'a, b', 'c'")
+    """
+    return f"{a!r}, {b!r}" if "," in f"{a}{b}" else f"{a}, {b}"
+
+
 def _diagonal(name: str) -> str:
-    return f"{name}, {name}: diagonal"
+    return f"{_block(name, name)}: diagonal"
 
 
 def _allowed_on_diagonal(allowed: Floats | Allowance, shape: tuple[int, ...]) -> Floats | Allowance:

@@ -82,15 +82,18 @@ def cause_of_all(evidence: Mapping[str, Evidence]) -> str:
     if actual.size < 2 or not truth.any() or any(fits(whole, hypothesis) for hypothesis, _ in exact(whole)):
         return ""
     norm, before = float(np.linalg.norm(actual)), float(np.linalg.norm(truth))
-    digits = max(2e-6, 64 * unit_roundoff(first.dtype))  # some divide by norm + 1e-6
-    round_norm = float(f"{norm:.2g}")
-    whole_numbers = not np.any(actual * 2.0**20 % 1)  # their norms are often round
-    clipped = norm < (1 - 1e-4) * before and abs(norm - round_norm) <= digits * norm and not whole_numbers
+    digits, round_norm = max(1e-9, 64 * unit_roundoff(first.dtype)) * norm, float(f"{norm:.2g}")
+    short = round_norm - norm  # some divide by norm + 1e-6
+    at_once = abs(short) <= digits or abs(short - 1e-6 * norm / before) <= digits
+    in_parts = -digits <= short <= 1e-6 + digits and norm > 1e-3 and round_norm == float(f"{norm:.0e}")
+    less = norm < (1 - 1e-4) * before and np.any(actual * 2.0**20 % 1)  # the norms of whole numbers are often round
     factor = best_factor(actual, truth, budget)
     if len(evidence) > 1 and fits(whole, factor * truth):
-        return f"one factor {number(factor)} over all parameters" + f"; the norm is {round_norm:g}: clipped?" * clipped
-    in_parts = clipped and round_norm == float(f"{norm:.0e}")  # without a factor only the roundest are no chance
-    return f"the norm of all parameters together is {round_norm:g}: clipped, perhaps in parts?" if in_parts else ""
+        clipped = f"; the norm is {round_norm:g}: clipped?" if less and (at_once or in_parts) else ""
+        return f"one factor {number(factor)} over all parameters{clipped}"
+    if less and in_parts:  # without a factor only the roundest are no chance
+        return f"the norm of all parameters together is {round_norm:g}: clipped, perhaps in parts?"
+    return ""
 
 
 def _place(evidence: Evidence) -> str:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.registry import shown_path
 
 
 class NotDueError(TypeError):
     """An implementation returned something of another form."""
+
+
+class ExitError(ValueError):
+    """Somebody's function calls sys.exit: bad input, or Python would end as if all were well."""
 
 
 def as_due(found: Any, form: Any, due: str) -> Any:
@@ -23,6 +34,51 @@ def as_due(found: Any, form: Any, due: str) -> Any:
     if not _is_of(found, form):
         raise NotDueError(f"it returned {said(found)}, where {due} is due")
     return found
+
+
+def as_array(value: Any, dtype: str) -> NDArray[Any]:
+    """Return somebody's numbers as an array: of the dtype, if they are Python's own, which have none; else of theirs.
+
+    A float64 of the other byte order is a float64. What records its operations is read without its record.
+
+    >>> as_array([1, 0.5], "float32").dtype, as_array(np.array([1.0], dtype=">f8"), "float64").dtype
+    (dtype('float32'), dtype('float64'))
+    >>> as_array(np.ma.masked_array([1.0], mask=[True]), "float64")
+    Traceback (most recent call last):
+    ...
+    gdcompare.referee.due.NotDueError: it returned a masked array, and nobody would heed the mask: fill it
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise NotDueError("it returned a masked array, and nobody would heed the mask: fill it")
+    value = getattr(value, "detach", lambda: value)()
+    array = np.asarray(value)
+    if array.dtype.kind in "if" and _is_plain(value):
+        return array.astype(dtype)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_number(loss: Any, dtype: str) -> NDArray[Any]:
+    """Return somebody's loss in the dtype, if it is a number."""
+    array = as_array(loss, dtype)
+    if array.dtype.kind not in "iuf":
+        raise NotDueError(f"it returned a loss of dtype {array.dtype}, where a real number is due")
+    return array.astype(dtype)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether these are numbers of Python, or lists of them: NumPy's float64 is a float, too, but none of these."""
+    return all(map(_is_plain, value)) if isinstance(value, list | tuple) else type(value) in (int, float)
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Make an ExitError of somebody's sys.exit, with its place."""
+    try:
+        yield
+    except SystemExit as error:
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        place = f"{shown_path(frame.f_code.co_filename)}:{line}"
+        raise ExitError(f"{place}: it calls sys.exit({error.code!r}): let it return, or raise an error") from error
 
 
 def _is_of(found: Any, form: Any) -> bool:

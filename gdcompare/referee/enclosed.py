@@ -244,13 +244,15 @@ def _mixed(truth: Enclosed, pieces: Pieces | None, weights: Floats) -> Balls:
 def wide(balls: Balls, budget: ArrayLike) -> NDArray[np.bool_]:
     """Say where the radius is not negligible: beside 2^-20 of the budget, or 2^-80 of the size, or 2^-1100.
 
-    If a budget is smaller than 2^-80 of the size, it is what counts.
+    If a budget is smaller than 2^-80 of the size, it is what counts. What is not known is wide beside any.
     """
     narrow = elementwise(lambda ball: bool(ball.rad() <= abs(ball.mid()) * RELATIVE))
     tiny = elementwise(lambda ball: bool(ball.rad() <= ABSOLUTE))
     rad, allowed = _floats(lambda ball: upwards(ball.rad()), balls), np.asarray(budget, dtype=np.float64)
     enough = np.asarray(narrow(balls), dtype=bool) & ((allowed == 0) | (rad <= allowed))
-    return np.asarray(~(enough | np.asarray(tiny(balls), dtype=bool) | (rad <= allowed * 2.0**-20)))
+    return np.asarray(
+        ~(enough | np.asarray(tiny(balls), dtype=bool) | ((rad <= allowed * 2.0**-20) & np.isfinite(rad)))
+    )
 
 
 def text_of(balls: Balls) -> Any:

@@ -368,12 +368,18 @@ def _known(balls: Balls) -> Bools:
 
 
 def _limit(near: Balls, nearer: Balls, bits: int) -> Any:
-    """Return the nearer balls, wider by four times what changed, where that is little; NaN elsewhere."""
+    """Return the nearer balls, wider by four times what changed, where that is little; NaN elsewhere.
+
+    Around 0, if it may be that: the middle of such a ball says nothing.
+    """
     small, tiny = arb((1, -(bits // 8))), arb((1, -(bits // 4)))
 
     def limit(a: Any, b: Any) -> Any:
         change = (b - a).abs_upper()
-        return b + arb(0, 4 * change) if change <= b.abs_upper() * small or change <= tiny else arb.nan()
+        if not (change <= b.abs_upper() * small or change <= tiny):
+            return arb.nan()
+        ball = b + arb(0, 4 * change)
+        return arb(0, ball.abs_upper()) if ball.contains(ZERO) else ball
 
     with ctx.workprec(4 * bits + 512):
         return elementwise(limit, 2)(near, nearer)

@@ -18,7 +18,7 @@ from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Precision
 from gdcompare.problem import Problem
 from gdcompare.referee.allowance import either
-from gdcompare.referee.due import NotDueError, as_due
+from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, no_exit
 from gdcompare.referee.formula import allowances_of_formula, formula_of
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Truth, budgets_of
@@ -166,9 +166,12 @@ class OwnBench:
     def _called(self, part: str, function: Callable[..., Any], referee: Referee, form: Any, due: str) -> Any:
         point = referee.point
         try:
-            found = as_due(function(*point), form, due)
+            with no_exit():
+                found = as_due(function(*point), form, due)
         except NotDueError as error:
             cause, raised = str(error), error.__cause__
+        except ExitError:
+            raise
         except Exception as error:  # whatever somebody's function does
             cause, raised = f"it raised {type(error).__name__}: {error}", error
         else:
@@ -179,7 +182,9 @@ class OwnBench:
 
     def _arrays(self, part: str, found: Mapping[Any, Any], referee: Referee) -> dict[str, NDArray[Any]]:
         try:
-            arrays = {str(key): np.asarray(value) for key, value in found.items()}
+            arrays = {str(key): as_array(value, self.dtype) for key, value in found.items()}
+        except NotDueError as error:
+            raise UnfitError([_unfit(self.name, part, LOSS, str(error))]) from error
         except Exception as error:  # whatever somebody's arrays do
             cause = f"it raised {type(error).__name__}: {error}"
             raise UnfitError([_unfit(self.name, part, LOSS, cause)]) from error

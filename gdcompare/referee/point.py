@@ -217,7 +217,7 @@ class Referee:
         found = self._allowances(by_hand, proven_only)
         budgets = {name: each.budget for name, each in found.items()}
         wide = [
-            ~truth.kinks & (truth.rad > 2.0**-10 * budgets[name]) & (truth.rad > NEGLIGIBLE)
+            ~truth.kinks & np.isfinite(truth.rad) & (truth.rad > np.fmax(2.0**-10 * budgets[name], NEGLIGIBLE))
             for name, truth in self.truths.items()
         ]
         if any(each.any() for each in wide):  # the search heeded another budget, which is larger
@@ -264,8 +264,9 @@ class Referee:
         if not np.isfinite(self.budgets(by_hand=False)[name][blind]).all():
             why = why_unbounded(*self._formula, self.dtype, self.weights, self.reduction)
             return why[0] if why else ""
-        small = np.maximum(np.abs(self.truths[name].mid), self.magnitudes[name])[blind]
-        if (small < np.finfo(self.dtype).tiny).all():
+        truth = self.truths[name]
+        small = np.maximum(np.abs(truth.mid), self.magnitudes[name])[blind] < np.finfo(self.dtype).tiny
+        if small.all() and not all(ball.contains(0) for ball in truth.balls[blind]):
             return f"underflow: they are below the smallest normal {self.dtype}"
         if (n := len(self.features)) * unit_roundoff(self.dtype) / 4 > RESOLUTION / 2:
             return f"a long sum: of {n} numbers of one sign, a {self.dtype} may keep no more"

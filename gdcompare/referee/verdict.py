@@ -379,7 +379,7 @@ def _undecided(verdict: Verdict, truth: Truth, allowance: Allowance, agrees: NDA
             return "the enclosure is too wide"
         blind = ~allowance.resolved
         return unresolved(blind, allowance.why(blind))
-    if verdict == "agree" and truth.kinks.any():
+    if verdict == "agree" and (truth.kinks.any() or np.isinf(truth.width).any()):
         return truth.reason or "a kink: inside the hull of the one-sided derivatives"
     if verdict == "agree" and not allowance.resolved.all():
         return f"within the tolerance, which is too wide: {unresolved(~allowance.resolved)}"

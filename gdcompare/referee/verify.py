@@ -16,7 +16,7 @@ from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
-from gdcompare.referee.due import NotDueError, as_due
+from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.explained import explained
 from gdcompare.referee.formula import allowances_of_formula, formula_of, told
@@ -75,6 +75,9 @@ def verify(
     if backends is None:
         loaded = [each for each in loaded if offers(each, case.problem, kind)]
     refuse_nobody(case.problem, [*loaded, *(implementations or ())], kind)
+    for name, function in (implementations or {}).items():
+        if not callable(function):
+            raise TypeError(f"implementation {name!r} must be a function (params, features, targets), not {function!r}")
     if implementations and case.problem.derived:
         case.check_derivation()  # its budget counts, too
     at_point = Referee(case)
@@ -156,19 +159,21 @@ def judged(
     for _ in range(2):
         point = referee.point
         try:
-            with said_if_long(f"{name}: computing, or compiling"):
+            with said_if_long(f"{name}: computing, or compiling"), no_exit():
                 found = implementation(*point)
             loss, gradient = as_due(found, (None, {}), "(loss, {name: gradient})")
-            gradient = {str(key): np.asarray(value) for key, value in gradient.items()}
+            call = {str(key): as_array(value, referee.dtype) for key, value in gradient.items()}
+            if loss is not None:
+                call = {LOSS: as_number(loss, referee.dtype), **call}
         except NotDueError as error:
             return [Entry(name, LOSS, "wrong", cause=str(error))]
         except Exception as error:
-            if not may_raise:
+            if not may_raise or isinstance(error, ExitError):
                 raise
             return [Entry(name, LOSS, "wrong", cause=f"it raised {type(error).__name__}: {error}")]
         if changed := changed_inputs(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
-        calls.append(gradient if loss is None else {LOSS: np.asarray(loss, dtype=referee.dtype), **gradient})
+        calls.append(call)
     judgements, allowances, budgets = [], dict(allowed), budgets_of(allowed)
     known: dict[str, Enclosed] = {}
     for call in calls:
@@ -199,14 +204,15 @@ def judged(
 def changed_inputs(referee: Reference, point: tuple[Any, ...]) -> list[str]:
     """Name the arrays of a point that an implementation was given, and changed."""
     before, after = _by_name(referee.point), _by_name(point)
-    return [name for name, value in before.items() if name not in after or not np.array_equal(value, after[name])]
+    return [key[-1] for key, value in before.items() if key not in after or not np.array_equal(value, after[key])]
 
 
-def _by_name(point: tuple[Any, ...]) -> dict[str, Any]:
+def _by_name(point: tuple[Any, ...]) -> dict[tuple[str, ...], Any]:
     """Name the arrays of a point: (params, features, targets), and a direction or weights if any."""
     params, features, targets, *others = point
-    arrays = {**params, "features": features, "targets": targets}
+    arrays: dict[tuple[str, ...], Any] = {("parameter", name): value for name, value in params.items()}
+    arrays |= {("features",): features, ("targets",): targets}
     for each in others:
         along = isinstance(each, Mapping)
-        arrays |= {f"direction {name!r}": value for name, value in each.items()} if along else {"weights": each}
+        arrays |= {("", f"direction {name!r}"): v for name, v in each.items()} if along else {("weights",): each}
     return arrays

@@ -147,6 +147,26 @@ def test_what_leaves_the_range_of_the_dtype_is_flushed_or_unknown() -> None:
     assert np.isnan(large.value).all()
 
 
+def test_a_quotient_by_what_may_be_flushed_to_0_is_unknown(dtype: str) -> None:
+    tiny = float(np.finfo(dtype).tiny)
+    x = numbers([[1.0, 2.0, 1.0]], dtype) * tiny / (numbers([[tiny, 2.0**5 * tiny, 1.0]], dtype) * 0.9)
+
+    assert np.isnan(x.value[:, 0]).all()
+    assert np.isfinite(x.value[:, 1:]).all()
+
+
+def test_a_program_whose_divisor_is_flushed_on_the_way_back_is_not_wrong() -> None:
+    """a^12 / a^10: its slope has a^20, which is 0 in float32, though the slope is 2 a."""
+    operation = gdc.Operation(lambda xp, a: (a**3) ** 4 / (a**2) ** 5, a=())
+    infinite = {"mine": lambda *_: (None, {"a": np.array(-np.inf, dtype=np.float32)})}
+
+    report = gdc.verify(
+        operation, gdc.Dataset([[1.0]], [0.0]), {"a": 8.9e-4}, backends=[], implementations=infinite, dtype="float32"
+    )
+
+    assert report.verdict == "inconclusive"
+
+
 def test_a_sum_that_overflows_in_some_order_is_unknown() -> None:
     large = numbers([[3e38, 3e38, -3e38]], "float32")
 

@@ -64,6 +64,7 @@ SOURCES = {
     "losses_mean": PROBLEM.format(**WHOLE | {"losses": "return xp.mean(targets * params['w'])"}),
     "losses_none": PROBLEM.format(**WHOLE | {"losses": "pass"}),
     "losses_misspelt": PROBLEM.format(**WHOLE | {"losses": "return features @ params['W']"}),
+    "named_loss": PROBLEM.format(**WHOLE).replace("'w'", "'loss'"),
     "functions": (
         "import sys\nimport numpy as np\nVALUE = 3\nDATA = np.zeros(3)\n"
         "def exits(*given): sys.exit(0)\n"
@@ -72,6 +73,9 @@ SOURCES = {
         "def nothing(): return None\n"
         "def refuses(implementation): return False\n"
         "def layers(*given): return 1\n"
+        "def bare(*given): return np.zeros(2)\n"
+        "def mapping(*given): return {'theta_0': 0.0}\n"
+        "def masked(*given): return None, {'theta_0': np.ma.masked_array(0.0)}\n"
     ),
     "backends": (
         "from gdcompare import Backend\n"

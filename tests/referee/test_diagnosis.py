@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gdcompare as gdc
 from gdcompare.authoring.faults import FAULTS, Implementation, by_hand
 from gdcompare.backend import unit_roundoff
+from gdcompare.problem import drawn_parameters
 from gdcompare.referee.diagnosis import cause_of, cause_of_all
 from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.hypotheses import number
@@ -272,6 +273,18 @@ def test_clipping_is_named_with_its_norm() -> None:
     assert causes(per_micro_batch) == {"the norm of all parameters together is 1: clipped, perhaps in parts?"}
 
 
+@pytest.mark.parametrize("most", [0.1, 0.25, 1.5])
+def test_clipping_is_named_however_small_the_norm(most: float) -> None:
+    """Where 1e-6 is added to it, that is more of a small norm."""
+    generator = np.random.default_rng(3)
+    truth = {"a": 0.2 * generator.normal(size=3), "b": 2 * most + np.abs(generator.normal(size=2))}
+    said = clipped(truth, most)
+
+    cause = cause_of_all({k: Evidence(said[k], g, 1e-15 * np.abs(g), "float64", n=7) for k, g in truth.items()})
+
+    assert cause.endswith(f"over all parameters; the norm is {most:g}: clipped?")
+
+
 def test_a_factor_over_all_parameters_is_no_clipping_unless_the_norm_is_round() -> None:
     assert causes(only_gradient(lambda _, gradient, __: 0.37 * gradient)) == {"one factor 0.37 over all parameters"}
 
@@ -291,6 +304,24 @@ def test_a_known_factor_keeps_its_name() -> None:
     truth = {"a": np.array([3.0, 4.0]), "b": np.array(12.0)}
 
     assert cause_of_all({k: Evidence(g / 7, g, 1e-15 * g, "float64", n=7) for k, g in truth.items()}) == ""
+
+
+def test_float32_inside_float64_is_no_finite_difference() -> None:
+    """Any float32 is a whole number of units in the last place of the loss, over 2^-26."""
+    problem, data = (
+        gdc.load_problem("logistic-regression"),
+        gdc.datasets.example(gdc.load_problem("logistic-regression")),
+    )
+    params = drawn_parameters(problem, data)
+
+    def narrow(params: Any, features: Any, targets: Any) -> Any:
+        single = ({k: v.astype(np.float32) for k, v in params.items()}, features.astype("f4"), targets.astype("f4"))
+        return None, {k: v.astype(float) for k, v in by_hand(problem)(*single)[1].items()}
+
+    report = gdc.verify(problem, data, params, backends=[], implementations={"": narrow})
+
+    assert all("float32 inside float64" in entry.cause for entry in report.entries)
+    assert "differences" not in report.entries[1].cause
 
 
 # The structure of an error.

@@ -89,6 +89,21 @@ CASES: dict[str, Case] = {
         {"w": [0.0, 0.0]},
         [([0.0, 0.0], "agree"), ([np.nan, np.nan], "wrong"), ([1.0, 7.0], "wrong")],
     ),
+    "norm to the fourth at 0": Case(
+        lambda xp, p, x, y: xp.sqrt(xp.sum(p["w"] ** 2)) ** 4 * x[:, 0],
+        {"w": [0.0, 0.0]},
+        [([0.0, 0.0], "agree"), ([np.nan, np.nan], "wrong"), ([1.0, 7.0], "wrong")],
+    ),
+    "the root of a fourth power at 0": Case(
+        lambda xp, p, x, y: (xp.sqrt(p["w"] ** 4) + (p["w"] ** 4) ** 0.5) * x[:, 0],
+        {"w": 0.0},
+        [(0.0, "agree"), (1.0, "wrong"), (np.nan, "wrong")],
+    ),
+    "a power of the root of a distance at 0": Case(
+        lambda xp, p, x, y: xp.sqrt(xp.abs(p["w"])) ** 4 * x[:, 0],
+        {"w": 0.0},
+        [(0.0, "agree"), (1.0, "wrong"), (np.nan, "wrong")],
+    ),
     "powers from 0 on, at 0": Case(
         lambda xp, p, x, y: sum(p["w"] ** k for k in range(4)) * x[:, 0],
         {"w": 0.0},
@@ -174,6 +189,46 @@ def test_a_jump_is_told_from_a_kink() -> None:
     )
 
     assert "a jump of the value at greater_equal" in report.entries[0].cause
+
+
+WHY: dict[str, tuple[Callable[[Any, Any], Any], float, str]] = {
+    "a root": (lambda xp, w: xp.sqrt(w), 0.0, "the derivative has no bound on a side of the point: sqrt "),
+    "0/0": (lambda xp, w: xp.sin(w) / w, 0.0, "the budget is not finite: a division by what may be 0 "),
+    "0 log 0": (lambda xp, w: w * xp.log(w), 0.0, "the derivative has no bound on a side of the point: log "),
+    "a logarithm": (lambda xp, w: xp.log(w - 1), 0.0, "the formula is defined on no side of the point: log "),
+}
+
+
+@pytest.mark.parametrize(("function", "point", "words"), WHY.values(), ids=WHY)
+def test_where_nothing_is_known_the_operation_and_its_line_are_named(
+    function: Callable[[Any, Any], Any], point: float, words: str, dtype: str
+) -> None:
+    report = gdc.verify(
+        Loss(lambda xp, p, x, y: function(xp, p["w"]) * x[:, 0], {"w": point}),
+        gdc.Dataset([[1.0]], [0.0]),
+        {"w": point},
+        backends=[],
+        implementations={"mine": lambda *_: (None, {"w": np.array(1.0, dtype=dtype)})},
+        dtype=dtype,
+    )
+
+    assert report.verdict == "inconclusive"
+    assert report.entries[0].cause.startswith(f"{words}(test_from_practice.py:")
+
+
+def test_a_sum_of_nothing_but_rounding_is_cancellation_and_no_underflow(dtype: str) -> None:
+    """log cosh x as |x| + log1p(exp(-2 |x|)), at 0: its slope is 1 - 1."""
+    report = gdc.verify(
+        Loss(lambda xp, p, x, y: (xp.abs(p["w"]) + xp.log1p(xp.exp(-2 * xp.abs(p["w"])))) * x[:, 0], {"w": 0.0}),
+        gdc.Dataset([[1.0]], [0.0]),
+        {"w": 0.0},
+        backends=[],
+        implementations={"mine": lambda *_: (None, {"w": np.array(0.0, dtype=dtype)})},
+        dtype=dtype,
+    )
+
+    assert report.entries[0].expected == 0.0
+    assert report.entries[0].cause.startswith("not resolved: cancellation: of the terms of a sum")
 
 
 def test_where_all_truths_are_0_there_is_no_power_to_speak_of() -> None:
