@@ -163,7 +163,7 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         refuse_overwriting()
         refuse_twice("--backend", backends)
-        found = gdc.load_problem(problem, **_settings(settings))
+        found = gdc.load_problem(problem, **settings_of(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
         data = data_for(found, data_name, target, weights)
@@ -219,10 +219,10 @@ def refuse_twice(option: str, names: Sequence[str]) -> None:
             raise click.UsageError(f"{option} {name} is given twice")
 
 
-def _settings(settings: Sequence[str]) -> dict[str, Any]:
+def settings_of(settings: Sequence[str]) -> dict[str, Any]:
     """Read NAME=VALUE settings; a value is a Python literal, or else a word.
 
-    >>> _settings(["degree=3", "widths=(4, 3)", "activation=tanh"])
+    >>> settings_of(["degree=3", "widths=(4, 3)", "activation=tanh"])
     {'degree': 3, 'widths': (4, 3), 'activation': 'tanh'}
     """
     found = {}
