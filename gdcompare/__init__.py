@@ -17,6 +17,7 @@ __all__ = [
     "Native",
     "Operation",
     "Problem",
+    "Proof",
     "Report",
     "Training",
     "attainable_digits",
@@ -36,6 +37,7 @@ __all__ = [
     "load_problem",
     "per_sample_grad",
     "problem_names",
+    "prove",
     "rules",
     "value_and_grad",
     "variant_names",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from gdcompare.descent import rules
     from gdcompare.descent.loop import descend
     from gdcompare.descent.record import Descent
+    from gdcompare.explain.proof import Proof, prove
     from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
     from gdcompare.models.compare import compare
     from gdcompare.models.comparison import Comparison, Training
@@ -81,6 +84,7 @@ else:
         "backend": ["Backend"],
         "descent.loop": ["descend"],
         "descent.record": ["Descent"],
+        "explain.proof": ["Proof", "prove"],
         "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
         "models.compare": ["compare"],
         "models.comparison": ["Comparison", "Training"],

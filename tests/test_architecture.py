@@ -266,7 +266,18 @@ def test_a_documented_path_of_version_0_1_still_leads_to_its_name(path: str, nam
 
 # In a fresh interpreter
 
-HEAVY = FRAMEWORKS | {"jaxlib", "sklearn", "pyarrow", "hypothesis", "pytest", "optax", "scipy", "matplotlib", "rich"}
+HEAVY = FRAMEWORKS | {
+    "jaxlib",
+    "sklearn",
+    "pyarrow",
+    "hypothesis",
+    "pytest",
+    "optax",
+    "scipy",
+    "matplotlib",
+    "rich",
+    "sympy",
+}
 
 HELP = """
 import runpy, sys

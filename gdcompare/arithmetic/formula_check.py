@@ -341,6 +341,14 @@ def _way_out(error: Exception) -> str:
     return ""
 
 
+def where_in_formula(problem: Problem, error: Exception) -> str:
+    """Return the file, the line, the code and the function in which an error arose; empty if it arose in no formula."""
+    place = _place(problem, error)
+    if place is None:
+        return ""
+    return f"{shown_path(place.line.filename)}:{place.line.lineno}: `{place.code}` in {place.line.name}"
+
+
 def _place(problem: Problem, error: Exception) -> _Place | None:
     """Return the innermost place in the problem's file, or else in any that is neither ours nor NumPy's."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

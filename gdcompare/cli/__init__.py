@@ -18,8 +18,9 @@ from gdcompare.cli.benching import bench
 from gdcompare.cli.comparing import compare
 from gdcompare.cli.descending import descend
 from gdcompare.cli.door import Door, end_when_interrupted
+from gdcompare.cli.explaining import explain, prove
 from gdcompare.cli.judging import check_certificate, laws, mutate, verify
-from gdcompare.cli.looking import explain, list_
+from gdcompare.cli.looking import list_
 from gdcompare.cli.options import json_option
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, note, write_json
 from gdcompare.registry import own_this_process
@@ -75,5 +76,18 @@ def commands(context: click.Context, json_path: str | None) -> None:
     leave(INTERRUPTED if "interrupted" in stops else EXIT_CODES[report.verdict])
 
 
-for _command in (bench, check_backend, check_certificate, compare, descend, explain, laws, list_, mutate, new, verify):
+for _command in (
+    bench,
+    check_backend,
+    check_certificate,
+    compare,
+    descend,
+    explain,
+    laws,
+    list_,
+    mutate,
+    new,
+    prove,
+    verify,
+):
     commands.add_command(_command)

@@ -1,17 +1,15 @@
-"""Commands to look around with: `list` and `explain`."""
+"""The command to look around with: `list`."""
 
 from __future__ import annotations
 
-import inspect
 import sys
-import textwrap
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 
 import click
 
 import gdcompare as gdc
 from gdcompare import data as datasets
-from gdcompare.cli.options import backend_option, device_option, dtype_option, json_option, loaded_backends
+from gdcompare.cli.options import json_option
 from gdcompare.cli.output import console_for, write_json
 from gdcompare.descent import rules
 from gdcompare.registry import approximation_names, how_to_get_more, how_to_install, registered_backends
@@ -59,29 +57,3 @@ def _about(problem: gdc.Problem) -> str:
     text = sys.modules[type(problem).__module__].__doc__ or type(problem).__doc__ or ""
     settings: list[str] = [each.name for each in fields(problem)] if is_dataclass(problem) else []
     return " ".join([text.partition("\n")[0], *(f"--set {name}={getattr(problem, name)}" for name in settings)])
-
-
-@click.command()
-@click.argument("topic", type=click.Choice(["methods", "kinks"]))
-@backend_option
-@dtype_option
-@device_option
-@json_option
-def explain(topic: str, backends: tuple[str, ...], dtype: str, device: str | None, json_path: str | None) -> None:
-    """Explain the classical checks of a gradient, or the conventions of the backends where a loss bends."""
-    from gdcompare.referee.classical import METHODS
-    from gdcompare.referee.conventions import conventions, what_each_gives
-    from gdcompare.table import table
-
-    console = console_for(json_path)
-    if topic == "methods":
-        texts = {name: inspect.getdoc(check) or "" for name, check in METHODS.items()}
-        for name, text in texts.items():
-            console.print(f"{name}\n{textwrap.indent(text, '  ')}\n", soft_wrap=True)
-        write_json(json_path, texts)
-        return
-    given = conventions(loaded_backends(backends, dtype, device), dtype)
-    columns, rows = what_each_gives(given)
-    console.print(table("", columns, rows, left=2))
-    console.print("right: the hull of the one-sided derivatives, element by element; ?: not known to be right or wrong")
-    write_json(json_path, {"conventions": [asdict(each) for each in given]})

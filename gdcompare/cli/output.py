@@ -16,11 +16,12 @@ from gdcompare.writing import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gdcompare.explain.proof import Proof
     from gdcompare.referee.attainable import AttainableDigits
     from gdcompare.referee.verdict import Entry, Report
 
 
-EXIT_CODES = {"agree": 0, "wrong": 1, "inconclusive": 3}
+EXIT_CODES = {"agree": 0, "proved": 0, "wrong": 1, "inconclusive": 3, "undecided": 3}
 BAD_INPUT = 2
 BUG = 4
 INTERRUPTED = 130
@@ -62,7 +63,7 @@ def raised(report: Report) -> bool:
     return any(entry.cause.startswith("it raised ") for entry in report.entries if entry.verdict == "wrong")
 
 
-def show(report: Report | AttainableDigits, json_path: str | None) -> None:
+def show(report: Report | AttainableDigits | Proof, json_path: str | None) -> None:
     """Show the report: heading, tables, what is wrong and why."""
     console = console_for(json_path)
     for part in report.shown():
