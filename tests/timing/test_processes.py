@@ -159,6 +159,7 @@ def test_a_race_in_a_process_is_a_race() -> None:
     assert len(found.blocks) >= 12
 
 
+@pytest.mark.thorough
 def test_a_race_in_a_process_goes_on() -> None:
     first = race_in_process(f"{THINGS}:two", {}, seconds=0, precision=1e-9)
 
