@@ -41,7 +41,7 @@ class Pace:
 
     @property
     def longest(self) -> float:
-        """Seconds that one call may take: a race has at least 8 blocks, in each of which everybody has many."""
+        """Seconds that one call may take: a race has a dozen blocks at least, in each of which everybody has many."""
         return max(0.2, self.seconds / 5)
 
 
