@@ -240,7 +240,10 @@ class Approximates(Protocol):
 class Compiles(Protocol):
     """An optional fact beside the seam: that `scan` makes one program of its steps; small ones may take nanoseconds."""
 
-    compiles: ClassVar[bool]
+    @property
+    @abstractmethod
+    def compiles(self) -> bool:
+        """Whether it does."""
 
 
 class NativeCheck(NamedTuple):

@@ -57,7 +57,6 @@ class JaxBackend(Backend[jax.Array]):
     variant: str = "whole-run"
     name: ClassVar[str] = "jax"
     xp: ClassVar[Any] = jnp
-    compiles: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
         "whole-run": "jit: each function, and a whole chunk of a descent as one lax.scan",
         "jitted": "jit: each function, and each step of a descent by itself",
@@ -69,6 +68,11 @@ class JaxBackend(Backend[jax.Array]):
         checked_dtype(self.dtype)
         name_variant(self, by_hand=self.variant == "derived")
         self._device()
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a chunk of a descent is one program."""
+        return self.variant in ("whole-run", "derived")
 
     @staticmethod
     def prepare_process() -> None:
