@@ -24,15 +24,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     ...     [each.name for each in Path(folder).iterdir()], (Path(folder) / "a.txt").read_text()
     (['a.txt'], 'a')
     """
+    write_bytes(path, text.encode(errors=SURROGATES))
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Do the same with bytes."""
     place = Path(os.path.realpath(path))
     mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
     if mode is not None and not (place.is_file() and os.access(place, os.W_OK)):
-        place.write_text(text, encoding="utf-8", errors=SURROGATES)  # or raises, as it should
+        place.write_bytes(content)  # or raises, as it should
         return
     beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with beside.open("x", encoding="utf-8", errors=SURROGATES) as file:
-            file.write(text)
+        with beside.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:
