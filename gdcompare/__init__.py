@@ -35,6 +35,7 @@ __all__ = [
     "load_backend",
     "load_problem",
     "per_sample_grad",
+    "pictures",
     "problem_names",
     "rules",
     "value_and_grad",
@@ -65,9 +66,10 @@ if TYPE_CHECKING:
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
     from gdcompare.registry import BackendUnavailableError, backend_names, load_backend, load_problem, problem_names
+    from gdcompare.report import pictures
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
-    _MODULES = {"datasets": "data", "rules": "descent.rules"}
+    _MODULES = {"datasets": "data", "pictures": "report.pictures", "rules": "descent.rules"}
     _HOMES = {
         "authoring.conformance": ["check_backend"],
         "backend": ["Backend"],

@@ -92,14 +92,14 @@ def marks(names: Iterable[str]) -> dict[str, Mark]:
     }
 
 
-def words(name: object) -> str:
+def words(name: object, most: int = _LONGEST_NAME) -> str:
     r"""Return a name as Matplotlib shows it letter by letter, in one line, not too long, not as a formula.
 
     >>> words("cost_$"), words("_mine"), words("x" * 40)
     ('cost_\\$', ' _mine', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…')
     """
     line = one_line(name)
-    line = line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
+    line = line if len(line) <= most else f"{line[: most - 1]}…"
     return f"{' ' * line.startswith('_')}{line}".replace("$", r"\$")  # a label with _ in front would have no legend
 
 
@@ -146,7 +146,15 @@ def legend(part: Figure | SubFigure, axes: Axes) -> None:
     if handles:
         widest = 0.7 + _LETTER * 9 / _SMALL * max(map(len, labels))
         columns = max(1, min(len(labels), int(_inches(part) / widest)))
-        part.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.4)
+        part.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=columns,
+            handlelength=2.6,
+            columnspacing=1.4,
+            markerscale=1.4,
+        )
 
 
 def _inches(part: Figure | SubFigure) -> float:
