@@ -36,6 +36,7 @@ __all__ = [
     "load_backend",
     "load_problem",
     "per_sample_grad",
+    "pictures",
     "problem_names",
     "prove",
     "rules",
@@ -76,9 +77,10 @@ if TYPE_CHECKING:
         problem_names,
         variant_names,
     )
+    from gdcompare.report import pictures
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
-    _MODULES = {"datasets": "data", "rules": "descent.rules"}
+    _MODULES = {"datasets": "data", "pictures": "report.pictures", "rules": "descent.rules"}
     _HOMES = {
         "authoring.conformance": ["check_backend"],
         "backend": ["Backend"],

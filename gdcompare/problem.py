@@ -99,6 +99,18 @@ class Problem(ABC):
             "or choose a backend that differentiates the loss"
         )
 
+    def predictions(self, xp: Any, params: Mapping[str, Any], features: Any) -> Any:
+        """Return what the fit says of each row's target, (n,).
+
+        It is optional: pictures draw it among the data, and nothing else asks for it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predictions; write predictions(xp, params, features)")
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it has predictions."""
+        return type(self).predictions is not Problem.predictions
+
     @property
     def twice_derived(self) -> bool:
         """Whether it has a Hessian-vector product derived by hand."""

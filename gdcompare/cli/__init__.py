@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,9 +22,12 @@ from gdcompare.cli.door import Door, end_when_interrupted
 from gdcompare.cli.explaining import explain, prove
 from gdcompare.cli.judging import check_certificate, laws, mutate, verify
 from gdcompare.cli.looking import list_
-from gdcompare.cli.options import json_option
+from gdcompare.cli.options import json_option, plot_option
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, note, write_json
 from gdcompare.registry import own_this_process
+
+if TYPE_CHECKING:
+    from gdcompare.report.demonstration import Demonstration
 
 
 def main() -> None:
@@ -50,30 +54,46 @@ def main() -> None:
 )
 @click.version_option(gdc.__version__, prog_name="gdcompare")
 @json_option
+@plot_option("the descents, the samples' gradients and the verdict", moving=True)
 @click.pass_context
-def commands(context: click.Context, json_path: str | None) -> None:
+def commands(context: click.Context, json_path: str | None, plot: str | None) -> None:
     """One gradient descent, several ways to differentiate it, and the proof that they agree.
 
     Without a command: the main job on the seed's line, 40 noisy samples. The gradient by every backend, the mean of the
     per-sample gradients, then full-batch, mini-batch and stochastic descent.
     """
     if context.invoked_subcommand is not None:
-        if json_path is not None:
-            raise click.UsageError(f"--json goes after the command: gdcompare {context.invoked_subcommand} ... --json")
+        for option, given in (("--json", json_path), ("--plot", plot)):
+            if given is not None:
+                command = f"gdcompare {context.invoked_subcommand} ... {option}"
+                raise click.UsageError(f"{option} goes after the command: {command}")
         return
     from gdcompare.registry import how_to_get_more
     from gdcompare.report.demonstration import demonstrate
 
     console = console_for(json_path)
-    report, results = demonstrate(console)
+    shown = demonstrate(console)
     note("the demonstration")
-    write_json(json_path, results)
+    write_json(json_path, shown.plain)
+    if plot is not None:
+        _draw(shown, plot)
     if more := how_to_get_more():
         click.echo(more, err=True)
     stops = (
-        each["stop_reason"] for part in results.values() if "backends" in part for each in part["backends"].values()
+        each["stop_reason"] for part in shown.plain.values() if "backends" in part for each in part["backends"].values()
     )
-    leave(INTERRUPTED if "interrupted" in stops else EXIT_CODES[report.verdict])
+    leave(INTERRUPTED if "interrupted" in stops else EXIT_CODES[shown.report.verdict])
+
+
+def _draw(shown: Demonstration, path: str) -> None:
+    from gdcompare.report import look, posters
+    from gdcompare.report.animation import animate
+
+    problem, data = shown.about
+    if path.lower().endswith(look.MOVING):
+        animate(problem, data, posters.kinds_of(shown), path)
+    else:
+        look.write(posters.of_demonstration(shown), path)
 
 
 for _command in (

@@ -7,7 +7,7 @@ import click
 import gdcompare as gdc
 import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
-from gdcompare.cli.options import dtype_option, json_option, refuse_overwriting
+from gdcompare.cli.options import dtype_option, json_option, plot_option, refuse_overwriting
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, leave, note, show, write_json
 from gdcompare.descent import rules
 from gdcompare.registry import from_file, made_by
@@ -36,6 +36,7 @@ from gdcompare.registry import from_file, made_by
 @click.option("--resync/--drift", default=True, show_default=True, help="Begin each step at ONE's parameters, or not.")
 @dtype_option
 @json_option
+@plot_option("the arrays, the layers and the steps")
 def compare(
     models: tuple[str, ...],
     data_name: str | None,
@@ -48,6 +49,7 @@ def compare(
     resync: bool,
     dtype: str,
     json_path: str | None,
+    plot: str | None,
 ) -> None:
     """Compare native models, ONE being the source of values: losses, gradients, layers, and the steps of a training.
 
@@ -66,7 +68,7 @@ def compare(
     show(report, json_path)
     note(f"the comparison at one point: {report.verdict}")
     reports: list[gdc.Report] = [report]
-    results = report.to_dict()
+    results, training = report.to_dict(), None
     if steps is not None:
         chosen = rules.load(rule, learning_rate)
         training = gdc.compare_training(found, data, steps, chosen, batch_size, resync, dtype=dtype)
@@ -74,5 +76,9 @@ def compare(
         reports.append(training)
         results |= {"training": training.to_dict()}
     write_json(json_path, results)
+    if plot is not None:
+        from gdcompare.report import look, posters
+
+        look.write(posters.of_comparison(report, training), plot)
     interrupted = any(each.context.get("steps_done", steps) != steps for each in reports)
     leave(INTERRUPTED if interrupted else EXIT_CODES[gdc.Report.merged(reports).verdict])

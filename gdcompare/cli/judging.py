@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
+import numpy as np
 
 import gdcompare as gdc
 import gdcompare.cli.completing as completing
@@ -25,6 +28,7 @@ from gdcompare.cli.options import (
     loaded_backends,
     named_functions,
     per_sample_option,
+    plot_option,
     proven_only_option,
     refuse_overwriting,
 )
@@ -34,6 +38,9 @@ from gdcompare.problem import drawn_parameters, refuse_weights
 from gdcompare.registry import refuse_nobody
 from gdcompare.words import did_you_mean
 from gdcompare.writing import write_text
+
+_MOST_NUMBERS = 20_000_000
+"""Of more per-sample gradients than this, none are drawn."""
 
 
 @click.command()
@@ -68,6 +75,7 @@ from gdcompare.writing import write_text
     help="Or jvp, the derivative along a direction; hvp, the Hessian times it; hessian.",
 )
 @click.option("--digits", is_flag=True, help="Show how many digits are right, and how many the inputs allow.")
+@plot_option("who agrees, the share of the budget and the digits")
 def verify(
     subject: Subject,
     at: tuple[str, ...],
@@ -82,6 +90,7 @@ def verify(
     proven_only: bool,
     derivative: str,
     digits: bool,
+    plot: str | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     problem, data, dtype = subject.problem, subject.data, subject.dtype
@@ -95,8 +104,10 @@ def verify(
     if every_method or fault is not None:
         from gdcompare.report.side_by_side import side_by_side
 
-        if certificate or script or digits or reduction != "mean":
-            raise click.UsageError("--certificate, --counterexample, --digits and --reduction go without --all-methods")
+        if certificate or script or digits or plot or reduction != "mean":
+            raise click.UsageError(
+                "--certificate, --counterexample, --digits, --plot and --reduction go without --all-methods"
+            )
         subjects = (
             {each.name: each for each in subject.backends} | functions if fault is None else _planted(fault, problem)
         )
@@ -139,8 +150,15 @@ def verify(
         found = attainable_digits(
             problem, data, params, dtype, backends=backends, implementations=functions, reduction=reduction
         )
-        finish(report, subject.json_path, found)
-    finish(report, subject.json_path)
+        finish(report, subject.json_path, found, draw=partial(_draw_report, report, plot))
+    finish(report, subject.json_path, draw=partial(_draw_report, report, plot))
+
+
+def _draw_report(report: gdc.Report, path: str | None) -> None:
+    if path is not None:
+        from gdcompare.report import look, posters
+
+        look.write(posters.of_report(report), path)
 
 
 @click.command("check-certificate")
@@ -177,12 +195,14 @@ def check_certificate(
 @implementation_option
 @per_sample_option
 @proven_only_option
+@plot_option("which laws hold, the samples' gradients and those of batches")
 def laws(
     subject: Subject,
     at: tuple[str, ...],
     implementations: tuple[str, ...],
     per_sample: tuple[str, ...],
     proven_only: bool,
+    plot: str | None,
 ) -> None:
     """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows.
 
@@ -211,7 +231,26 @@ def laws(
         if reports:
             show(gdc.Report.merged(reports), subject.json_path)
         raise
-    finish(gdc.Report.merged(reports), subject.json_path)
+    merged = gdc.Report.merged(reports)
+    finish(merged, subject.json_path, draw=partial(_draw_laws, merged, subject, params, backends, plot))
+
+
+def _draw_laws(
+    report: gdc.Report, subject: Subject, params: Any, backends: Sequence[gdc.Backend[Any]], path: str | None
+) -> None:
+    """Draw the laws, with the gradients of the first backend, where they are of equal rows, and not too many."""
+    if path is None:
+        return
+    from gdcompare.report import look, posters
+
+    where = subject.problem, subject.data, params
+    size = len(subject.data) * sum(value.size for value in drawn_parameters(subject.problem, subject.data).values())
+    if not backends or subject.data.weights is not None or size > _MOST_NUMBERS:
+        look.write(posters.of_laws(report), path)
+        return
+    rows, gradient = gdc.per_sample_grad(*where, backends[0]), gdc.value_and_grad(*where, backends[0])[1]
+    finite = all(np.isfinite(each).all() for found in (rows, gradient) for each in found.values())
+    look.write(posters.of_laws(report, rows, gradient) if finite else posters.of_laws(report), path)
 
 
 @click.command()

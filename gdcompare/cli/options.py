@@ -48,6 +48,24 @@ class _OutputFile(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _PictureFile(_OutputFile):
+    """A picture to be written, in a format that there is, by a library that is there."""
+
+    def __init__(self, moving: bool) -> None:
+        super().__init__(dir_okay=False, writable=True)
+        self.moving = moving
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from gdcompare.report.look import FORMATS, MOVING, checked_format
+
+        found = super().convert(value, param, ctx)
+        try:
+            checked_format(found, FORMATS + MOVING if self.moving else FORMATS)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return found
+
+
 def _outputs(context: click.Context | None) -> dict[str, click.Parameter | None]:
     """Return the files that the command line names to be written."""
     found: dict[str, click.Parameter | None] = {} if context is None else context.meta.setdefault(__name__, {})
@@ -145,6 +163,13 @@ json_option = click.option(
     callback=_writes_json,
     help="Also write the results as JSON ('-': stdout).",
 )
+
+
+def plot_option(what: str, moving: bool = False) -> Callable[[Any], Any]:
+    """Return the option --plot of a command that draws that, as a still picture or also as a film."""
+    more = ", or as a film to .gif or .mp4" if moving else ""
+    words = f"Draw {what} to a .svg, .png or .pdf file{more}."
+    return click.option("--plot", "plot", type=_PictureFile(moving), metavar="FILE", help=words)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -42,12 +42,18 @@ def note(done: str) -> None:
         finished.append(done)
 
 
-def finish(report: Report, json_path: str | None, digits: AttainableDigits | None = None) -> NoReturn:
-    """Show the report, and the digits if they are asked for; write them, and exit with the verdict."""
+def finish(
+    report: Report,
+    json_path: str | None,
+    digits: AttainableDigits | None = None,
+    draw: Callable[[], object] = lambda: None,
+) -> NoReturn:
+    """Show the report, and the digits if they are asked for; write them, draw, and exit with the verdict."""
     write_json(json_path, report.to_dict() | ({} if digits is None else {"digits": digits.to_dict()["entries"]}))
     show(report, json_path)
     if digits is not None:
         show(digits, json_path)
+    draw()
     if (entry := not_due(report)) is not None and not raised(report):
         raise click.UsageError(f"{entry.implementation}: {entry.cause}")
     leave(BUG if raised(report) else EXIT_CODES[report.verdict])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -146,7 +146,7 @@ def descend(
         reason = "interrupted"
     if watch.blown_up and reason in ("epochs", "loss change", "gradient norm"):
         reason = "diverged"
-    return recorder.finish(reason)
+    return replace(recorder.finish(reason), rule=rule, rows=n, batch_size=batch_size)
 
 
 @final

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
+from gdcompare.descent.rules import Rule
+from gdcompare.descent.sampling import steps_per_epoch
 from gdcompare.descent.stopping import StopReason
 from gdcompare.table import as_html, count, table, vector
 
@@ -27,6 +30,11 @@ class History:
     steps: NDArray[np.int64]
     losses: NDArray[Any]
     parameters: Params
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """(steps + 1,), when the descent was there: read after each chunk of steps, and drawn straight in between.
+
+    A compiler's time is in that of the first chunk. Empty where nobody looked at a clock.
+    """
 
     def __repr__(self) -> str:
         ends = f", losses {self.losses[0]:.3g} to {self.losses[-1]:.3g}" if len(self.losses) else ""
@@ -49,6 +57,26 @@ class Descent:
     history: History
     last_loss: float = math.nan
     """The loss that the last step met, before its update; of its batch, if there are batches."""
+    rule: Rule | None = None
+    """What took it there."""
+    rows: int = 0
+    """How many rows the data have."""
+    batch_size: int | None = None
+    """Rows a step; None for all."""
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """How many rows were read before each kept step, of the same shape as `history.steps`.
+
+        >>> import gdcompare as gdc
+        >>> fit = gdc.descend("linear-regression", "noisy-line", "numpy", batch_size=15, epochs=2)
+        >>> fit.history.steps.tolist(), fit.samples.tolist()
+        ([0, 1, 2, 3, 4, 5, 6], [0, 15, 30, 40, 55, 70, 80])
+        """
+        size = self.batch_size or self.rows
+        per_epoch = steps_per_epoch(self.rows, self.batch_size) if self.rows else 1
+        epochs, within = np.divmod(self.history.steps, per_epoch)
+        return np.asarray(epochs * self.rows + np.minimum(within * size, self.rows))
 
     def __repr__(self) -> str:
         loss = "" if math.isnan(self.last_loss) else f", loss {self.last_loss:.3g}"
@@ -79,6 +107,7 @@ class Recorder:
         most = -(-total // every)
         self._losses = _Rows(np.empty(0, dtype=backend.dtype), most)
         self._parameters = {name: _Rows(value[None], most + 1) for name, value in self._now.items()}
+        self._clock = [(0, time.perf_counter())]
 
     def add(self, losses: NDArray[Any], after: list[NDArray[Any]], steps: int) -> None:
         """Take up the first `steps` of a chunk: the losses they met, and the parameters after each."""
@@ -91,6 +120,7 @@ class Recorder:
             self._now[name] = np.array(values[steps - 1])
         self._loss = float(losses[steps - 1])
         self._steps += steps
+        self._clock.append((self._steps, time.perf_counter()))
 
     def progress(self, total: int) -> Progress:
         """Return what a callback sees."""
@@ -104,7 +134,12 @@ class Recorder:
             for name, value in self._now.items():
                 self._parameters[name].add(value[None])
         parameters = {name: kept.all() for name, kept in self._parameters.items()}
-        return Descent(self._now, reason, self._steps, History(steps, self._losses.all(), parameters), self._loss)
+        history = History(steps, self._losses.all(), parameters, self._seconds(steps))
+        return Descent(self._now, reason, self._steps, history, self._loss)
+
+    def _seconds(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        at, seconds = np.array(self._clock).T
+        return np.asarray(np.interp(steps, at, seconds - seconds[0]))
 
 
 class _Rows:

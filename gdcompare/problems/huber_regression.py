@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
@@ -40,6 +41,11 @@ class HuberRegression(LinearPredictor):
     def __post_init__(self) -> None:
         if not (isinstance(self.delta, Real) and 0 < self.delta < math.inf):
             raise ValueError(f"delta must be a finite number above 0, not {self.delta!r}")
+
+    def predictions(self, xp: Any, params: Mapping[str, Any], features: Any) -> Any:
+        """f_i = z_i."""
+        del xp
+        return params["theta_0"] + features @ params["theta_1"]
 
     def losses(self, xp: Any, predictors: Any, targets: Any) -> Any:
         """l_i = c_i (r_i - c_i / 2)."""

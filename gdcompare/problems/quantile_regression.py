@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
@@ -39,6 +40,11 @@ class QuantileRegression(LinearPredictor):
     def __post_init__(self) -> None:
         if not (isinstance(self.level, Real) and 0 < self.level < 1):
             raise ValueError(f"level must be a number between 0 and 1, not {self.level!r}")
+
+    def predictions(self, xp: Any, params: Mapping[str, Any], features: Any) -> Any:
+        """f_i = z_i."""
+        del xp
+        return params["theta_0"] + features @ params["theta_1"]
 
     def losses(self, xp: Any, predictors: Any, targets: Any) -> Any:
         """l_i = max(level e_i, (level - 1) e_i)."""

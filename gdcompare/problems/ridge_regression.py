@@ -51,6 +51,11 @@ class RidgeRegression(Problem):
         residuals = params["theta_0"] + features @ params["theta_1"] - targets  # (n,)
         return residuals * residuals + self.strength * (params["theta_1"] @ params["theta_1"])
 
+    def predictions(self, xp: Any, params: Mapping[str, Any], features: Any) -> Any:
+        """f_i = theta_0 + x_i . theta_1."""
+        del xp
+        return params["theta_0"] + features @ params["theta_1"]
+
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """One gradient per sample: dl_i/dtheta_0 = 2 r_i, dl_i/dtheta_1 = 2 r_i x_i + 2 strength theta_1."""
         del xp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,23 @@ _MOST_NAMES = 3
 SEED_POINT: Mapping[str, Any] = {"theta_0": 1.0, "theta_1": [0.0]}
 
 
-def demonstrate(console: Console) -> tuple[Report, dict[str, Any]]:
-    """Show the main job; return the referee's report, and all that was shown as plain data."""
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What the main job found."""
+
+    about: tuple[gdc.Problem, gdc.Dataset]
+    report: Report
+    plain: dict[str, Any]
+    """All that was shown, as plain data."""
+    gradient: Mapping[str, Any]
+    per_sample: Mapping[str, Any]
+    """Those of one backend."""
+    descents: Mapping[str, Mapping[str, gdc.Descent]]
+    """By kind, "full_batch", "mini_batch" and "stochastic", and by backend."""
+
+
+def demonstrate(console: Console) -> Demonstration:
+    """Show the main job."""
     problem, data = gdc.load_problem("linear-regression"), gdc.datasets.noisy_line()
     backends = [gdc.load_backend(name) for name in gdc.backend_names()]
     console.print(f"gdcompare {gdc.__version__}: one gradient descent, {len(backends)} ways to differentiate it\n")
@@ -32,7 +48,8 @@ def demonstrate(console: Console) -> tuple[Report, dict[str, Any]]:
     console.print("Loss: the mean of (theta_0 + x theta_1 - y)^2, at theta_0 = 1, theta_1 = 0, in float64.\n")
 
     report = gdc.verify(problem, data, SEED_POINT, backends=backends)
-    full = {backend.name: _scalars(gdc.value_and_grad(problem, data, SEED_POINT, backend)[1]) for backend in backends}
+    found = {backend.name: gdc.value_and_grad(problem, data, SEED_POINT, backend)[1] for backend in backends}
+    full = {name: _scalars(each) for name, each in found.items()}
     rows = {backend.name: gdc.per_sample_grad(problem, data, SEED_POINT, backend) for backend in backends}
     means = {name: {key: float(np.mean(each)) for key, each in gradients.items()} for name, gradients in rows.items()}
     truth = {entry.parameter: entry.expected for entry in report.entries}
@@ -43,22 +60,25 @@ def demonstrate(console: Console) -> tuple[Report, dict[str, Any]]:
     console.print(report.explanation() + ".\n")
 
     results: dict[str, Any] = {"report": report.to_dict(), "gradients": full, "per_sample_means": means, "seed": seed}
-    rule = gdc.rules.sgd(0.01)
+    rule, paths = gdc.rules.sgd(0.01), {}
     for key, title, settings in (
         ("full_batch", "Full-batch descent", {"epochs": 2000, "gradient_norm": 1e-2}),
         ("mini_batch", "Mini-batch descent, 2 rows a step", {"epochs": 15, "batch_size": 2}),
         ("stochastic", "Stochastic descent, 1 row a step", {"epochs": 15, "batch_size": 1}),
     ):
-        results[key] = descents(console, f"{title}, learning rate 0.01", problem, data, backends, rule=rule, **settings)
+        results[key], paths[key] = descents(
+            console, f"{title}, learning rate 0.01", problem, data, backends, rule=rule, **settings
+        )
     console.print("Times are single runs, the first with compilation; see benchmarks/ for fair ones.")
-    return report, results
+    first = next(iter(found))
+    return Demonstration((problem, data), report, results, found[first], rows[first], paths)
 
 
 def descents(
     console: Console, title: str, problem: gdc.Problem, data: gdc.Dataset, backends: Sequence[Backend[Any]], **how: Any
-) -> dict[str, Any]:
-    """Show the same descent on every backend, and how far apart their paths ever were; return it as plain data."""
-    results, paths, shown = {}, {}, []
+) -> tuple[dict[str, Any], dict[str, gdc.Descent]]:
+    """Show the same descent on every backend, and how far apart their paths ever were; return plain data, and them."""
+    results, found, shown = {}, {}, []
     for backend in backends:
         seconds = []
         for _ in range(2):
@@ -68,7 +88,7 @@ def descents(
             if descent.stop_reason == "interrupted":
                 break
         loss, _ = gdc.value_and_grad(problem, data, descent.parameters, backend)
-        paths[backend.name] = descent.history.parameters
+        found[backend.name] = descent
         results[backend.name] = {
             "parameters": descent.parameters,
             "loss": loss,
@@ -93,10 +113,10 @@ def descents(
     shown_names = "\n".join(names) if len(names) <= _MOST_NAMES else f"norm of {len(names)} parameters"
     columns = ["backend", shown_names, "loss", "steps", "stopped by", "ms first / again"]
     console.print(table(title, columns, shown, left=2))
-    apart = paths_apart(paths)
+    apart = paths_apart({name: each.history.parameters for name, each in found.items()})
     if apart is not None:
         console.print(f"Furthest apart, any two paths, any step: {apart:.2g}\n")
-    return {"backends": results, "furthest_apart": apart}
+    return {"backends": results, "furthest_apart": apart}, found
 
 
 def _where(parameters: Mapping[str, Any]) -> str:

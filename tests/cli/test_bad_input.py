@@ -148,6 +148,20 @@ CASES = [
     "new fine.py", "new my-problem.py", "new nowhere/x.py", "new class.py", "new numpy.py", "new x.txt",
     f"new {LONG}.py", "new ''",
     "new folder.py",
+    # Pictures
+    *(f"verify {LINE} --plot {path}" for path in (
+        "''", "-", "x", "x.bmp", "x.gif", "x.mp4", ".svg", "nowhere/x.svg", "folder.json", "fine.csv/x.svg",
+        f"{LONG}.svg", "x.svg --json x.svg", "x.svg --all-methods",
+    )),
+    f"laws {LINE} --plot x.gif", f"laws {LINE} --plot nowhere/x.svg", "compare fine.py fine.py --plot x.gif",
+    "compare functions.py:nothing functions.py:nothing --plot x.jpg",
+    "--plot x.svg list", "--plot x.jpg", "--plot nowhere/x.svg",
+    *(f"descend {LINE} {rest}" for rest in (
+        "--plot x.jpg", "--plot nowhere/x.gif", "--axes theta_0,theta_1", "--plot x.svg --axes theta_0",
+        "--plot x.svg --axes theta_0,theta_0", "--plot x.svg --axes theta_0,theta_2", "--plot x.svg --axes ''",
+        "--plot x.svg --axes theta_0,theta_1[1]", "--plot x.svg --axes theta_0,theta_1[0],theta_1[0]",
+        "--plot x.svg --axes theta_0,theta_1[", "--plot x.svg --epochs 0",
+    )),
     # Certificates
     *(f"check-certificate {name}" for name in (
         "missing.json", "''", "folder.json", f"{LONG}.json", "fine.csv", "words.json", "list.json", "number.json",

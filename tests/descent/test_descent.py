@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gdcompare import Backend, Dataset, Descent, Problem, descend, load_backend, load_problem, rules, verify
 from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import unit_roundoff
+from gdcompare.data import noisy_line
 from gdcompare.descent.progress import progress_bar, said_if_long
 from gdcompare.descent.record import Progress
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
@@ -244,6 +245,26 @@ def test_history_holds_the_loss_of_each_batch_at_the_parameters_it_met(
         expected = {name: before[name] - 0.0625 * gradient[name] for name in before}
         allowed = {name: 0.0625 * size + np.abs(before[name]) for name, size in mean_over_rows(sizes).items()}
         assert_agree({name: value.astype(dtype) for name, value in after.items()}, expected, allowed, dtype)
+
+
+@pytest.mark.parametrize(("batch_size", "every"), [(None, 1), (1, 1), (2, 3), (3, 1), (N, 2)])
+def test_a_descent_says_what_made_it_and_how_many_rows_it_read(batch_size: int | None, every: int) -> None:
+    data = noisy_line(samples=N)
+    rule = rules.momentum(0.01)
+
+    fit = descend("linear-regression", data, "numpy", rule, batch_size, epochs=4, history_every=every)
+
+    assert (fit.rule, fit.rows, fit.batch_size) == (rule, N, batch_size)
+    read = [0, *np.cumsum([len(rows) for rows in batches(N, batch_size, fit.steps)]).tolist()]
+    assert fit.samples.tolist() == [read[step] for step in fit.history.steps]
+
+
+def test_the_clock_goes_forward_and_stands_at_every_kept_step() -> None:
+    fit = descend("linear-regression", "noisy-line", "numpy", epochs=50, history_every=7, chunk=9)
+
+    assert fit.history.seconds.shape == fit.history.steps.shape
+    assert fit.history.seconds[0] == 0
+    assert (np.diff(fit.history.seconds) >= 0).all()
 
 
 def thinned(fit: Descent, every: int) -> Descent:
