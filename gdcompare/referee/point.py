@@ -236,11 +236,12 @@ class Referee:
         return found
 
     def _beside_a_limit(self, name: str, allowance: Allowance) -> Allowance:
-        """Leave room to compute a limit from the sides: the formula, at the point itself, does not."""
+        """Leave room to compute a limit from the sides, or one of several: at the point, the formula does not."""
         if self._enclosure.sides is None:
             return allowance
         truth = self.truths[name]
-        room = LIMIT_ROUNDINGS * unit_roundoff(self.dtype) * np.abs(np.where(truth.kinks, 0.0, truth.mid))
+        largest = np.abs(truth.mid) + np.where(truth.kinks, truth.width / 2, 0.0)
+        room = LIMIT_ROUNDINGS * unit_roundoff(self.dtype) * np.where(np.isfinite(largest), largest, 0.0)
         return replace(allowance, budget=np.fmax(allowance.budget, room))
 
     def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:

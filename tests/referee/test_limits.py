@@ -246,6 +246,23 @@ def test_a_side_that_few_directions_see_is_found_when_somebody_asks() -> None:
     assert report.verdict == "agree"
 
 
+@pytest.mark.parametrize("size", [2, 5, pytest.param(20, marks=pytest.mark.thorough)])
+def test_the_slopes_of_a_norm_at_0_are_a_ball_with_a_round_edge(size: int, dtype: str) -> None:
+    """No few sides give its edge; rounding may carry a slope of length 1 beyond it."""
+    problem, data = Vector(lambda xp, w: xp.sqrt(xp.sum(w * w))), Dataset(np.ones((1, size)), [0.0])
+    along = np.random.default_rng(size).normal(size=size)
+    along /= np.linalg.norm(along)
+    said = {
+        f"{length}": lambda *_, length=length: (None, {"w": (length * along).astype(dtype)})
+        for length in (0.0, 0.5, 0.99, 1.0, 1.01, 2.0)
+    }
+
+    report = gdc.verify(problem, data, {"w": np.zeros(size)}, backends=[], implementations=said, dtype=dtype)
+
+    found = {float(entry.implementation): entry.verdict for entry in report.entries}
+    assert found == {length: "agree" if length <= 1 else "wrong" for length in found}
+
+
 # What is wrong is called so.
 
 SPOILED: dict[str, Callable[[NDArray[np.float64], Dataset], NDArray[np.float64]]] = {
