@@ -368,22 +368,36 @@ class Sides:
 
     def convention(self, gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]) -> str:
         """Say by which rule for ties, each by itself, the gradient comes about at the point, if there is one."""
-        for rules, balls in self.by_rules():
-            if all(_within(balls[name], value, budgets[name]) for name, value in gradient.items()):
-                ties = ", ".join(f"{kind} {rule}" for kind, rule in rules.items()) or "as it is at the point"
-                return f"a convention: each tie decided by itself ({ties}), and no direction has this gradient"
-        return ""
+        return convention_of(self.by_rules(), gradient, budgets)
 
     def by_rules(self) -> Iterator[tuple[dict[str, str], dict[str, Balls]]]:
         """Yield the arrays at the point itself, each kind of tie decided by each rule for it."""
+        for by_kind, numbers in self.rules():
+            with ctx.workprec(NEAR[0]):
+                found = map(boxed, self._compute(numbers, self._balls))
+                arrays = dict(zip(self._names, found, strict=True))
+            yield by_kind, {name: balls for name, balls in arrays.items() if name in self._params}
+
+    def rules(self) -> Iterator[tuple[dict[str, str], BallNumbers]]:
+        """Yield rules for the kinds of ties that there are, with numbers that decide by them."""
         kinds = sorted({kink.operation for kink in self.kinks} - set(RELATIONS))[:3]
         for rules in product(RULES, repeat=len(kinds)):
             by_kind = dict(zip(kinds, rules, strict=True))
             choices = defaultdict(lambda: ONE, {kind: RULES[rule] for kind, rule in by_kind.items()})
-            with ctx.workprec(NEAR[0]):
-                found = map(boxed, self._compute(BallNumbers(choices.__getitem__), self._balls))
-                arrays = dict(zip(self._names, found, strict=True))
-            yield by_kind, {name: balls for name, balls in arrays.items() if name in self._params}
+            yield by_kind, BallNumbers(choices.__getitem__)
+
+
+def convention_of(
+    by_rules: Iterator[tuple[dict[str, str], dict[str, Balls]]],
+    found: Mapping[str, Floats],
+    budgets: Mapping[str, Floats],
+) -> str:
+    """Return the words about the first rules by which these numbers come about; none if there are none."""
+    for rules, balls in by_rules:
+        if all(_within(balls[name], value, budgets[name]) for name, value in found.items()):
+            ties = ", ".join(f"{kind} {rule}" for kind, rule in rules.items()) or "as it is at the point"
+            return f"a convention: each tie decided by itself ({ties}), and no direction has this gradient"
+    return ""
 
 
 def _largest(arrays: Mapping[str, ArrayLike]) -> float:

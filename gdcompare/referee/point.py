@@ -24,6 +24,7 @@ from gdcompare.referee.budget import (
 )
 from gdcompare.referee.enclosed import Enclosed, middles
 from gdcompare.referee.enclosure import Enclosure, enclose, enclose_rows
+from gdcompare.referee.limits import Sides
 from gdcompare.referee.lost_digits import LostDigits
 from gdcompare.referee.sampling import (
     draws_of_formula,
@@ -160,6 +161,11 @@ class Referee:
         """Say by which rule for ties, each by itself, a gradient comes about that is outside of the set; or nothing."""
         sides = self._enclosure.sides
         return "" if sides is None else sides.convention(fitting(gradient, self._enclosure.gradient), budgets)
+
+    @property
+    def sides(self) -> Sides | None:
+        """The limits from the sides of the point, where the formula at the point does not say the derivative."""
+        return self._enclosure.sides
 
     def all_sides(self) -> dict[str, Enclosed]:
         """Return the truths, once every rule for ties has been tried: for those who cannot ask for more sides."""

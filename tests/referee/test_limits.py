@@ -458,6 +458,46 @@ def test_where_kinks_cancel_a_second_derivative_is_a_number() -> None:
     assert not products.kinks.any()
 
 
+@pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
+def test_a_convention_of_ties_is_told_of_other_derivatives_too(derivative: str) -> None:
+    """With the slope 0 of abs, and 0 of the maximum, the gradient is -y x, and no second derivative is left."""
+    data, params = forty_rows(), {"w": np.zeros(3)}
+    one, true = (np.mean((slope - data.targets)[:, None] * data.features, axis=0) for slope in (0.0, 0.5))
+    said: dict[str, Any] = {
+        "jvp": lambda p, x, y, v: (None, np.array(one @ v["w"])),
+        "hvp": lambda *_: {"w": np.zeros(3)},
+        "hessian": lambda *_: {"w": {"w": np.zeros((3, 3))}},
+    }
+    right: dict[str, Any] = {
+        "jvp": lambda p, x, y, v: (None, np.array(true @ v["w"])),
+        "hvp": lambda p, x, y, v: {"w": x.T @ (x @ v["w"]) / 160},
+        "hessian": lambda p, x, y: {"w": {"w": x.T @ x / 160}},
+    }
+    both = {"ties": said[derivative], "right": right[derivative]}
+
+    report = gdc.verify(
+        Rows(stable_cross_entropy), data, params, backends=[], implementations=both, derivative=derivative
+    )
+
+    found = {entry.implementation: entry for entry in report.entries}
+    assert found["right"].verdict == "agree"
+    assert found["ties"].verdict == "wrong"
+    assert found["ties"].cause.startswith("a convention: each tie decided by itself (abs ")
+
+
+@pytest.mark.parametrize("derivative", ["gradient", "jvp", "hvp", "hessian"])
+def test_an_overflow_is_named_with_its_line_in_each_derivative(derivative: str) -> None:
+    pytest.importorskip("torch", reason="it needs a backend with all derivatives")
+    problem, data = Rows(lambda xp, z, y: xp.exp(z)), Dataset([[800.0]], [0.0])
+
+    report = gdc.verify(problem, data, {"w": [1.0]}, backends=["torch"], derivative=derivative)
+
+    assert {entry.cause.partition("test_limits")[0] for entry in report.entries} == {
+        "the budget is not finite: exp may overflow ("
+    }
+    assert all(entry.resolved[0] == 0 for entry in report.entries)
+
+
 # Certificates, and what it costs.
 
 
