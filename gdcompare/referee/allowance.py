@@ -78,9 +78,10 @@ def scale_of(size: Floats, magnitude: Floats | None) -> Floats:
 
 
 def _wanting(allowance: Allowance, scale: Floats | None, enough: float) -> NDArray[np.bool_]:
-    """Say where the worst case leaves too few digits."""
+    """Say where the worst case leaves too few digits, also beside what is too large for a float."""
     assert scale is not None
-    return np.asarray(~((allowance.budget <= enough * scale) | (allowance.budget <= NOTHING)))
+    enough_left = (allowance.budget <= enough * scale) & np.isfinite(allowance.budget)
+    return np.asarray(~(enough_left | (allowance.budget <= NOTHING)))
 
 
 def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Floats) -> Allowance:

@@ -11,15 +11,16 @@ Their truths and budgets come from dual numbers (`dual`), as those of the gradie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, final, get_args
 
 import numpy as np
+from flint import ctx
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.balls import boxed
+from gdcompare.arithmetic.balls import as_balls, boxed
 from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.arithmetic.numbers import Numbers
@@ -31,10 +32,12 @@ from gdcompare.referee.budget import (
     budget_of_loss_along,
     budget_of_product_formula,
     budget_of_products,
+    why_unbounded,
 )
 from gdcompare.referee.due import as_due
 from gdcompare.referee.enclosed import Enclosed, enclosed_parts
 from gdcompare.referee.enclosure import enclose_along, enclose_products
+from gdcompare.referee.limits import convention_of
 from gdcompare.referee.point import Referee
 from gdcompare.referee.sampling import (
     draws_of_formula_along,
@@ -106,9 +109,22 @@ class RefereeAlong:
         return self.truths
 
     def convention(self, gradient: Mapping[str, Any], budgets: Mapping[str, Floats]) -> str:
-        """Nothing: rules for ties are known of gradients only."""
-        del gradient, budgets
-        return ""
+        """Say by which rule for ties, each by itself, these derivatives come about at the point; or nothing."""
+        if (sides := self._referee.sides) is None:
+            return ""
+        balls = {name: as_balls(value) for name, value in self.params.items()}
+
+        def by_rules() -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+            for by_kind, numbers in sides.rules():
+                with ctx.workprec(256):
+                    found = self.evaluated(numbers, balls, self.features, self.targets)
+                    yield by_kind, {name: boxed(each) for name, each in found.items()}
+
+        known = self.truths.keys() & gradient.keys() - {"loss"}
+        fitting = {name: np.asarray(gradient[name], dtype=np.float64) for name in known}
+        if not fitting or any(value.shape != self.truths[name].mid.shape for name, value in fitting.items()):
+            return ""
+        return convention_of(by_rules(), fitting, budgets)
 
     def evaluated(self, numbers: Numbers, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """Return the entries at a point of the same direction, weights and reduction, in a number system."""
@@ -140,11 +156,19 @@ class RefereeAlong:
         """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
         draws = None if proven_only else lambda: self._draws(by_hand)
         found = allowances(
-            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, lambda *_: "", self.dtype
+            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self._why_unresolved, self.dtype
         )
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
         return found
+
+    def _why_unresolved(self, name: str, blind: NDArray[np.bool_]) -> str:
+        """Say which operation has no bound, or else that rounding is large beside the terms; not in which of them."""
+        if not np.isfinite(self.budgets(by_hand=False)[name][blind]).all():
+            arguments = self.problem, self.params, self.features, self.targets, self.dtype
+            why = why_unbounded(*arguments, self.weights, self.reduction, self._directions)
+            return why[0] if why else ""
+        return "cancellation, or depth: beside what adds up to them, rounding leaves fewer than three digits"
 
     def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:
         """Return the larger of the two: nobody knows how somebody's own function computes."""
@@ -258,12 +282,6 @@ def checked_derivative(derivative: str, direction: Mapping[str, Any] | None = No
         if derivative == known:
             return known  # type: ignore[no-any-return]  # get_args forgets that these are the literals
     raise ValueError(f"unknown derivative {derivative!r}; known: {', '.join(get_args(Derivative))}")
-
-
-def _unsaid(name: str, blind: NDArray[np.bool_]) -> str:
-    """Say nothing of where digits are lost: it is not known of second derivatives."""
-    del name, blind
-    return ""
 
 
 def _first(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

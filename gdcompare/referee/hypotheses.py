@@ -36,7 +36,7 @@ def exact(evidence: Evidence) -> Hypotheses:
         yield evidence.unweighted, "the weights are ignored"
     if evidence.diagonal:
         yield 2 * truth, "twice the diagonal"
-    if parameter is not None and parameter.shape == truth.shape:
+    if parameter is not None and parameter.shape == truth.shape and parameter.any():
         yield parameter * truth, "the gradient times the parameter: a derivative by its logarithm?"
     for factor, words in _factors(evidence):
         yield factor * truth, words

@@ -40,6 +40,7 @@ Compute: TypeAlias = Callable[[BallNumbers, Mapping[str, Any]], list[Any]]
 NEAR = (256, 1200, 4096)  # t = 2^-256; nearer, where numbers are so small
 HERE = 1536  # bits at the point itself: what rounds there is below 2^-1100
 SEED = 20
+ENOUGH = 16  # sides of which none lies beyond a plane: what does is outside
 MOST = 20_000  # sides times parameters that are looked at for one gradient
 RULES = {"shared alike": HALF, "to the first": ONE, "to the last": ZERO}
 
@@ -274,8 +275,8 @@ class Sides:
         """
         if not gradient:  # nothing that was handed over has the right shape
             return self.truths()
-        size = sum(value.size for value in self._params.values())
-        most = len(self._sides) + min(40 + 4 * size, 40 + MOST // (size + 1))
+        size, before = sum(value.size for value in self._params.values()), len(self._sides)
+        most = before + min(40 + 4 * size, 40 + MOST // (size + 1))
         asked = False
         while True:
             truths = self.truths()
@@ -293,23 +294,49 @@ class Sides:
                 continue
             if not self._look_along(away, nearest):
                 return nearest
+            if len(self._sides) > before + ENOUGH and self._separated(away, gradient, budgets):
+                return nearest
             if len(self._sides) > most:
-                words = f"more sides than were looked at: {self.places}"
+                words = f"more sides than were looked at: {self.places or self._singular()}"
                 return {name: replace(each, unsure=each.kinks, reason=words) for name, each in nearest.items()}
 
     def _look_along(self, away: Mapping[str, tuple[Floats, Floats]], nearest: Mapping[str, Enclosed]) -> bool:
         """Look where a separating plane points; say whether there is a side beyond the plane."""
-        largest = _largest({name: off for name, (off, _) in away.items()})
-        least = min(float(np.min(room, initial=np.inf)) for _, room in away.values())
-        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
-        if not (self._sides and 0 < largest < np.inf and still.keys() >= away.keys()):
+        plane = self._plane(away)
+        if not plane:
             return False
-        plane = {name: off / largest * (least / room) for name, (off, room) in away.items()}
-        before = len(self._sides)
+        still, before = {name: np.zeros(value.shape) for name, value in self._params.items()}, len(self._sides)
         for side in self._probes(still | plane):
             if side is not None and len(self._sides) > before and self._beyond(side, plane, nearest):
                 return True
         return False
+
+    def _plane(self, away: Mapping[str, tuple[Floats, Floats]]) -> dict[str, Floats]:
+        """Return the normal of the plane between a gradient and what is nearest to it, if they are apart."""
+        largest = _largest({name: off for name, (off, _) in away.items()})
+        least = min(float(np.min(room, initial=np.inf)) for _, room in away.values())
+        if not (self._sides and 0 < largest < np.inf and self._params.keys() >= away.keys()):
+            return {}
+        return {name: off / largest * (least / room) for name, (off, room) in away.items()}
+
+    def _separated(
+        self, away: Mapping[str, tuple[Floats, Floats]], gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]
+    ) -> bool:
+        """Whether no side reaches as far along the normal as the gradient does, less what it is allowed.
+
+        Where the boundary is round, as that of a norm's slopes, the nearest of all sides is not found in so many steps.
+        """
+        plane = self._plane(away)
+        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
+        list(self._probes(still | plane))
+        room = sum(float(np.sum(np.abs(v) * budgets[name])) for name, v in plane.items())
+        for side in self._sides:
+            limits = dict(zip(self._names, side.limits, strict=True))
+            terms = [v * (gradient[name] - middles(limits[name])) for name, v in plane.items()]
+            short, size = (float(sum(np.sum(each) for each in of)) for of in (terms, map(np.abs, terms)))
+            if not short > room + 1e-9 * size:
+                return False
+        return True
 
     def _beyond(self, side: Side, plane: Mapping[str, Floats], nearest: Mapping[str, Enclosed]) -> bool:
         limits = dict(zip(self._names, side.limits, strict=True))
@@ -341,22 +368,36 @@ class Sides:
 
     def convention(self, gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]) -> str:
         """Say by which rule for ties, each by itself, the gradient comes about at the point, if there is one."""
-        for rules, balls in self.by_rules():
-            if all(_within(balls[name], value, budgets[name]) for name, value in gradient.items()):
-                ties = ", ".join(f"{kind} {rule}" for kind, rule in rules.items()) or "as it is at the point"
-                return f"a convention: each tie decided by itself ({ties}), and no direction has this gradient"
-        return ""
+        return convention_of(self.by_rules(), gradient, budgets)
 
     def by_rules(self) -> Iterator[tuple[dict[str, str], dict[str, Balls]]]:
         """Yield the arrays at the point itself, each kind of tie decided by each rule for it."""
+        for by_kind, numbers in self.rules():
+            with ctx.workprec(NEAR[0]):
+                found = map(boxed, self._compute(numbers, self._balls))
+                arrays = dict(zip(self._names, found, strict=True))
+            yield by_kind, {name: balls for name, balls in arrays.items() if name in self._params}
+
+    def rules(self) -> Iterator[tuple[dict[str, str], BallNumbers]]:
+        """Yield rules for the kinds of ties that there are, with numbers that decide by them."""
         kinds = sorted({kink.operation for kink in self.kinks} - set(RELATIONS))[:3]
         for rules in product(RULES, repeat=len(kinds)):
             by_kind = dict(zip(kinds, rules, strict=True))
             choices = defaultdict(lambda: ONE, {kind: RULES[rule] for kind, rule in by_kind.items()})
-            with ctx.workprec(NEAR[0]):
-                found = map(boxed, self._compute(BallNumbers(choices.__getitem__), self._balls))
-                arrays = dict(zip(self._names, found, strict=True))
-            yield by_kind, {name: balls for name, balls in arrays.items() if name in self._params}
+            yield by_kind, BallNumbers(choices.__getitem__)
+
+
+def convention_of(
+    by_rules: Iterator[tuple[dict[str, str], dict[str, Balls]]],
+    found: Mapping[str, Floats],
+    budgets: Mapping[str, Floats],
+) -> str:
+    """Return the words about the first rules by which these numbers come about; none if there are none."""
+    for rules, balls in by_rules:
+        if all(_within(balls[name], value, budgets[name]) for name, value in found.items()):
+            ties = ", ".join(f"{kind} {rule}" for kind, rule in rules.items()) or "as it is at the point"
+            return f"a convention: each tie decided by itself ({ties}), and no direction has this gradient"
+    return ""
 
 
 def _largest(arrays: Mapping[str, ArrayLike]) -> float:

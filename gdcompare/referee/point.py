@@ -24,6 +24,7 @@ from gdcompare.referee.budget import (
 )
 from gdcompare.referee.enclosed import Enclosed, middles
 from gdcompare.referee.enclosure import Enclosure, enclose, enclose_rows
+from gdcompare.referee.limits import Sides
 from gdcompare.referee.lost_digits import LostDigits
 from gdcompare.referee.sampling import (
     draws_of_formula,
@@ -161,6 +162,11 @@ class Referee:
         sides = self._enclosure.sides
         return "" if sides is None else sides.convention(fitting(gradient, self._enclosure.gradient), budgets)
 
+    @property
+    def sides(self) -> Sides | None:
+        """The limits from the sides of the point, where the formula at the point does not say the derivative."""
+        return self._enclosure.sides
+
     def all_sides(self) -> dict[str, Enclosed]:
         """Return the truths, once every rule for ties has been tried: for those who cannot ask for more sides."""
         sides = self._enclosure.sides
@@ -236,11 +242,12 @@ class Referee:
         return found
 
     def _beside_a_limit(self, name: str, allowance: Allowance) -> Allowance:
-        """Leave room to compute a limit from the sides: the formula, at the point itself, does not."""
+        """Leave room to compute a limit from the sides, or one of several: at the point, the formula does not."""
         if self._enclosure.sides is None:
             return allowance
         truth = self.truths[name]
-        room = LIMIT_ROUNDINGS * unit_roundoff(self.dtype) * np.abs(np.where(truth.kinks, 0.0, truth.mid))
+        largest = np.abs(truth.mid) + np.where(truth.kinks, truth.width / 2, 0.0)
+        room = LIMIT_ROUNDINGS * unit_roundoff(self.dtype) * np.where(np.isfinite(largest), largest, 0.0)
         return replace(allowance, budget=np.fmax(allowance.budget, room))
 
     def either_allowance(self, proven_only: bool = False) -> dict[str, Allowance]:

@@ -26,6 +26,7 @@ from gdcompare.arithmetic.tape import Tape, Variable
 from gdcompare.backend import Backend, Precision, checked_dtype
 from gdcompare.descent.directions import Adam, Clipped, Decayed, Direction, Momentum, Plain, RMSProp
 from gdcompare.descent.rules import Rule
+from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, no_exit
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.verdict import Entry, Floats, Report, judge_all
 from gdcompare.registry import as_backend, backend_names
@@ -191,7 +192,7 @@ def _judged(name: str, start: Optimizer, path: _Path) -> list[Entry]:
         cause = _cause(path, found)
         kept = {key: replace(entry, cause=cause) if key in bad else entry for key, entry in kept.items()}
     if len(found) < len(path.gradients):
-        raised = f"it raised {found.error} at step {len(found)}"
+        raised = f"{found.error} at step {len(found)}"
         kept["steps"] = Entry(name, "steps", "wrong", cause=raised, law=f"step {len(found)}")
     return list(kept.values())
 
@@ -205,12 +206,17 @@ class _Taken(list[dict[str, NDArray[Any]]]):
 def _taken(start: Optimizer, path: _Path) -> _Taken:
     found = _Taken()
     try:
-        step = start({name: value.copy() for name, value in path.params.items()})
-        for gradient in path.gradients:
-            after = step({name: value.copy() for name, value in gradient.items()})
-            found.append({str(name): np.array(value) for name, value in after.items()})
+        with no_exit():
+            step = start({name: value.copy() for name, value in path.params.items()})
+            for gradient in path.gradients:
+                after = as_due(step({name: value.copy() for name, value in gradient.items()}), {}, "{name: array}")
+                found.append({str(name): as_array(value, path.dtype).copy() for name, value in after.items()})
+    except ExitError:
+        raise
+    except NotDueError as error:
+        found.error = str(error)
     except Exception as error:
-        found.error = f"{type(error).__name__}: {error}"
+        found.error = f"it raised {type(error).__name__}: {error}"
     return found
 
 

@@ -113,7 +113,8 @@ class Allowance:
         """Where digits can be checked."""
         if self.scale is None:
             return np.ones(self.budget.shape, dtype=bool)
-        return np.asarray((self.budget <= RESOLUTION * self.scale) | (self.budget <= NOTHING))
+        enough = (self.budget <= RESOLUTION * self.scale) & np.isfinite(self.budget)
+        return np.asarray(enough | (self.budget <= NOTHING))
 
     def digits(self, truth: Floats, dtype: str) -> int:
         """Return how many decimal digits were checked in each resolved element: floor(-log10(B / S)), for the worst.

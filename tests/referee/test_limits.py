@@ -246,6 +246,23 @@ def test_a_side_that_few_directions_see_is_found_when_somebody_asks() -> None:
     assert report.verdict == "agree"
 
 
+@pytest.mark.parametrize("size", [2, 5, pytest.param(20, marks=pytest.mark.thorough)])
+def test_the_slopes_of_a_norm_at_0_are_a_ball_with_a_round_edge(size: int, dtype: str) -> None:
+    """No few sides give its edge; rounding may carry a slope of length 1 beyond it."""
+    problem, data = Vector(lambda xp, w: xp.sqrt(xp.sum(w * w))), Dataset(np.ones((1, size)), [0.0])
+    along = np.random.default_rng(size).normal(size=size)
+    along /= np.linalg.norm(along)
+    said = {
+        f"{length}": lambda *_, length=length: (None, {"w": (length * along).astype(dtype)})
+        for length in (0.0, 0.5, 0.99, 1.0, 1.01, 2.0)
+    }
+
+    report = gdc.verify(problem, data, {"w": np.zeros(size)}, backends=[], implementations=said, dtype=dtype)
+
+    found = {float(entry.implementation): entry.verdict for entry in report.entries}
+    assert found == {length: "agree" if length <= 1 else "wrong" for length in found}
+
+
 # What is wrong is called so.
 
 SPOILED: dict[str, Callable[[NDArray[np.float64], Dataset], NDArray[np.float64]]] = {
@@ -439,6 +456,46 @@ def test_where_kinks_cancel_a_second_derivative_is_a_number() -> None:
 
     assert products.mid == pytest.approx(0.25)
     assert not products.kinks.any()
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
+def test_a_convention_of_ties_is_told_of_other_derivatives_too(derivative: str) -> None:
+    """With the slope 0 of abs, and 0 of the maximum, the gradient is -y x, and no second derivative is left."""
+    data, params = forty_rows(), {"w": np.zeros(3)}
+    one, true = (np.mean((slope - data.targets)[:, None] * data.features, axis=0) for slope in (0.0, 0.5))
+    said: dict[str, Any] = {
+        "jvp": lambda p, x, y, v: (None, np.array(one @ v["w"])),
+        "hvp": lambda *_: {"w": np.zeros(3)},
+        "hessian": lambda *_: {"w": {"w": np.zeros((3, 3))}},
+    }
+    right: dict[str, Any] = {
+        "jvp": lambda p, x, y, v: (None, np.array(true @ v["w"])),
+        "hvp": lambda p, x, y, v: {"w": x.T @ (x @ v["w"]) / 160},
+        "hessian": lambda p, x, y: {"w": {"w": x.T @ x / 160}},
+    }
+    both = {"ties": said[derivative], "right": right[derivative]}
+
+    report = gdc.verify(
+        Rows(stable_cross_entropy), data, params, backends=[], implementations=both, derivative=derivative
+    )
+
+    found = {entry.implementation: entry for entry in report.entries}
+    assert found["right"].verdict == "agree"
+    assert found["ties"].verdict == "wrong"
+    assert found["ties"].cause.startswith("a convention: each tie decided by itself (abs ")
+
+
+@pytest.mark.parametrize("derivative", ["gradient", "jvp", "hvp", "hessian"])
+def test_an_overflow_is_named_with_its_line_in_each_derivative(derivative: str) -> None:
+    pytest.importorskip("torch", reason="it needs a backend with all derivatives")
+    problem, data = Rows(lambda xp, z, y: xp.exp(z)), Dataset([[800.0]], [0.0])
+
+    report = gdc.verify(problem, data, {"w": [1.0]}, backends=["torch"], derivative=derivative)
+
+    assert {entry.cause.partition("test_limits")[0] for entry in report.entries} == {
+        "the budget is not finite: exp may overflow ("
+    }
+    assert all(entry.resolved[0] == 0 for entry in report.entries)
 
 
 # Certificates, and what it costs.

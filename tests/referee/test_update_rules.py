@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -230,7 +231,8 @@ def test_a_relative_fault_above_what_is_stated_is_caught(dtype: str) -> None:
         (lambda gradient: {name: g.astype("float16") for name, g in gradient.items()}, "dtype float16 where"),
         (lambda gradient: {name: g[None] for name, g in gradient.items()}, "shape (1,) where () belongs"),
         (lambda gradient: 1 / 0, "it raised ZeroDivisionError: division by zero at step 0"),
-        (lambda gradient: None, "it raised AttributeError"),
+        (lambda gradient: None, "it returned None, where {name: array} is due at step 0"),
+        (lambda gradient: {name: np.ma.masked_array(g) for name, g in gradient.items()}, "it returned a masked array"),
     ],
 )
 def test_what_is_no_step_is_wrong(step: Any, cause: str) -> None:
@@ -238,6 +240,23 @@ def test_what_is_no_step_is_wrong(step: Any, cause: str) -> None:
 
     assert report.verdict == "wrong"
     assert any(entry.cause.startswith(cause) for entry in report.entries)
+
+
+def test_an_optimizer_that_ends_python_is_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"it calls sys.exit\('no step'\)"):
+        gdc.verify_rule(rules.sgd(RATE), implementations={"mine": lambda params: sys.exit("no step")})
+
+
+def test_numbers_of_python_are_numbers_of_the_dtype(dtype: str) -> None:
+    def start(params: Any) -> Any:
+        def step(gradient: Any) -> Any:
+            for name in params:
+                params[name] = params[name] - np.asarray(RATE, dtype) * gradient[name]
+            return {name: value.tolist() for name, value in params.items()}
+
+        return step
+
+    gdc.verify_rule(rules.sgd(RATE), implementations={"mine": start}, dtype=dtype).assert_agree()
 
 
 def test_nan_is_wrong() -> None:
