@@ -122,29 +122,50 @@ def _word(fraction: Fraction) -> tuple[float, float]:
     return high, float(fraction - Fraction(high))
 
 
-_INVERSE_FACTORIALS = [_word(Fraction(1, math.factorial(k))) for k in range(10)]
+_INVERSE_FACTORIALS = [_word(Fraction(1, math.factorial(k))) for k in range(13)]
+
+
+def _expm1_of_64ths() -> tuple[Any, Any]:
+    """exp(j / 64) - 1 for j = -24 .. 24, by the series in whole numbers, right to the last bit but one of the words."""
+    one = 1 << 200
+    sums = []
+    for j in range(-24, 25):
+        total, term, k = 0, one, 0
+        while term:
+            k += 1
+            term = term * j // (64 * k) if term * j > 0 else -(-term * j // (64 * k))  # towards 0
+            total += term
+        sums.append(_word(Fraction(total, one)))
+    high, low = zip(*sums, strict=True)
+    return np.array(high), np.array(low)
+
+
+_EXPM1_OF_64THS = _expm1_of_64ths()
 
 
 def _reduced_expm1(x: Word) -> tuple[Word, Any]:
     """exp(r) - 1 and k, with x = k log 2 + r and |r| <= 0.35, for |x| <= 700.
 
-    k times each of the first two parts of log 2 is exact; r is off by less than 2^-103 |r| + 2^-122. With m = r / 256,
-    the series to m^9 is off by m^9 / 10! < 2^-107 of itself, and what is computed by 12 u^2. expm1 doubles its argument
-    by s -> s (2 + s), eight times: each adds 9 u^2, and makes 1 + |s| at most of what was there, altogether 2 at most.
-    That is 2^-98, of s.
+    k times each of the first two parts of log 2 is exact; r is off by less than 2^-103 |r| + 2^-122. With r = j / 64 +
+    m it is t + (1 + t) p, where t = exp(j / 64) - 1 from a table, and p = exp(m) - 1, |m| <= 2^-7 and a little. The
+    series to m^12 is off by m^12 / 13! < 2^-115 of itself, and what is computed of p by 12 u^2. The two terms cancel by
+    less than two thirds, so that all is off by less than 2^-98 of itself.
     """
     k = np.rint(x[0] * (1 / math.log(2)))
     r = add(add(two_sum(x[0], -k * _LN2[0]), two_sum(-k * _LN2[1], x[1])), (-k * _LN2[2], np.zeros_like(k)))
-    m = r[0] * 2.0**-8, r[1] * 2.0**-8
+    j = np.rint(r[0] * 64)
+    m = add(r, (j * (-1 / 64), np.zeros_like(j)))
     c = _INVERSE_FACTORIALS
-    tail = c[7][0] + m[0] * (c[8][0] + m[0] * c[9][0])  # below 2^-69 of the sum: floats will do
-    series: Word = tail, np.zeros_like(tail)
+    tail = c[12][0] * m[0]
+    for high, _ in c[11:7:-1]:
+        tail = (tail + high) * m[0]
+    series: Word = tail + c[7][0], np.zeros_like(tail)  # below 2^-54 of the sum: floats will do
     for coefficient in c[6:0:-1]:
         series = add(multiply(series, m), coefficient)
-    s = multiply(series, m)
-    for _ in range(8):
-        s = multiply(s, add((2.0, 0.0), s))
-    return s, k
+    p = multiply(series, m)
+    place = np.clip(np.nan_to_num(j), -24, 24).astype(np.intp) + 24
+    t = _EXPM1_OF_64THS[0][place], _EXPM1_OF_64THS[1][place]
+    return add(t, multiply(add((1.0, 0.0), t), p)), k
 
 
 @_in_blocks
@@ -178,18 +199,26 @@ def _near_log1p(y: Word) -> Word:
 
 @_in_blocks
 def log1p(x: Word) -> Word:
-    """log(1 + x) for x > -1, within `LOG1P`."""
+    """log(1 + x) for x > -1, within `LOG1P`: where |x| > 1/2, by the logarithm."""
     near = np.abs(x[0]) <= 0.5
-    far = log(add((1.0, 0.0), x))
-    close = _near_log1p((np.where(near, x[0], 0.0), np.where(near, x[1], 0.0)))
-    return np.where(near, close[0], far[0]), np.where(near, close[1], far[1])
+    if near.all():
+        return _near_log1p(x)
+    k, y = _reduced_log(add((1.0, 0.0), x))
+    return _with_logs_of_2(np.where(near, 0.0, k), (np.where(near, x[0], y[0]), np.where(near, x[1], y[1])))
 
 
 @_in_blocks
 def log(x: Word) -> Word:
-    """log(x) for x > 0, within `LOG`: e log 2 + log1p(m - 1) for x = 2^e m with m near 1, which is exact but for m."""
-    _, e = np.frexp(x[0] * 0.5**0.5)
-    m = np.ldexp(x[0], -e), np.ldexp(x[1], -e)
-    near = _near_log1p(add(m, (-1.0, 0.0)))
-    k = e.astype(np.float64)
-    return add(add(two_sum(k * _LN2[0], k * _LN2[1]), (k * _LN2[2], np.zeros_like(k))), near)
+    """log(x) for x > 0, within `LOG`."""
+    return _with_logs_of_2(*_reduced_log(x))
+
+
+def _reduced_log(x: Word) -> tuple[Any, Word]:
+    """k and m - 1, for x = 2^k m with m near 1, which is exact but for the difference."""
+    _, k = np.frexp(x[0] * 0.5**0.5)
+    return k.astype(np.float64), add((np.ldexp(x[0], -k), np.ldexp(x[1], -k)), (-1.0, 0.0))
+
+
+def _with_logs_of_2(k: Any, y: Word) -> Word:
+    """k log 2 + log(1 + y); where k is not 0, the second is at most half of the first."""
+    return add(add(two_sum(k * _LN2[0], k * _LN2[1]), (k * _LN2[2], np.zeros_like(k))), _near_log1p(y))

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.numbers import formula_line
+from gdcompare.arithmetic.numbers import formula_line, vanishes
 from gdcompare.backend import checked_dtype, unit_roundoff
 
 Floats = NDArray[np.float64]
@@ -302,11 +302,6 @@ class Rounding:
 def _gamma(count: Any, u: float) -> Any:
     """Return count u / (1 - count u), which bounds the relative effect of that many roundings."""
     return np.where(count * u < 1, count * u / (1 - count * u), np.inf)
-
-
-def vanishes(part: Any) -> bool:
-    """Say whether an array is 0 everywhere; copies of one number are looked at once."""
-    return not (part.flat[0] if part.size and not any(part.strides) else part.any())
 
 
 def _products_may_be_exact(x: Rounded, y: Rounded, terms: Any) -> bool:

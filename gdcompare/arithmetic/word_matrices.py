@@ -1,7 +1,7 @@
 """Products of matrices of balls in floats: triples (high, low, rad), the exact numbers in high + low ± rad.
 
 Rows of the left factor and columns of the right are scaled to below 1, and cut into slices of b bits. The p-th is a
-multiple of 2^-(p (b + 1) + b), and no larger than 2^-p (b + 1). With k terms and k 2^2b <= 2^52, the product of two
+multiple of 2^-(p (b + 1) + b), and no larger than 2^-p (b + 1). With k terms and k 2^2b <= 2^51, the product of two
 slices is exact in whatever order it is added up, with or without fused multiply-add: so BLAS may do it. Source: Ozaki,
 Ogita, Oishi and Rump, Error-free transformations of matrix multiplication by using fast routines of matrix
 multiplication and its applications, Numerical Algorithms 59, 2012.
@@ -15,12 +15,14 @@ Radii are `|x| rad_y + rad_x |y| + rad_x rad_y`, without their slack.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gdcompare.arithmetic import double_word as words
+from gdcompare.arithmetic.numbers import vanishes
 
 Triple: TypeAlias = tuple[Any, Any, Any]
 
@@ -57,33 +59,30 @@ def product_of_matrices(x: Triple, y: Triple) -> Triple:
 
 def _by_slices(x: Triple, y: Triple) -> Triple:
     k = x[0].shape[-1]
-    bits = (52 - math.ceil(math.log2(k))) // 2
+    bits = (51 - math.ceil(math.log2(k))) // 2
     most = math.ceil(BITS / (bits + 1))
     left, all_left, up = _slices(x, -1, bits, most)
     right, all_right, down = _slices(y, -2, bits, most)
-    pairs = [(p, q) for p in range(len(left)) for q in range(len(right)) if p + q < most]
-    complete = all_left and all_right and len(pairs) == len(left) * len(right)
-    high: Any = 0.0
-    low: Any = 0.0
-    for p, q in sorted(pairs, key=sum, reverse=True):
-        high, rest = words.two_sum(left[p] @ right[q], high)
-        low = low + rest
-    high, low = words.quick_two_sum(high, low)
-    terms = np.broadcast_to(_terms(x[0], y[0]), high.shape)
+    high, low, pairs = _sum_of_products(left, right, most)
+    complete = all_left and all_right and pairs == len(left) * len(right)
     left_out = 0.0 if complete else (most + 3) * 2.0 ** -(most * (bits + 1))
-    share = left_out + (2.0**-104 if len(pairs) > 1 else 0.0)
+    share = left_out + (2.0**-104 if pairs > 1 else 0.0)
+    terms = np.broadcast_to(_terms(x[0], y[0]), high.shape)
     high, low, rounded = (np.ldexp(part, up + down) for part in (high, low, terms * share))
-    exact = (share == 0) & (np.abs(high) > 2.0**-900) & (not x[2].any() and not y[2].any())
+    exact = (share == 0) & (np.abs(high) > 2.0**-900) & vanishes(x[2]) & vanishes(y[2])
     return high, low, rounded + np.where((terms == 0) | exact, 0.0, words.UNDERFLOW) + _carried(x, y)
 
 
 def _slices(x: Triple, axis: int, bits: int, most: int) -> tuple[list[Any], bool, Any]:
     """Return the slices, whether they are all of x, and the exponents by which x was scaled along the axis."""
-    _, exponents = np.frexp(np.max(np.abs(x[0]), axis=axis, keepdims=True))
+    sizes = np.abs(x[0])
+    _, exponents = np.frexp(np.max(sizes, axis=axis, keepdims=True))
     exponents = np.maximum(exponents, -1000)
     scale = np.ldexp(1.0, -exponents)
-    high, low = x[0] * scale, x[1] * scale if x[1].any() else None
-    underflows = bool(((np.abs(high) < 2.0**-960) & (x[0] != 0)).any())
+    high, low = x[0] * scale, None if vanishes(x[1]) else x[1] * scale
+    complete = low is None
+    if np.min(sizes) < 2.0**-900 and (exponents > 0).any():  # some may underflow
+        complete = complete and not ((np.abs(high) < 2.0**-960) & (sizes != 0)).any()
     slices = []
     for p in range(most):
         shift = 1.5 * 2.0 ** (52 - bits - p * (bits + 1))
@@ -93,8 +92,28 @@ def _slices(x: Triple, axis: int, bits: int, most: int) -> tuple[list[Any], bool
         if low is not None:
             high, low = words.two_sum(high, low)
         if not high.any():
-            break
-    return slices, not high.any() and not underflows and low is None, exponents
+            return slices, complete, exponents
+    return slices, False, exponents
+
+
+def _sum_of_products(left: list[Any], right: list[Any], most: int) -> tuple[Any, Any, int]:
+    """Return the sum of the products of slices with p + q < most, and how many these are.
+
+    Floats will do for those with p + q > 2, below 2^-66; and the two with p + q = 1 have an exact sum.
+    """
+    groups = [[(p, t - p) for p in range(len(left)) if 0 <= t - p < len(right)] for t in range(most)]
+    high: Any = 0.0
+    for p, q in itertools.chain(*groups[:2:-1]):
+        high = high + left[p] @ right[q]
+    low: Any = 0.0
+    for p, q in groups[2] if most > 2 else ():
+        high, rest = words.two_sum(left[p] @ right[q], high)
+        low = low + rest
+    if most > 1 and groups[1]:
+        high, rest = words.two_sum(sum(left[p] @ right[q] for p, q in groups[1]), high)
+        low = low + rest
+    high, rest = words.two_sum(left[0] @ right[0], high)
+    return *words.quick_two_sum(high, low + rest), sum(map(len, groups))
 
 
 def _terms(x: Any, y: Any) -> Any:
@@ -106,9 +125,9 @@ def _terms(x: Any, y: Any) -> Any:
 
 def _carried(x: Triple, y: Triple) -> Any:
     carried: Any = 0.0
-    if y[2].any():
+    if not vanishes(y[2]):
         carried = np.abs(x[0]) @ y[2]
-    if x[2].any():
+    if not vanishes(x[2]):
         carried = carried + x[2] @ (np.abs(y[0]) + y[2])
     return carried
 
