@@ -201,3 +201,9 @@ def boxed(values: Any) -> Balls:
     array = np.empty(np.shape(values), dtype=object)
     array[...] = values
     return array
+
+
+def upwards(x: Any) -> float:
+    """Return the smallest float that is not below an exact ball; infinity for NaN."""
+    near = float(x)
+    return math.inf if x.is_nan() else near if arb(near) >= x else math.nextafter(near, math.inf)

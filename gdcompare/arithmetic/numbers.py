@@ -193,3 +193,8 @@ def formula_line() -> str:
 def all_known(numbers: Any) -> bool:
     """Whether every number of an array of balls is bounded."""
     return all(ball.is_finite() for ball in numbers.ravel())
+
+
+def vanishes(part: Any) -> bool:
+    """Say whether an array is 0 everywhere; copies of one number are looked at once."""
+    return not (part.flat[0] if part.size and not any(part.strides) else part.any())

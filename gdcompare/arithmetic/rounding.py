@@ -10,12 +10,14 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.numbers import formula_line
+from gdcompare.arithmetic.numbers import formula_line, vanishes
 from gdcompare.backend import checked_dtype, unit_roundoff
 
 Floats = NDArray[np.float64]
 
 SLACK = 1 + 2.0**-20
+
+_FEW = 8
 
 # Why an error has no bound, by operation; of any other it is that the function has no value or no slope there.
 NO_BOUND = {
@@ -48,12 +50,14 @@ class Rounded:
 
     shape = property(lambda self: self.value.shape)
     ndim = property(lambda self: self.value.ndim)
-    exact = property(lambda self: self.spread + self.error == 0)
+    exact = property(lambda self: (self.spread == 0) & (self.error == 0))
     reach = property(lambda self: self.spread + self.error)  # a computed number lies in value ± reach
 
     @property
     def size(self) -> Floats:
         """The largest |computed|: if it has not overflowed, no larger than the largest number."""
+        if vanishes(self.spread) and vanishes(self.error):
+            return np.abs(self.value)
         size = np.abs(self.value) + self.spread + self.error
         return np.where(np.isfinite(self.error), np.minimum(size, self.numbers.most(self.value)), size)
 
@@ -101,11 +105,15 @@ class Rounded:
         return result if self.log is None or other.log is None else self.numbers.merged(result, self.log + other.log)
 
     def __matmul__(self, other: Rounded) -> Rounded:
-        grid = np.min(grid_of(self), axis=-1, keepdims=True) * np.min(grid_of(other), axis=-2, keepdims=True)
-        exact = self.numbers.holds(np.abs(self.value) @ np.abs(other.value), grid)
-        if not exact.all():
+        terms = np.abs(self.value) @ np.abs(other.value)
+        exact: Any = False
+        few = slice(_FEW)
+        if _products_may_be_exact(self[..., few], other[..., few, :], terms):  # few terms tell, mostly
+            grid = np.min(grid_of(self), axis=-1, keepdims=True) * np.min(grid_of(other), axis=-2, keepdims=True)
+            exact = self.numbers.holds(terms, grid)
+        if not np.all(exact) and not (self.value.all() and other.value.all()):
             exact = exact | ((~is_zero(self)).astype(float) @ (~is_zero(other)).astype(float) == 0)
-        return self.numbers.product(np.matmul, self, other, self.shape[-1], exact)
+        return self.numbers.product(np.matmul, self, other, self.shape[-1], exact, terms)
 
     def __truediv__(self, other: Any) -> Rounded:
         """x^ / y^ - x / y = (x^ - x + (x / y) (y - y^)) / y^, where ^ marks what is computed."""
@@ -155,6 +163,11 @@ class Rounding:
         if isinstance(values, Rounded):
             return values
         value = np.asarray(values, dtype=np.float64)
+        if isinstance(values, np.ndarray) and values.dtype == self.dtype and value.size:
+            least, most = np.min(np.abs(value)), np.max(np.abs(value))  # NaN if any is
+            if self.tiny <= least and most <= self.largest:
+                nothing = np.broadcast_to(0.0, value.shape)
+                return Rounded(value, nothing, nothing, self)
         exact = (isinstance(values, np.ndarray) and values.dtype == self.dtype) | (value == value.astype(np.float32))
         flushed = np.where(np.abs(value) < self.tiny, np.abs(value), 0.0)
         room = self.largest - np.abs(value)  # what is no larger than the largest number is rounded to nothing larger
@@ -219,17 +232,27 @@ class Rounding:
         """Return a product or quotient of exponentials, which a compiler may have merged into that of `log`."""
         return replace(result, error=np.maximum(result.error, self.exp(log).error), log=log)
 
-    def product(self, multiply: Callable[[Any, Any], Any], x: Rounded, y: Rounded, count: int, exact: Any) -> Rounded:
-        """x^ y^ - x y = x^ (y^ - y) + (x^ - x) y, for products of numbers or of matrices."""
+    def product(
+        self, multiply: Callable[[Any, Any], Any], x: Rounded, y: Rounded, count: int, exact: Any, terms: Any = None
+    ) -> Rounded:
+        """x^ y^ - x y = x^ (y^ - y) + (x^ - x) y, for products of numbers or of matrices; `terms` is |x| |y|."""
 
         def times(a: Any, b: Any) -> Any:
             return multiply(a, b) if a.any() and b.any() else 0.0
 
-        most_x, most_y = np.abs(x.value), np.abs(y.value)
-        terms = multiply(most_x, most_y)
-        spread = times(most_x + x.spread, y.spread) + times(x.spread, most_y)
-        error = times(x.size, y.error) + times(x.error, most_y + y.spread)
-        size = multiply(x.size, y.size) if x.reach.any() or y.reach.any() else terms
+        spread: Any = 0.0
+        error: Any = 0.0
+        if not vanishes(y.spread):
+            spread = times(np.abs(x.value) + x.spread, y.spread)
+        if not vanishes(x.spread):
+            spread = spread + times(x.spread, np.abs(y.value))
+        if not vanishes(y.error):
+            error = times(x.size, y.error)
+        if not vanishes(x.error):
+            error = error + times(x.error, np.abs(y.value) + y.spread)
+        terms = multiply(np.abs(x.value), np.abs(y.value)) if terms is None else terms
+        rounded = not all(map(vanishes, (x.spread, x.error, y.spread, y.error)))
+        size = multiply(x.size, y.size) if rounded else terms
         value = multiply(x.value, y.value)
 
         def known() -> Any:
@@ -279,6 +302,12 @@ class Rounding:
 def _gamma(count: Any, u: float) -> Any:
     """Return count u / (1 - count u), which bounds the relative effect of that many roundings."""
     return np.where(count * u < 1, count * u / (1 - count * u), np.inf)
+
+
+def _products_may_be_exact(x: Rounded, y: Rounded, terms: Any) -> bool:
+    """Say whether sums of some products may be multiples of a power of 2 that the dtype can hold."""
+    grid = np.min(grid_of(x), axis=-1, keepdims=True) * np.min(grid_of(y), axis=-2, keepdims=True)
+    return bool(np.any(x.numbers.holds(terms, grid)))
 
 
 def _outwards(x: Rounded, reach: Any) -> Any:

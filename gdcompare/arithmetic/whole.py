@@ -28,4 +28,5 @@ def _middle(value: Any) -> Any:
     """Return the floats in the middle of numbers of any system."""
     while hasattr(value, "value"):  # of a dual number, or one with a bound
         value = value.value
+    value = getattr(value, "high", value)  # of a double word
     return np.vectorize(float, otypes=[np.float64])(value)

@@ -16,7 +16,8 @@ import numpy as np
 from flint import arb, ctx
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.arithmetic.balls import Balls, boxed, elementwise
+from gdcompare.arithmetic.balls import ZERO, Balls, boxed, elementwise, upwards
+from gdcompare.arithmetic.quick_balls import QuickBalls, balls_from_quick, bounds_of_distance, quick_from_balls
 from gdcompare.referee.hull import mixture
 
 Floats = NDArray[np.float64]
@@ -59,7 +60,7 @@ class Enclosed:
     ([2.0, 0.3333333333333333], [0.0, 5.551115123125783e-17])
     """
 
-    balls: Balls
+    known: Balls | QuickBalls
     kinks: NDArray[np.bool_]
     """Where the ball holds one-sided derivatives and what lies between them, and the truth is a set."""
     pieces: Pieces | None = None
@@ -74,14 +75,28 @@ class Enclosed:
     """The width of the sets, if the balls are not them but what is nearest to somebody's numbers."""
 
     @cached_property
+    def balls(self) -> Balls:
+        """The balls, as Arb's."""
+        return balls_from_quick(self.known) if isinstance(self.known, QuickBalls) else self.known
+
+    @cached_property
+    def quick(self) -> QuickBalls:
+        """The balls, or others that contain them, in floats."""
+        return self.known if isinstance(self.known, QuickBalls) else quick_from_balls(self.known)
+
+    @cached_property
     def mid(self) -> Floats:
         """The middle of each ball, to the nearest float64; NaN where nothing is known."""
-        return middles(self.balls)
+        if isinstance(self.known, QuickBalls):
+            return np.where(np.isfinite(self.known.rad), self.known.high, np.nan)
+        return middles(self.known)
 
     @cached_property
     def rad(self) -> Floats:
         """The radius around the exact middle (not around `mid`, which is rounded), upwards; infinity if unknown."""
-        return _floats(lambda ball: upwards(ball.rad()), self.balls)
+        if isinstance(self.known, QuickBalls):
+            return self.known.rad
+        return _floats(lambda ball: upwards(ball.rad()), self.known)
 
     @cached_property
     def magnitude(self) -> Floats:
@@ -112,13 +127,26 @@ class Enclosed:
         if self.pieces is not None:
             nearest = self.beside_rows(numbers) if self.by_row else self._beside(numbers)
             return nearest.distance(numbers)
-        with ctx.workprec(128), np.errstate(all="ignore"):  # a distance may exceed the largest float
-            gaps = np.frompyfunc(_gap, 3, 2)(numbers, self.balls, self.kinks)
-        lower, upper = (np.asarray(gap, dtype=np.float64) for gap in gaps)
+        lower, upper = self._distance(numbers)
         if self.unsure is None:
             return lower, upper
         outside = self.unsure & (lower > 0)
         return np.where(outside, 0.0, lower), np.where(outside, np.inf, upper)
+
+    def _distance(self, actual: Floats) -> tuple[Floats, Floats]:
+        """Return bounds of the distance from the balls, by floats, or by Arb what is beyond their range."""
+        quick = self.quick
+        with np.errstate(all="ignore"):
+            nearest, farthest = bounds_of_distance(actual, quick)
+            lower = np.maximum(nearest[0], 0.0)
+            upper = np.maximum(np.where(self.kinks, nearest[1], farthest[1]), 0.0)
+        within = np.isfinite(upper) & (np.abs(quick.high) < 2.0**1000) & (np.abs(actual) < 2.0**1000)
+        if not within.all():
+            with ctx.workprec(128), np.errstate(all="ignore"):  # a distance may exceed the largest float
+                gaps = np.frompyfunc(_gap, 3, 2)(actual, np.where(within, ZERO, self.balls), self.kinks)
+            least, most = (np.asarray(gap, dtype=np.float64) for gap in gaps)
+            return np.where(within, lower, least), np.where(within, upper, most)
+        return lower, upper
 
     def _beside(self, actual: Floats) -> Enclosed:
         """Return the nearest members of the set."""
@@ -138,7 +166,7 @@ class Enclosed:
         """Return the same with another row."""
         balls, kinks, width = self.balls.copy(), self.kinks.copy(), self.width.copy()
         balls[i], kinks[i], width[i] = row.balls[()], row.kinks, row.width  # [()]: a ball, not an array of one
-        return replace(self, balls=balls, kinks=kinks, spread=width)
+        return replace(self, known=balls, kinks=kinks, spread=width)
 
     def to_text(self) -> list[Any]:
         """Return nested lists of the balls as exact text, `mid +/- rad`, each an integer times a power of 2.
@@ -285,12 +313,6 @@ def _gap(actual: float, ball: Any, kink: bool) -> tuple[float, float]:
     nearest = center - ball.rad()
     farthest = nearest if kink else center + ball.rad()
     return max(0.0, _downwards(nearest.lower())), max(0.0, upwards(farthest.upper()))
-
-
-def upwards(x: Any) -> float:
-    """Return the smallest float that is not below an exact ball; infinity for NaN."""
-    near = float(x)
-    return math.inf if x.is_nan() else near if arb(near) >= x else math.nextafter(near, math.inf)
 
 
 def _downwards(x: Any) -> float:

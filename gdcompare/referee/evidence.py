@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,20 @@ class Evidence:
     floats: InFloats | None = None
     """Where more can be asked for, by this name."""
 
+    @cached_property
+    def magnitude(self) -> Floats | None:
+        """The mean absolute value of the per-sample gradients, if they are known."""
+        if self.per_sample is not None:
+            return np.asarray(np.mean(np.abs(self.per_sample), axis=0))
+        return None if self.floats is None else self.floats.magnitudes.get(self.name)
+
 
 def slack_of(evidence: Evidence, hypothesis: Floats) -> Floats:
     """Return how far off a program with such a mistake may be: a few budgets, and our own rounding here."""
     scale = np.maximum(1.0, np.abs(hypothesis) / np.where(evidence.truth == 0, np.inf, np.abs(evidence.truth)))
     size = np.maximum(np.abs(hypothesis), np.abs(evidence.truth))
-    if evidence.per_sample is not None:
-        size = np.maximum(size, math.sqrt(evidence.n) * np.mean(np.abs(evidence.per_sample), axis=0))
+    if evidence.magnitude is not None:
+        size = np.maximum(size, math.sqrt(evidence.n) * evidence.magnitude)
     least = np.finfo(np.float64).smallest_subnormal
     return np.asarray(np.maximum(_FEW * (evidence.budget * scale + 2.0**-53 * size), least))
 
@@ -84,8 +92,8 @@ def rounding_in(evidence: Evidence) -> str:
     actual, truth, u = evidence.actual, evidence.truth, unit_roundoff(evidence.dtype)
     behind = np.full(truth.shape, np.max(np.abs(truth), initial=0.0))
     behind = np.where(truth == 0, np.maximum(behind, evidence.scale), behind)
-    if evidence.per_sample is not None:
-        behind = np.maximum(behind, np.mean(np.abs(evidence.per_sample), axis=0))
+    if evidence.magnitude is not None:
+        behind = np.maximum(behind, evidence.magnitude)
     moved = None if evidence.floats is None else evidence.floats.moved.get(evidence.name)
     unit = u * behind if moved is None else np.maximum(u * behind, moved)
     wrong = np.abs(actual - truth) > evidence.budget

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.evidence import Evidence, Floats, rounding_in, slack_of
+from gdcompare.referee.in_floats import MOST_ROWS
 from gdcompare.referee.selection import families, window_words, windows
 
 Hypotheses: TypeAlias = Iterator[tuple[Floats, str]]
 
-_MOST_ROWS = 2000
-"""With more rows than this, single samples are not suspected one by one."""
 _MOST_NUMBERS = 10_000_000
 _MOST_DIFFERENCES = 64
 
@@ -124,7 +123,7 @@ def selected(evidence: Evidence) -> Hypotheses:
     There are many of them. Where one would come near by chance, because few elements tell them apart, none is named.
     """
     rows, n = evidence.per_sample, evidence.n
-    if rows is None or not 1 < len(rows) <= _MOST_ROWS or rows.size > _MOST_NUMBERS:
+    if rows is None or not 1 < len(rows) <= MOST_ROWS or rows.size > _MOST_NUMBERS:
         return
     flat = rows.reshape(len(rows), -1)
     counts = np.ones(n) if evidence.weights is None else evidence.weights * (n / np.sum(evidence.weights))

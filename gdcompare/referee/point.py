@@ -23,7 +23,7 @@ from gdcompare.referee.budget import (
     why_unbounded,
 )
 from gdcompare.referee.enclosed import Enclosed, middles
-from gdcompare.referee.enclosure import Enclosure, enclose, enclose_rows
+from gdcompare.referee.enclosure import Enclosure, enclose, enclose_quickly, enclose_rows
 from gdcompare.referee.limits import Sides
 from gdcompare.referee.lost_digits import LostDigits
 from gdcompare.referee.sampling import (
@@ -114,7 +114,9 @@ class Referee:
 
     @cached_property
     def _enclosure(self) -> Enclosure:
-        return self._enclosed(self.budgets(by_hand=False))
+        budgets = self.budgets(by_hand=False)
+        quick = enclose_quickly(*self._formula, self.weights, self.reduction, budgets=budgets)
+        return self._enclosed(budgets) if quick is None else quick
 
     def _enclosed(self, budgets: Mapping[str, Floats], precision: int = 128) -> Enclosure:
         return enclose(*self._formula, self.weights, self.reduction, budgets=budgets, precision=precision)

@@ -283,8 +283,10 @@ def magnitudes(
     totals: dict[str, Any] = {}
     losses: Any = 0.0
     with np.errstate(all="ignore"):
-        for start in range(0, len(own), _MANY_ROWS):
-            here = slice(start, start + _MANY_ROWS)
+        size = sum(np.size(value) for value in params.values())
+        step = min(_MANY_ROWS, max(1, _MANY_NUMBERS // size))
+        for start in range(0, len(own), step):
+            here = slice(start, start + step)
             rows, goals = (np.asarray(each, dtype=np.float64)[here] for each in (features, targets))
             of_rows, gradients = _row_by_row(problem, params, rows, goals, direction)
             losses = losses + own[here] @ np.abs(of_rows)

@@ -1,0 +1,484 @@
+"""Balls in floats, as a number system: a double word in the middle, a float for the radius.
+
+They enclose as Arb's balls do, to about 100 bits instead of as many as one likes, and arrays of them are as quick as
+NumPy. What they cannot say they leave to Arb: a radius is infinite where a number is not known, or a function not
+defined; and `UndecidedError` is raised where a formula hangs on what is undecided or equal, at a kink or beside one.
+
+    x + y     rad_x + rad_y                          and what the word is off by: `double_word` says how much
+    x y       |x| rad_y + |y| rad_x + rad_x rad_y
+    x / y     (rad_x + |x / y| rad_y) / (|y| - rad_y)
+    f(x)      rad_x times the steepest slope within
+
+Radii are computed in floats. They are sums and products of numbers >= 0, and one part in 2^20 is added to each for all
+that is rounded in it. Functions that are seldom needed are Arb's, number by number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from flint import arb, ctx
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic import double_word as words
+from gdcompare.arithmetic.balls import BallNumbers, Balls, boxed, elementwise, upwards
+from gdcompare.arithmetic.double_word import Word
+from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.arithmetic.word_matrices import product_of_matrices
+
+Floats = NDArray[np.float64]
+
+SLACK = 1 + 2.0**-20
+PRECISION = 106
+"""The bits of a double word."""
+
+_FAR = 350.0
+"""From here on tanh is 1 to 2^-1000."""
+
+
+class UndecidedError(Exception):
+    """A condition or a largest number that these balls do not decide, or that is a kink."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class QuickBalls:
+    """An array of balls: exact numbers in high + low ± rad."""
+
+    high: Floats
+    low: Floats
+    rad: Floats
+
+    __array_ufunc__ = None  # NumPy's arrays and scalars leave their operators to us
+
+    shape = property(lambda self: self.high.shape)
+    ndim = property(lambda self: self.high.ndim)
+    size = property(lambda self: self.high.size)
+    word = property(lambda self: (self.high, self.low))
+
+    @property
+    def least(self) -> Floats:
+        """A lower bound of the absolute values; below 0 where it is not known from 0."""
+        return np.asarray(np.abs(self.high) * (1 - 2.0**-50) - self.rad * SLACK)
+
+    def __getitem__(self, key: Any) -> QuickBalls:
+        return _each(lambda part: part[key], self)
+
+    def __neg__(self) -> QuickBalls:
+        return QuickBalls(-self.high, -self.low, self.rad)
+
+    def __add__(self, other: Any) -> QuickBalls:
+        other = as_quick_balls(other)
+        high, low = words.add(self.word, other.word)
+        rounded = (self.low != 0) | (other.low != 0)
+        return _known(high, low, self.rad + other.rad + words.SUM * rounded * np.abs(high))
+
+    def __sub__(self, other: Any) -> QuickBalls:
+        return self + -as_quick_balls(other)
+
+    def __mul__(self, other: Any) -> QuickBalls:
+        """Of floats it is exact, far from underflow; and 0 is 0."""
+        other = as_quick_balls(other)
+        high, low = words.multiply(self.word, other.word)
+        size, nothing = np.abs(high), _is_zero(self) | _is_zero(other)
+        exact: Any = _is_scale(self) or _is_scale(other) or ((self.low == 0) & (other.low == 0))
+        exact = exact & (size > 2.0**-900)
+        carried = np.abs(self.high) * other.rad + self.rad * (np.abs(other.high) + other.rad)
+        rounded = np.where(exact, 0.0, words.PRODUCT * size)
+        tiny = np.where(nothing | (exact & (self.rad + other.rad == 0)), 0.0, words.UNDERFLOW)
+        return _known(high, low, carried + rounded + tiny)
+
+    def __matmul__(self, other: QuickBalls) -> QuickBalls:
+        parts = product_of_matrices((self.high, self.low, self.rad), (other.high, other.low, other.rad))
+        return _known(*parts)
+
+    def __truediv__(self, other: Any) -> QuickBalls:
+        other = as_quick_balls(other)
+        high, low = words.divide(self.word, other.word)
+        least, size = other.least, np.abs(high)
+        carried = (self.rad + size * other.rad) / least
+        rounded = words.QUOTIENT * size + words.UNDERFLOW * (1 + 1 / least)
+        if _is_scale(other):
+            rounded = np.where((size > 2.0**-900) & (self.rad == 0), 0.0, rounded)
+        nothing = _is_zero(self) & (least > 0)
+        return _known(
+            np.where(nothing, 0.0, high),
+            np.where(nothing, 0.0, low),
+            np.where(nothing, 0.0, np.where(least > 0, carried + rounded, np.inf)),
+        )
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rsub__(self, other: Any) -> QuickBalls:
+        result: QuickBalls = -self + other
+        return result
+
+    def __rtruediv__(self, other: Any) -> QuickBalls:
+        return QuickBalls.__truediv__(as_quick_balls(other), self)
+
+
+@final
+class QuickNumbers(Numbers):
+    """Arrays of quick balls. NumPy may warn of overflow and of what is not defined: call it inside `np.errstate`."""
+
+    def __init__(self) -> None:
+        self._powers: dict[int, tuple[QuickBalls, QuickBalls]] = {}  # with the value, so that no other takes its id
+
+    def asarray(self, values: Any) -> QuickBalls:
+        """Every finite float is an exact ball."""
+        return as_quick_balls(values)
+
+    def rearrange(self, function: Callable[..., Any], *arrays: QuickBalls) -> QuickBalls:
+        """Each part alike."""
+        return _each(function, *arrays)
+
+    def scatter(self, x: QuickBalls, index: Any, shape: tuple[int, ...]) -> QuickBalls:
+        """Into zeros."""
+
+        def place(part: Any) -> Any:
+            zeros = np.zeros(shape)
+            zeros[index] = part
+            return zeros
+
+        return _each(place, x)
+
+    def sum(self, x: QuickBalls, axis: tuple[int, ...]) -> QuickBalls:
+        """One half to the other, and so on: each term is rounded as often as there are halves, and once more if odd."""
+        count = math.prod(x.shape[i] for i in axis)
+        if not count:
+            shape = tuple(1 if i - x.ndim in axis else length for i, length in enumerate(x.shape))
+            return as_quick_balls(np.zeros(shape))
+        front = _each(lambda part: np.moveaxis(part, axis, range(len(axis))), x)
+        rest = front.shape[len(axis) :]
+        high, low, rad = (np.reshape(part, (count, *rest)) for part in (front.high, front.low, front.rad))
+        sizes, carried, roundings = np.abs(high).sum(axis=0), rad.sum(axis=0), np.zeros(rest)
+        while len(high) > 1:
+            half = len(high) // 2
+            halves = (high[:half], low[:half]), (high[half : 2 * half], low[half : 2 * half])
+            odd = high[2 * half :], low[2 * half :]
+            roundings += (low != 0).any(axis=0)
+            total = words.add(*halves)
+            if len(odd[0]):
+                roundings += (low[-1] != 0) | (total[1][0] != 0)
+                first = words.add((total[0][:1], total[1][:1]), odd)
+                total = np.concatenate([first[0], total[0][1:]]), np.concatenate([first[1], total[1][1:]])
+            high, low = total
+        whole = _known(high[0], low[0], carried + roundings * words.SUM * sizes)
+        return _each(lambda part: np.expand_dims(part, axis), whole)
+
+    # Ties and conditions.
+
+    def max(self, x: QuickBalls, kind: str = "max") -> QuickBalls:
+        """The largest, if it is known which, or if all that may be it are one number."""
+        del kind
+        largest, possible = _possibly_largest(x)
+        top = _each(lambda part: np.take_along_axis(part, largest, -1), x)
+        several = np.sum(possible, axis=-1, keepdims=True) > 1
+        if not np.all(~(possible & several) | _identical(x, top)):
+            raise UndecidedError
+        return top[..., 0]
+
+    def share_of_max(self, x: QuickBalls, kind: str) -> QuickBalls:
+        """1 for the largest, 0 for the others."""
+        del kind
+        _, possible = _possibly_largest(x)
+        if (np.sum(possible, axis=-1) > 1).any():
+            raise UndecidedError
+        return as_quick_balls(possible.astype(np.float64))
+
+    def compare(self, relation: np.ufunc, x: QuickBalls, y: QuickBalls, kink: bool) -> QuickBalls:
+        """1 or 0, if all are decided, and no condition that depends on a parameter is of equals."""
+        apart = x - y
+        equal = (apart.high == 0) & (apart.rad == 0)
+        if not (equal | (apart.least > 0)).all() or (kink and equal.any()):
+            raise UndecidedError
+        return as_quick_balls(np.asarray(relation(apart.high, 0.0), dtype=np.float64))
+
+    def where(self, condition: QuickBalls, x: QuickBalls, y: QuickBalls) -> QuickBalls:
+        """One of the two."""
+        holds = _decided(condition)
+        return _each(lambda a, b: np.where(holds, a, b), x, y)
+
+    def leave_out(self, condition: QuickBalls, cotangent: QuickBalls) -> QuickBalls:
+        """The cotangent, or an exact 0."""
+        holds = _decided(condition)
+        return _each(lambda part: np.where(holds, part, 0.0), cotangent)
+
+    def chain(self, cotangent: QuickBalls, slope: QuickBalls) -> QuickBalls:
+        """The product. An exact 0 beside what is unknown is unknown, whether it was left out or not: Arb can tell."""
+        return cotangent * slope
+
+    def plus(self, x: QuickBalls, y: QuickBalls) -> QuickBalls:
+        """The sum."""
+        return x + y
+
+    def any_of(self, *formulas: Callable[[], QuickBalls]) -> QuickBalls:
+        """The first: all enclose the same number."""
+        return formulas[0]()
+
+    # Functions.
+
+    def exp(self, x: QuickBalls) -> QuickBalls:
+        """Steepest on the right. Below exp(-700) it is 0 ± 2^-1000."""
+        high, low = words.exp((np.maximum(x.high, -words.LARGEST_EXPONENT), x.low))
+        carried = high * _steps(x.rad)
+        vanishes = x.high + x.rad < -words.LARGEST_EXPONENT
+        rad = np.where(_held(x), carried + words.EXP * high + words.UNDERFLOW, np.where(vanishes, 2.0**-1000, np.inf))
+        return _known(np.where(vanishes, 0.0, high), np.where(vanishes, 0.0, low), rad)
+
+    def expm1(self, x: QuickBalls) -> QuickBalls:
+        """Steepest on the right."""
+        high, low = words.expm1(x.word)
+        carried = np.abs(1 + high) * _steps(x.rad) + 2.0**-50 * x.rad
+        rounded = words.EXPM1 * np.abs(high) + np.where(x.high == 0, 0.0, words.UNDERFLOW)
+        return _known(high, low, np.where(_held(x), carried + rounded, np.inf))
+
+    def log(self, x: QuickBalls) -> QuickBalls:
+        """Steepest on the left."""
+        return _by_word(words.log, words.LOG, x, (x.high > 0) & (x.least > 0), lambda: 1 / x.least)
+
+    def log1p(self, x: QuickBalls) -> QuickBalls:
+        """Steepest on the left."""
+        least = (x + 1.0).least
+        return _by_word(words.log1p, words.LOG1P, x, (x.high > -1) & (least > 0), lambda: 1 / least)
+
+    def sqrt(self, x: QuickBalls) -> QuickBalls:
+        """Steepest on the left."""
+        defined = (x.high > 0) & (x.least > 0)
+        return _by_word(words.square_root, words.ROOT, x, defined, lambda: 1 / np.sqrt(x.least))
+
+    def tanh(self, x: QuickBalls) -> QuickBalls:
+        """-t / (2 + t) with t = expm1(-2 |x|), and the sign of x."""
+        (size, sign), far = _unsigned(x), _is_far(x)
+        t = self.expm1(-2.0 * _unless(far, size, _FAR))
+        return _blurred(sign * (-t / (2.0 + t)), far)
+
+    def tanh_slope(self, x: QuickBalls, value: QuickBalls) -> QuickBalls:
+        """(1 - t) (1 + t), which in a tail keeps fewer digits than 1 / cosh(x)^2, but more than any program."""
+        del x
+        return (1.0 - value) * (1.0 + value)
+
+    def sinh(self, x: QuickBalls) -> QuickBalls:
+        """(t + t / (1 + t)) / 2 with t = expm1(|x|), and the sign of x."""
+        size, sign = _unsigned(x)
+        t = self.expm1(size)
+        return sign * (0.5 * (t + t / (1.0 + t)))
+
+    def cosh(self, x: QuickBalls) -> QuickBalls:
+        """(e + 1 / e) / 2 with e = exp(x)."""
+        e = self.exp(x)
+        return 0.5 * (e + 1.0 / e)
+
+    def sin(self, x: QuickBalls) -> QuickBalls:
+        """Arb's."""
+        return _by_arb(arb.sin, x)
+
+    def cos(self, x: QuickBalls) -> QuickBalls:
+        """Arb's."""
+        return _by_arb(arb.cos, x)
+
+    def sign(self, x: QuickBalls) -> QuickBalls:
+        """Known where x is known from 0."""
+        if not ((x.least > 0) | _is_zero(x)).all():
+            raise UndecidedError
+        return as_quick_balls(np.sign(x.high))
+
+    def pow(self, x: QuickBalls, y: QuickBalls) -> QuickBalls:
+        """By products for one whole exponent of modest size, else Arb's."""
+        n = y.high.flat[0] if y.size else 0.0
+        if not (abs(n) <= 64 and n == np.rint(n) and np.all((y.high == n) & (y.low == 0) & (y.rad == 0))):
+            x, y = (_each(lambda part: np.broadcast_to(part, np.broadcast_shapes(x.shape, y.shape)), z) for z in (x, y))
+            return _by_arb(BallNumbers.pow, x, y)
+        power = as_quick_balls(np.ones(np.broadcast_shapes(x.shape, y.shape)))
+        for _ in range(int(abs(n))):
+            power = power * x
+        return 1.0 / power if n < 0 else power
+
+    def logaddexp(self, x: QuickBalls, y: QuickBalls) -> QuickBalls:
+        """The larger + log1p(exp(-|d|)), d = x - y; the middles say which is the larger, and it is right for either."""
+        d = x - y
+        larger = _each(lambda a, b: np.where(d.high < 0, b, a), x, y)
+        power = self.exp(-_unsigned(d)[0])
+        result = larger + self.log1p(power)
+        self._powers[id(result)] = result, power
+        return result
+
+    def logaddexp_slope(self, x: QuickBalls, y: QuickBalls, value: QuickBalls) -> QuickBalls:
+        """e / (1 + e) where the middle of d is below 0, else 1 / (1 + e), with the value's own e = exp(-|d|)."""
+        _, power = self._powers[id(value)]
+        below = (x - y).high < 0
+        top = _each(lambda part, one: np.where(below, part, one), power, as_quick_balls(np.ones(power.shape)))
+        return top / (1.0 + power)
+
+    def divide_slope(self, x: QuickBalls, y: QuickBalls, value: QuickBalls) -> QuickBalls:
+        """-(x / y) / y."""
+        del x
+        return -value / y
+
+    def expm1_slope(self, x: QuickBalls, value: QuickBalls) -> QuickBalls:
+        """exp(x), which does not cancel."""
+        del value
+        return self.exp(x)
+
+
+def as_quick_balls(values: Any) -> QuickBalls:
+    """Return exact balls of floats, or the balls themselves. What is not finite is not known."""
+    if isinstance(values, QuickBalls):
+        return values
+    high = np.asarray(values, dtype=np.float64)
+    zeros = np.broadcast_to(0.0, high.shape)
+    return QuickBalls(high, zeros, zeros) if np.isfinite(high).all() else _known(high, zeros, zeros)
+
+
+def quick_from_balls(balls: Balls) -> QuickBalls:
+    """Return quick balls that contain Arb's.
+
+    >>> from gdcompare.arithmetic.balls import as_balls
+    >>> third = quick_from_balls(as_balls([1.0]) / as_balls([3.0]))
+    >>> float(third.high[0]), bool(third.rad[0] < 1e-16)
+    (0.3333333333333333, True)
+    """
+    with ctx.workprec(256):
+        high, low, rad = np.frompyfunc(_parts, 1, 3)(balls)
+    return QuickBalls(*(np.asarray(part, dtype=np.float64) for part in (high, low, rad)))
+
+
+def balls_from_quick(x: QuickBalls) -> Balls:
+    """Return Arb's balls that contain these; NaN where nothing is known.
+
+    >>> balls_from_quick(as_quick_balls([0.5]) / 4.0)[0].contains(0.125)
+    True
+    """
+    with ctx.workprec(256):
+        return boxed(elementwise(_ball, 3)(x.high, x.low, x.rad))
+
+
+def bounds_of_distance(x: Floats, balls: QuickBalls) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Return bounds (lower, upper) of |x - high - low| - rad, and of |x - high - low| + rad."""
+    (high, low), lost = _sum_of_three(*words.two_sum(x, -balls.high), -balls.low)
+    sign = np.where(high < 0, -1.0, 1.0)
+    return tuple(_bounds(*_sum_of_three(sign * high, sign * low, rad), lost) for rad in (-balls.rad, balls.rad))  # type: ignore[return-value]
+
+
+def _sum_of_three(high: Any, low: Any, other: Any) -> tuple[Word, Any]:
+    """Return a word plus a number as a word, and by how much it is off."""
+    middle, least = words.two_sum(low, other)
+    high, middle = words.two_sum(high, middle)
+    rest, lost = words.two_sum(middle, least)
+    return words.two_sum(high, rest), np.abs(lost)
+
+
+def _bounds(x: Word, lost: Any, lost_before: Any) -> tuple[Floats, Floats]:
+    """Return floats below and above all numbers that near a word."""
+    (high, low), room = x, (lost + lost_before) * SLACK
+    down, up = (np.nextafter(high + side * room, side * np.inf) for side in (-1.0, 1.0))
+    return np.where(low >= room, high, down), np.where(low <= -room, high, up)
+
+
+def _parts(ball: Any) -> tuple[float, float, float]:
+    high = float(ball.mid()) if ball.is_finite() else math.inf
+    if not math.isfinite(high):
+        return 0.0, 0.0, math.inf
+    rest = ball - arb(high)
+    low = float(rest.mid())
+    return high, low, upwards((rest - arb(low)).abs_upper())
+
+
+def _ball(high: float, low: float, rad: float) -> Any:
+    return arb(high) + arb(low) + arb(0, rad) if math.isfinite(rad) else arb.nan()
+
+
+def _each(function: Callable[..., Any], *arrays: QuickBalls) -> QuickBalls:
+    """Do the same with each part."""
+    high, low, rad = (function(*parts) for parts in zip(*((x.high, x.low, x.rad) for x in arrays), strict=True))
+    return QuickBalls(high, low, rad)
+
+
+def _known(high: Any, low: Any, rad: Any) -> QuickBalls:
+    """Return balls whose radii have their slack; a number that is not one is not known."""
+    rad = rad * SLACK
+    unknown = ~np.isfinite(high + low + rad)
+    if unknown.any():
+        high, low = (np.where(unknown, 0.0, part) for part in (high, low))
+        rad = np.where(unknown, np.inf, rad)
+    return QuickBalls(high, low, rad)
+
+
+def _is_zero(x: QuickBalls) -> Any:
+    return (x.high == 0) & (x.rad == 0)
+
+
+def _is_scale(x: QuickBalls) -> bool:
+    """Say whether it is one exact power of 2, or its negative, which scales without rounding."""
+    return x.size == 1 and not x.rad.any() and not x.low.any() and bool(np.all(np.abs(np.frexp(x.high)[0]) == 0.5))
+
+
+def _is_far(x: QuickBalls) -> Any:
+    """Say where tanh is 1 or -1, and its slope 0, to 2^-1000."""
+    return x.least > _FAR
+
+
+def _unsigned(x: QuickBalls) -> tuple[QuickBalls, QuickBalls]:
+    """Return s x and s, where s is 1 or -1 and s x has its middle at 0 or above."""
+    sign = np.where(x.high < 0, -1.0, 1.0)
+    return QuickBalls(sign * x.high, sign * x.low, x.rad), as_quick_balls(sign)
+
+
+def _unless(where: Any, x: QuickBalls, value: float) -> QuickBalls:
+    """Return an exact value there, else x."""
+    return QuickBalls(np.where(where, value, x.high), np.where(where, 0.0, x.low), np.where(where, 0.0, x.rad))
+
+
+def _blurred(x: QuickBalls, where: Any) -> QuickBalls:
+    return QuickBalls(x.high, x.low, np.where(where, x.rad + 2.0**-1000, x.rad))
+
+
+def _held(x: QuickBalls) -> Any:
+    return (np.abs(x.high) <= words.LARGEST_EXPONENT) & (x.rad <= 1)
+
+
+def _steps(rad: Any) -> Any:
+    """Return no less than exp(rad) - 1, for rad <= 1."""
+    return rad * (1 + rad)
+
+
+def _by_word(
+    function: Callable[[Word], Word], bound: float, x: QuickBalls, defined: Any, slope: Callable[[], Any]
+) -> QuickBalls:
+    """Return f(x), which is within a bound of itself, and no steeper than the slope."""
+    high, low = function(x.word)
+    carried = np.where(x.rad == 0, 0.0, x.rad * slope() + words.UNDERFLOW)
+    rounded = bound * np.abs(high) + np.where(high == 0, 0.0, words.UNDERFLOW)
+    return _known(high, low, np.where(defined, carried + rounded, np.inf))
+
+
+def _by_arb(function: Callable[..., Any], *arguments: QuickBalls) -> QuickBalls:
+    with ctx.workprec(128):
+        results = elementwise(function, len(arguments))(*map(balls_from_quick, arguments))
+    return quick_from_balls(boxed(results))
+
+
+def _decided(condition: QuickBalls) -> Any:
+    """Say where a condition holds, if it is 1 or 0 everywhere."""
+    if condition.rad.any() or not ((condition.high == 0) | (condition.high == 1)).all():
+        raise UndecidedError
+    return condition.high == 1
+
+
+def _possibly_largest(x: QuickBalls) -> tuple[Any, Any]:
+    """Return where the largest middle is along the last axis, and all places that may have the largest number."""
+    high = np.max(x.high, axis=-1, keepdims=True)
+    largest = np.argmax(np.where(x.high == high, x.low, -np.inf), axis=-1)[..., None]
+    top = _each(lambda part: np.take_along_axis(part, largest, -1), x)
+    behind = top - x
+    return largest, ~((behind.high > 0) & (behind.least > 0))
+
+
+def _identical(x: QuickBalls, y: QuickBalls) -> Any:
+    apart = x - y
+    return (apart.high == 0) & (apart.rad == 0)
