@@ -14,6 +14,7 @@ __all__ = [
     "Dataset",
     "Descent",
     "Entry",
+    "Explanation",
     "Native",
     "Operation",
     "Problem",
@@ -44,6 +45,7 @@ __all__ = [
     "variant_names",
     "verify",
     "verify_rule",
+    "walk_through",
     "with_formula",
 ]
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from gdcompare.descent.loop import descend
     from gdcompare.descent.record import Descent
     from gdcompare.explain.proof import Proof, prove
+    from gdcompare.explain.walk import Explanation, walk_through
     from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
     from gdcompare.models.compare import compare
     from gdcompare.models.comparison import Comparison, Training
@@ -87,6 +90,7 @@ else:
         "descent.loop": ["descend"],
         "descent.record": ["Descent"],
         "explain.proof": ["Proof", "prove"],
+        "explain.walk": ["Explanation", "walk_through"],
         "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
         "models.compare": ["compare"],
         "models.comparison": ["Comparison", "Training"],

@@ -33,6 +33,7 @@ from gdcompare.backend import (
     Reduction,
     Run,
     Step,
+    Trace,
     ValueAndGrad,
     checked_dtype,
     eager_scan,
@@ -42,6 +43,7 @@ from gdcompare.backend import (
 )
 from gdcompare.by_hand import derived_hvp, derived_jvp, derived_per_sample_grad, derived_value_and_grad
 from gdcompare.problem import Problem
+from gdcompare_jax.trace import equations
 
 
 @final
@@ -212,6 +214,14 @@ class JaxBackend(Backend[jax.Array]):
             "default matmul precision": str(jax.config.jax_default_matmul_precision),
             "XLA_FLAGS": os.environ.get("XLA_FLAGS") or "none",
         }
+
+    def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
+        """The jaxpr of the loss and its gradient, each equation with its value."""
+        with self._precision():
+            given = {name: self.asarray(value) for name, value in params.items()}
+            whole = jax.value_and_grad(partial(_loss, problem, "mean"))
+            steps = equations(whole, given, self.asarray(features), self.asarray(targets))
+        return Trace("jax", "the jaxpr of the loss and its gradient, equation by equation", steps)
 
     def native_checks(
         self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None
