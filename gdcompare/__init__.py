@@ -14,6 +14,7 @@ __all__ = [
     "Dataset",
     "Descent",
     "Entry",
+    "Explanation",
     "Native",
     "Operation",
     "Problem",
@@ -42,6 +43,7 @@ __all__ = [
     "value_and_grad",
     "verify",
     "verify_rule",
+    "walk_through",
     "with_formula",
 ]
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from gdcompare.descent.loop import descend
     from gdcompare.descent.record import Descent
     from gdcompare.explain.proof import Proof, prove
+    from gdcompare.explain.walk import Explanation, walk_through
     from gdcompare.gradients import hessian, hvp, jvp, per_sample_grad, value_and_grad
     from gdcompare.models.compare import compare
     from gdcompare.models.comparison import Comparison, Training
@@ -77,6 +80,7 @@ else:
         "descent.loop": ["descend"],
         "descent.record": ["Descent"],
         "explain.proof": ["Proof", "prove"],
+        "explain.walk": ["Explanation", "walk_through"],
         "gradients": ["hessian", "hvp", "jvp", "per_sample_grad", "value_and_grad"],
         "models.compare": ["compare"],
         "models.comparison": ["Comparison", "Training"],

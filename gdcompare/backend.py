@@ -216,6 +216,39 @@ class ChecksGradients(Protocol):
         """
 
 
+class TraceStep(NamedTuple):
+    """One operation of a program that computes a gradient, and what was computed there (NumPy arrays)."""
+
+    name: str
+    """Of its result, by which other steps take it in."""
+    operation: str
+    inputs: tuple[str, ...]
+    """The names of steps, or of parameters; what does not depend on these may be left out."""
+    value: NDArray[Any] | None
+    """None where the framework keeps none."""
+    cotangent: NDArray[Any] | None = None
+    """The derivative of the loss by that result; None where the program does not tell."""
+    label: str = ""
+    """What it is, where that is known: a parameter's gradient, a variable of the formula."""
+
+
+class Trace(NamedTuple):
+    """A program that computes the gradient of the mean loss, step by step in the order in which it ran."""
+
+    name: str
+    """Whose it is, in a word."""
+    title: str
+    steps: list[TraceStep]
+
+
+class ShowsSteps(Protocol):
+    """An optional capability beside the seam: a backend that can show how its framework gets to a gradient."""
+
+    @abstractmethod
+    def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
+        """Return the steps to the gradient of the mean loss at this point (NumPy arrays)."""
+
+
 def reduced(xp: Any, losses: Any, weights: Any = None, reduction: Reduction = "mean") -> Any:
     """Return the loss of the rows: the one place that says what a mean and a sum are, with and without weights.
 

@@ -91,6 +91,17 @@ def test_a_door_for_models_as_they_are(backend_name: str) -> None:
     assert callable(getattr(module, doors.get(backend_name, "from_function")))
 
 
+@pytest.mark.feature("steps")
+def test_the_steps_to_a_gradient(backend: Backend[Any]) -> None:
+    point = {name: np.asarray(value) for name, value in AT.items()}
+
+    steps = backend.trace(gdc.load_problem("linear-regression"), point, DATA.features, DATA.targets).steps  # type: ignore[attr-defined]  # a capability
+
+    slopes = [each.value if each.cotangent is None else each.cotangent for each in steps]
+    assert [-1.0, -3.0] in [np.ravel(each).tolist() for each in slopes if each is not None]  # dL/dr = 2/n r
+    assert [-10.0] in [np.ravel(each).tolist() for each in slopes if each is not None]
+
+
 @pytest.mark.feature("scan")
 def test_a_loop(backend: Backend[Any]) -> None:
     fit = gdc.descend("linear-regression", DATA, backend, gdc.rules.sgd(0.125), epochs=1, start=AT)

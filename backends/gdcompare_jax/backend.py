@@ -32,12 +32,14 @@ from gdcompare.backend import (
     Reduction,
     Run,
     Step,
+    Trace,
     ValueAndGrad,
     checked_dtype,
     reduced,
     scaled_rows,
 )
 from gdcompare.problem import Problem
+from gdcompare_jax.trace import equations
 
 
 @final
@@ -148,6 +150,14 @@ class JaxBackend(Backend[jax.Array]):
             "jax_enable_x64 outside": str(jax.config.jax_enable_x64),
             "default matmul precision": str(jax.config.jax_default_matmul_precision),
         }
+
+    def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
+        """The jaxpr of the loss and its gradient, each equation with its value."""
+        with self._precision():
+            given = {name: self.asarray(value) for name, value in params.items()}
+            whole = jax.value_and_grad(partial(_loss, problem, "mean"))
+            steps = equations(whole, given, self.asarray(features), self.asarray(targets))
+        return Trace("jax", "the jaxpr of the loss and its gradient, equation by equation", steps)
 
     def native_checks(
         self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None

@@ -27,6 +27,7 @@ from gdcompare.backend import (
     Reduction,
     Run,
     Step,
+    Trace,
     ValueAndGrad,
     checked_dtype,
     eager_scan,
@@ -34,6 +35,7 @@ from gdcompare.backend import (
     scaled_rows,
 )
 from gdcompare.problem import Problem
+from gdcompare_torch.trace import graph
 
 
 @final
@@ -178,6 +180,14 @@ class TorchBackend(Backend[torch.Tensor]):
             "float32 matmul precision": torch.get_float32_matmul_precision(),
             "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         }
+
+    def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
+        """The graph that autograd recorded, with the value and the cotangent at every node."""
+        leaves = {name: self.asarray(value).requires_grad_() for name, value in params.items()}
+        loss = partial(_loss, problem, "mean", self.asarray(features), self.asarray(targets), None)
+        return Trace(
+            "torch", "the graph that autograd recorded, and the cotangents as it was walked back", graph(loss, leaves)
+        )
 
     def native_checks(
         self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None

@@ -146,10 +146,6 @@ def _operator(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callab
     return forward, reflected, in_place
 
 
-def _comparison(name: str) -> Callable[..., Any]:
-    return _operator(name)[0]
-
-
 def _unary(name: str) -> Callable[..., Any]:
     return lambda x: getattr(x.tape, name)(x)
 
@@ -191,8 +187,8 @@ class Variable:
     __matmul__, __rmatmul__, __imatmul__ = _operator("matmul")
     __and__, __rand__, __iand__ = _operator("logical_and")
     __or__, __ror__, __ior__ = _operator("logical_or")
-    __lt__, __le__, __eq__, __ne__, __gt__, __ge__ = map(
-        _comparison, ("less", "less_equal", "equal", "not_equal", "greater", "greater_equal")
+    __lt__, __le__, __eq__, __ne__, __gt__, __ge__ = (
+        _operator(name)[0] for name in ("less", "less_equal", "equal", "not_equal", "greater", "greater_equal")
     )
     __neg__, __pos__, __abs__, __invert__ = map(_unary, ("negative", "positive", "abs", "logical_not"))
 
@@ -245,12 +241,14 @@ class Tape:
 
     # The walk.
 
-    def walk_back(self, output: Variable) -> None:
-        """Send 1 from the output down to the leaves: the chain rule, once for each recorded operation."""
+    def walk_back(self, output: Variable, seen: Callable[[Variable, Any], object] | None = None) -> None:
+        """Send 1 from the output to the leaves, by the chain rule; `seen` is handed each node with its cotangent."""
         output.cotangents = [self.numbers.asarray(np.ones(output.value.shape))]
         for node in reversed(self.nodes):
             if node.cotangents:
                 cotangent, node.cotangents = self._total(node), []
+                if seen is not None:
+                    seen(node, cotangent)
                 for parent, pullback in node.parents:
                     sent = self._summed_to(parent.shape, pullback(cotangent))
                     if self.watched is not None and all_known(cotangent) and not all_known(sent):

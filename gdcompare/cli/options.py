@@ -119,6 +119,8 @@ class Subject:
     dtype: str
     device: str | None
     json_path: str | None
+    has_data: bool = True
+    """Whether the data were asked for, rather than the problem's own."""
 
     @cached_property
     def backends(self) -> list[gdc.Backend[Any]]:
@@ -168,7 +170,7 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
         data = data_for(found, data_name, target, weights)
         data = datasets.standardise(data) if standardise else data
-        command(Subject(found, data, backends, dtype, device, json_path), **others)
+        command(Subject(found, data, backends, dtype, device, json_path, data_name is not None), **others)
 
     return loaded
 

@@ -16,7 +16,6 @@ from gdcompare.writing import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gdcompare.explain.proof import Proof
     from gdcompare.referee.attainable import AttainableDigits
     from gdcompare.referee.verdict import Report
 
@@ -56,7 +55,7 @@ def raised(report: Report) -> bool:
     return any(entry.cause.startswith("it raised ") for entry in report.entries if entry.verdict == "wrong")
 
 
-def show(report: Report | AttainableDigits | Proof, json_path: str | None) -> None:
+def show(report: Report | AttainableDigits, json_path: str | None) -> None:
     """Show the report: heading, tables, what is wrong and why."""
     console = console_for(json_path)
     for part in report.shown():

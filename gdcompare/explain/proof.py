@@ -121,7 +121,11 @@ class Proof:
         if of["proved"]:
             what = "all of this" if self else _listed(of["proved"])
             said.append(f"Proved for {self._size()}: {what}, as formulas in exact arithmetic, {self._for_all()}.")
-        shortest = {each.parameter: each for each in sorted(of["wrong"], key=lambda each: -len(each.difference))}
+        shortest: dict[str, Proved] = {}
+        for each in of["wrong"]:
+            known = shortest.setdefault(each.parameter, each)
+            if len(each.difference) < len(known.difference):
+                shortest[each.parameter] = each
         said += [
             f"Wrong: {each.about}: by hand minus the derivative is {_cut(each.difference, MOST_SHOWN)}"
             for each in shortest.values()

@@ -36,6 +36,8 @@ WHOLE = {
 SOURCES = {
     "fine": PROBLEM.format(**WHOLE),
     "underived": PROBLEM.format(**WHOLE).partition("    def per_sample_gradients")[0],
+    "whole": PROBLEM.format(**WHOLE | {"losses": "z = features @ params['w']; return xp.astype(z, xp.int64) * z"}),
+    "flat": PROBLEM.format(**WHOLE).replace("[:, None] * features", ""),
     "no_syntax": "def f(:\n",
     "raises": "1 / 0\n",
     "exits": "import sys\nsys.exit(0)\n",

@@ -17,7 +17,21 @@ LONG = "x" * 300
 CASES = [
     # Commands and options
     "celebrate", "--celebrate", "verify", f"verify {LINE} --celebrate", f"verify {LINE} extra", "explain",
-    "explain life",
+    "explain life", "explain fine.py:Other", f"explain {LINE} --html ''", f"explain {LINE} --html nowhere/x.html",
+    f"explain {LINE} --html folder.json", f"explain {LINE} --html -", f"explain {LINE} --html x --json x",
+    f"explain {LINE} --html /dev/full", f"explain {LINE} --at theta_0", f"explain {LINE} --at theta_0=1",
+    f"explain {LINE} --data fine.csv --target z", f"explain {LINE} --data fine.csv --target y --html fine.csv",
+    f"explain {LINE} --data weights.csv --target y --weights w", f"explain {LINE} --dtype float8",
+    "explain linear-regression --backend tf", "explain losses_raise.py", "explain linear-regression --set degree=3",
+    "explain methods --html x.html", "explain kinks --at a=1", "explain kinks --data noisy-line",
+    # Proofs
+    "prove", "prove life", "prove linear-regression --backend numpy", "prove linear-regression --set degree=3",
+    *(f"prove linear-regression {rest}" for rest in (
+        "--samples 0", "--samples -1", "--samples two", "--features 0", "--outputs 3", "--limit 0", "--limit nan",
+        "--limit -1", "--json ''", "--json nowhere/x.json",
+    )),
+    "prove exponential-decay --features 2", "prove underived.py", "prove losses_raise.py", "prove shapes_exit.py",
+    "prove fine.py --json fine.py", "prove whole.py", "prove flat.py",
     "new", "check-certificate", "compare", "check-backend", "list numpy", "--json x.json list", "--json",
     # Problems
     "verify cubic", "verify linear_regression", "verify ''", "verify /", "verify [/x]", "verify missing.py:Line",

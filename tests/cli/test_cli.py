@@ -215,7 +215,8 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
         ),
         (["verify", "linear-regression", "--certificate", "nowhere/x"], "there is no folder 'nowhere' to write 'x' to"),
         (["verify", "linear-regression", "--counterexample", "nowhere/x.py"], "there is no folder 'nowhere'"),
-        (["explain", "life"], "'life' is not one of 'methods', 'kinks'"),
+        (["explain", "life"], "unknown problem 'life'"),
+        (["explain", "kinks", "--html", "x.html"], "--html goes with a PROBLEM, not with 'kinks'"),
         (["celebrate"], "No such command 'celebrate'"),
     ],
 )
