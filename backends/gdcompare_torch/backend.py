@@ -185,9 +185,7 @@ class TorchBackend(Backend[torch.Tensor]):
         """The graph that autograd recorded, with the value and the cotangent at every node."""
         leaves = {name: self.asarray(value).requires_grad_() for name, value in params.items()}
         loss = partial(_loss, problem, "mean", self.asarray(features), self.asarray(targets), None)
-        return Trace(
-            "torch", "the graph that autograd recorded, and the cotangents as it was walked back", graph(loss, leaves)
-        )
+        return Trace("torch", "the graph that autograd recorded, walked back", graph(loss, leaves))
 
     def native_checks(
         self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None

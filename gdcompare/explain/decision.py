@@ -28,6 +28,7 @@ Answer: TypeAlias = Literal["proved", "wrong", "undecided"]
 PRECISION = 192
 SECONDS_TO_SIMPLIFY = 3.0
 POINTS, MORE_POINTS = 16, 200
+MOST_ROWS = 200
 MOST_CASES = 4096
 """So many values of targets and sides of kinks are gone through."""
 
@@ -239,29 +240,31 @@ def _innermost(x: Any, domain: Domain) -> list[Any]:
 
 
 def _feasible(domain: Domain, sides: Mapping[Any, int]) -> bool:
-    """Return False if surely no point lies on these sides: sizes that differ by a constant bound the same number."""
-    above: dict[Any, Any] = {}
-    below: dict[Any, Any] = {}
+    """Return False if surely no point lies on these sides.
+
+    Each says that a sum of monomials is above 0. Were the monomials free, Fourier's elimination would decide it.
+    """
     given = {c: sympy.Integer(value) for c, value in sides.items()}
+    rows = []
     for c, value in sides.items():
         size, values = domain.conditions[c]
-        if values != (0, None, 1):
-            continue  # its edge may belong to either side
-        constant, rest = sympy.expand(size.xreplace(given)).as_coeff_Add()
-        if rest == 0:
-            if (constant > 0) != (value == 1):
-                return False
-            continue
-        content, core = rest.as_content_primitive()
-        core = sympy.expand(core)
-        if core.could_extract_minus_sign():
-            content, core = -content, -core
-        bound = -constant / content
-        if (content > 0) == (value == 1):
-            above[core] = max(above.get(core, bound), bound)
-        else:
-            below[core] = min(below.get(core, bound), bound)
-    return all(above[core] < below[core] for core in above.keys() & below.keys())
+        if values == (0, None, 1):  # the edge of any other may belong to either side
+            terms = sympy.expand(size.xreplace(given)).as_coefficients_dict()
+            rows.append({monomial: (2 * value - 1) * factor for monomial, factor in terms.items() if factor != 0})
+    while unknowns := sorted({monomial for row in rows for monomial in row} - {sympy.S.One}, key=str):
+        x = unknowns[0]
+        above, below = ([row for row in rows if row.get(x, 0) * sign > 0] for sign in (1, -1))
+        rows = [row for row in rows if x not in row] + [_added(one, other, x) for one in above for other in below]
+        if len(rows) > MOST_ROWS:
+            return True
+    return all(row.get(sympy.S.One, 0) > 0 for row in rows)
+
+
+def _added(one: Mapping[Any, Any], other: Mapping[Any, Any], x: Any) -> dict[Any, Any]:
+    """Return the sum of two rows, so scaled that x falls out."""
+    a, b = -other[x], one[x]
+    total = {monomial: a * one.get(monomial, 0) + b * other.get(monomial, 0) for monomial in {*one, *other}}
+    return {monomial: factor for monomial, factor in total.items() if factor != 0}
 
 
 def _points(x: Any, domain: Domain, count: int) -> Iterator[Point]:

@@ -23,6 +23,7 @@ from gdcompare.table import Part, Table, as_html, as_text, count, table
 from gdcompare.words import one_line
 
 if TYPE_CHECKING:
+    from gdcompare.explain.decision import Domain
     from gdcompare.explain.formulas import Claim, Formulas, OneSample
 
 Answer: TypeAlias = Literal["proved", "wrong", "undecided"]
@@ -31,6 +32,7 @@ SAMPLES = 3
 """With two, 2/n is 1, and nobody would miss it."""
 
 SECONDS = 10.0
+SECONDS_TO_WRITE = 3.0
 INTERRUPTED = "interrupted"
 MOST_SHOWN = 300
 """A longer formula is cut where it is shown; `difference` has it all."""
@@ -241,6 +243,8 @@ def prove(
         late = Proved("the formulas", "", "undecided", 0, why=f"they do not stand on symbols: {error}")
         return Proof((late,), context)
     entries = tuple(_decided(formulas, claims, seconds, watch))
+    if any(entry.why == INTERRUPTED for entry in entries):  # whoever pressed Ctrl-C does not wait
+        return Proof(entries, context)
     one = OneSample(found, size)
     return Proof(entries, context | {"kinks": one.kinks}, _written(one, entries))
 
@@ -249,7 +253,6 @@ def _decided(
     formulas: Formulas, claims: list[Claim], seconds: float, watch: Callable[[Sequence[Any]], Iterable[Any]]
 ) -> Iterator[Proved]:
     from gdcompare.explain.decision import Decision, decide
-    from gdcompare.explain.latex import brackets, formula
 
     domain = formulas.domain
     steps = [(claim, component) for claim in claims for component in claim.components]
@@ -277,17 +280,26 @@ def _decided(
         if key in met:
             decision, index = met[key]
             answer = decision.answer
-            latex = formula(decision.difference, domain)
-            latex += "".join(rf",\quad {name} = {meaning}" for name, meaning in brackets(latex, domain))
-            rest |= {
-                "difference": str(decision.difference),
-                "difference_latex": latex,
-                "index": index,
-                "why": decision.why,
-            }
+            rest |= {"index": index, "why": decision.why} | _told(decision.difference, domain)
         if interrupted and done.get(key, 0) < total and answer == "proved":
             answer, rest["why"] = "undecided", INTERRUPTED
         yield Proved(claim.claim, claim.parameter, answer, total, **rest)
+
+
+def _told(difference: Any, domain: Domain) -> dict[str, str]:
+    """Return a difference as a formula in text and in LaTeX; what takes long to write nobody would read."""
+    from gdcompare.explain.latex import brackets, formula
+    from gdcompare.explain.time_limit import within
+
+    def written() -> dict[str, str]:
+        latex = formula(difference, domain)
+        latex += "".join(rf",\quad {name} = {meaning}" for name, meaning in brackets(latex, domain))
+        return {"difference": str(difference), "difference_latex": latex}
+
+    try:
+        return within(SECONDS_TO_WRITE, written)
+    except (TimeoutError, RecursionError):
+        return {"difference": "a formula too long to write", "difference_latex": r"\text{too long to write}"}
 
 
 def _written(one: OneSample, entries: Iterable[Proved]) -> str:

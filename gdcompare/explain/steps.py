@@ -33,7 +33,7 @@ def referee_steps(case: Case) -> tuple[Trace, list[str]]:
         found = {id(leaf): tape.gradient(leaf) for leaf in leaves.values()} | cotangents
         labels = _assigned(case.problem, tape) | {id(losses): "losses", id(loss): "loss"}
         steps = _steps(case, tape, leaves, labels, "v", found)
-    return Trace("referee", "the loss on the tape, forward; then its derivatives, from the last step back", steps), [
+    return Trace("referee", "the loss forward, then its derivatives from the last step back", steps), [
         str(kink)
         for kink in tape.numbers.kinks  # type: ignore[attr-defined]  # balls note them
     ]
@@ -98,16 +98,18 @@ def _steps(
         inputs = tuple(dict.fromkeys(names.get(id(parent), "data") for parent, _ in node.parents))
         value, cotangent = _floats(node.value), _floats(cotangents.get(id(node)))
         steps.append(
-            TraceStep(name, f"{operation} {_short(place, case)}", inputs, value, cotangent, labels.get(id(node), ""))
+            TraceStep(name, f"{operation}{_short(place, case)}", inputs, value, cotangent, labels.get(id(node), ""))
         )
     return steps
 
 
 def _short(place: str, case: Case) -> str:
-    """Return `:39` for a line of the problem's own file, and `linear_predictor:39` for one of another."""
+    """Return ` :39` for a line of the problem's own file, ` least_squares:33` for one that it inherits, else ""."""
     file, _, line = place.strip("()").partition(":")
-    here = file == _file_of(type(case.problem)).rpartition("/")[2]
-    return f":{line}" if here else f"{file.removesuffix('.py')}:{line}"
+    own, *inherited = [_file_of(cls).rpartition("/")[2] for cls in type(case.problem).__mro__]
+    if file == own:
+        return f" :{line}"
+    return f" {file.removesuffix('.py')}:{line}" if file in inherited and file != "problem.py" else ""
 
 
 def _file_of(cls: type) -> str:

@@ -285,6 +285,7 @@ def _steps_with(trace: Trace, value: NDArray[Any], factors: Sequence[int], toler
     return [
         (step.name, factor)
         for factor in factors
+        if _telling(factor * value, factor != 1)  # n times 1/n is 1
         for step in trace.steps
         if _same(step.value if step.cotangent is None else step.cotangent, factor * value, tolerance)
         and not (step.operation == "parameter" and step.cotangent is None)

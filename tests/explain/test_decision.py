@@ -9,22 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+sympy = pytest.importorskip("sympy", reason="the extra symbolic")
 
 from gdcompare.arithmetic.symbols import Symbols, meant
 from gdcompare.arithmetic.tape import value_and_gradient
 from gdcompare.explain.decision import Decision, Domain, cases, decide
-from gdcompare.explain.formulas import Size, placeholder
+from gdcompare.explain.formulas import Size, placeholder, symbols_of
 from gdcompare.explain.normal import TooLargeError, normal_form
 from gdcompare.explain.time_limit import within
-from tests.formulas import PROBLEMS
+from tests.formulas import FUNCTIONS, PROBLEMS, Formula
 
 X, Y, Z = sympy.symbols("x y z", real=True)
 
 LEAVES = st.sampled_from([X, Y, Z, sympy.Integer(2), sympy.Integer(-3), sympy.Rational(1, 2)])
-FUNCTIONS = [sympy.exp, sympy.sin, sympy.cos, sympy.tanh, sympy.sinh, sympy.cosh]
+SMOOTH = [sympy.exp, sympy.sin, sympy.cos, sympy.tanh, sympy.sinh, sympy.cosh]
 
 
 def combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -33,7 +34,7 @@ def combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         pairs.map(lambda ab: ab[0] + ab[1]),
         pairs.map(lambda ab: ab[0] * ab[1]),
         pairs.map(lambda ab: ab[0] / (1 + ab[1] ** 2)),
-        st.tuples(st.sampled_from(FUNCTIONS), inner).map(lambda fa: fa[0](fa[1])),
+        st.tuples(st.sampled_from(SMOOTH), inner).map(lambda fa: fa[0](fa[1])),
         inner.map(lambda a: sympy.log(1 + a**2)),
         inner.map(lambda a: sympy.sqrt(1 + a**2)),
     )
@@ -213,17 +214,12 @@ def test_an_error_of_the_computation_passes_the_time_limit() -> None:
         within(10, lambda: 1 / 0)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", [*PROBLEMS, *FUNCTIONS])
 def test_the_tapes_walk_over_symbols_is_sympys_derivative(name: str) -> None:
-    problem = PROBLEMS[name]
-    size = Size(1, 2, 2 if problem.target_dimensions == 2 else None)
+    problem = PROBLEMS[name] if name in PROBLEMS else Formula(FUNCTIONS[name])
+    size = Size(1, 2, 2) if problem.target_dimensions == 2 else Size(1, 2 if name in PROBLEMS else 3)
     data = placeholder(problem, size)
-    symbols = {
-        key: np.array([sympy.Symbol(f"{key}{i}", real=True) for i in range(int(np.prod(shape)))], dtype=object).reshape(
-            shape
-        )
-        for key, shape in problem.parameter_shapes(data).items()
-    }
+    symbols = {key: symbols_of(key, shape) for key, shape in problem.parameter_shapes(data).items()}
     numbers = Symbols(each for array in symbols.values() for each in array.flat)
 
     loss, gradient = value_and_gradient(problem, numbers, symbols, data.features, data.targets)

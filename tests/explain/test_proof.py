@@ -10,7 +10,8 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import pytest
-import sympy
+
+sympy = pytest.importorskip("sympy", reason="the extra symbolic")
 
 import gdcompare as gdc
 from gdcompare import Dataset, Problem
@@ -20,6 +21,7 @@ from gdcompare.authoring.faults import FAULTS
 from gdcompare.explain.formulas import Formulas, Size, smallest_size
 from gdcompare.explain.latex import symbol
 from gdcompare.problem import NotDerivedError
+from tests import proofs
 
 QUICK = ["hinge", "linear-regression", "michaelis-menten"]
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in gdc.problem_names()]
@@ -104,6 +106,19 @@ def test_every_derivation_of_the_library_is_proved(name: str) -> None:
     due = {"loss", "gradient", "per-sample gradients", "their mean"}
     assert claims == due | ({"Hessian-vector product"} if problem.twice_derived else set())
     assert all(entry.components > 0 for entry in proof.entries)
+    assert proofs.row_of(name, proof, 0.0)[:-1] in [row[:-1] for row in proofs.written(proofs.PAGE.read_text())]
+
+
+def test_the_page_has_all_problems_and_no_others() -> None:
+    page = proofs.PAGE.read_text(encoding="utf-8")
+
+    rows = proofs.written(page)
+
+    assert [row[0] for row in rows] == [f"`{name}`" for name in gdc.problem_names()]
+    assert {row[4] for row in rows} == {"proved"}
+    assert proofs.rewritten(page, rows) == page
+    with pytest.raises(ValueError, match="the page has no"):
+        proofs.rewritten("", rows)
 
 
 @pytest.mark.parametrize(("name", "fault"), FAULTY)
@@ -158,7 +173,7 @@ def test_the_answer_to_a_wrong_derivation_is_the_difference() -> None:
     assert (wrong.claim, wrong.index, wrong.difference) == ("gradient", (0,), "w[0]/1000")
     assert wrong.difference_latex == r"\frac{w_{0}}{1000}"
     assert repr(wrong) == "Proved(wrong, gradient: w[0], difference w[0]/1000)"
-    assert "Wrong: per-sample gradients: w[0, 0]: by hand minus the derivative is w[0]/1000" in str(proof)
+    assert "Wrong: gradient: w[0]: by hand minus the derivative is w[0]/1000" in str(proof)
     assert "% gradient: w[0]: by hand minus the derivative\n\\[ \\frac{w_{0}}{1000} \\]" in proof.latex
 
 
