@@ -61,10 +61,10 @@ class Formulas:
         self.problem, self.size = problem, size
         self.shapes = checked_shapes(problem, placeholder(problem, size))
         x, y, v = (each if each not in self.shapes else name for each, name in _LETTERS.items())
-        self.params = {name: _symbols(name, shape) for name, shape in self.shapes.items()}
-        self.features = _symbols(x, (size.n, size.d))
-        self.targets = _symbols(y, (size.n,) if size.k is None else (size.n, size.k))
-        self.direction = {name: _symbols(f"{v}.{name}", shape) for name, shape in self.shapes.items()}
+        self.params = {name: symbols_of(name, shape) for name, shape in self.shapes.items()}
+        self.features = symbols_of(x, (size.n, size.d))
+        self.targets = symbols_of(y, (size.n,) if size.k is None else (size.n, size.k))
+        self.direction = {name: symbols_of(f"{v}.{name}", shape) for name, shape in self.shapes.items()}
         self.numbers = Symbols(symbol for each in self.params.values() for symbol in each.flat)
         self.tape = Tape(self.numbers)
         self._slopes: dict[tuple[int, Any], Any] = {}
@@ -220,7 +220,7 @@ def _of_mean(rows: Expressions, found: Expressions, place: tuple[int, ...]) -> A
 _LETTERS = {"x": "features", "y": "targets", "v": "direction"}
 
 
-def _symbols(name: str, shape: tuple[int, ...]) -> Expressions:
+def symbols_of(name: str, shape: tuple[int, ...]) -> Expressions:
     """Return an array of real symbols, named as the elements of an array are in Python."""
     array = np.empty(shape, dtype=object)
     for index in np.ndindex(shape):

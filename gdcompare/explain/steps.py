@@ -61,6 +61,8 @@ def _by_hand(case: Case, name: str, title: str, letter: str, run: Callable[..., 
         data = {"features": tape.leaf(case.features), "targets": tape.leaf(case.targets)}  # a leaf: all steps are kept
         gradient = run(case.problem, tape, leaves, *data.values())
         inputs = {name: each for name, each in data.items() if name not in leaves}
+        kept = set(map(id, tape.nodes))
+        tape.nodes += [each for each in gradient.values() if id(each) not in kept]  # a slope that depends on no number
         labels = _assigned(case.problem, tape)
         labels |= {id(each): f"dL/d{key}" if letter == "h" else f"dl/d{key}" for key, each in gradient.items()}
         return Trace(name, title, _steps(case, tape, leaves, labels, letter, {}, inputs))

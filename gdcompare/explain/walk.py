@@ -258,12 +258,9 @@ def _marks(traces: Sequence[Trace], tolerance: float) -> list[Mark]:
     parameters = [step for step in referee.steps if step.operation == "parameter"]
     computed = [step for step in referee.steps if step.operation != "parameter"]
     for step in (*reversed(computed), *parameters):
-        value = step.cotangent
-        if (
-            value is None
-            or not _telling(value, step.operation != "parameter")
-            or len(marks) == len(string.ascii_uppercase)
-        ):
+        value, on_the_way = step.cotangent, step.operation != "parameter"
+        letters = len(string.ascii_uppercase) - on_the_way * len(parameters)  # each parameter has one
+        if value is None or not _telling(value, on_the_way) or len(marks) >= letters:
             continue
         if any(_same(value, mark.value, tolerance) for mark in marks):
             continue

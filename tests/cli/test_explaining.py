@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ class Logarithms(Problem):
 """
 
 
+symbolic = pytest.mark.skipif(find_spec("sympy") is None, reason="the extra symbolic")
+
+
 def run(*arguments: str, width: int = 100) -> Result:
     return CliRunner(env={"COLUMNS": str(width)}).invoke(commands, list(arguments), prog_name="gdcompare")
 
@@ -46,6 +50,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@symbolic
 def test_a_proof_ends_with_0_and_says_what_was_proved() -> None:
     done = run("prove", "linear-regression", "--json", "proof.json", "--latex")
 
@@ -56,6 +61,7 @@ def test_a_proof_ends_with_0_and_says_what_was_proved() -> None:
     assert json.loads(Path("proof.json").read_text())["verdict"] == "proved"
 
 
+@symbolic
 def test_a_wrong_derivation_ends_with_1_and_its_difference() -> None:
     Path("line.py").write_text(WRONG)
 
@@ -68,6 +74,7 @@ def test_a_wrong_derivation_ends_with_1_and_its_difference() -> None:
     assert found["entries"][1]["difference"] in ("-x[0,0]*(w[0]*x[0,0] - y[0])", "x[0,0]*(-w[0]*x[0,0] + y[0])")
 
 
+@symbolic
 def test_what_is_undecided_ends_with_3() -> None:
     Path("logarithms.py").write_text(UNDECIDED)
 
@@ -77,6 +84,7 @@ def test_what_is_undecided_ends_with_3() -> None:
     assert "Undecided: loss: it is 0 at every point tried" in " ".join(done.stdout.split())
 
 
+@symbolic
 def test_settings_and_sizes_are_heeded() -> None:
     done = run("prove", "polynomial-regression", "--set", "degree=1", "--samples", "2", "--features", "1")
 

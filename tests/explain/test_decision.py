@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+sympy = pytest.importorskip("sympy", reason="the extra symbolic")
 
 from gdcompare.arithmetic.symbols import Symbols, meant
 from gdcompare.arithmetic.tape import value_and_gradient
 from gdcompare.explain.decision import Decision, Domain, cases, decide
-from gdcompare.explain.formulas import Size, _symbols, placeholder
+from gdcompare.explain.formulas import Size, placeholder, symbols_of
 from gdcompare.explain.normal import TooLargeError, normal_form
 from gdcompare.explain.time_limit import within
 from tests.formulas import FUNCTIONS, PROBLEMS, Formula
@@ -218,7 +219,7 @@ def test_the_tapes_walk_over_symbols_is_sympys_derivative(name: str) -> None:
     problem = PROBLEMS[name] if name in PROBLEMS else Formula(FUNCTIONS[name])
     size = Size(1, 2, 2) if problem.target_dimensions == 2 else Size(1, 2 if name in PROBLEMS else 3)
     data = placeholder(problem, size)
-    symbols = {key: _symbols(key, shape) for key, shape in problem.parameter_shapes(data).items()}
+    symbols = {key: symbols_of(key, shape) for key, shape in problem.parameter_shapes(data).items()}
     numbers = Symbols(each for array in symbols.values() for each in array.flat)
 
     loss, gradient = value_and_gradient(problem, numbers, symbols, data.features, data.targets)

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import pytest
-import sympy
+
+sympy = pytest.importorskip("sympy", reason="the extra symbolic")
 
 import gdcompare as gdc
 from gdcompare import Dataset, Problem
