@@ -38,7 +38,7 @@ def value_and_grad(
     (5.0, [-10.0])
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         loss, gradient = backend.value_and_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
     return float(backend.to_numpy(loss)), _to_numpy(backend, case.params, gradient)
 
@@ -62,7 +62,7 @@ def per_sample_grad(
     [[-2.0], [-18.0]]
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         gradients = backend.per_sample_grad(case.problem, case.reduction)(*backend_arguments(case, backend))
     return _to_numpy(backend, case.params, gradients)
 
@@ -86,7 +86,7 @@ def jvp(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "jvp")
     function = derivative_function(backend, case.problem, "jvp", case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         loss, derivative = function(*backend_arguments(case, backend, case.direction(direction)))
     return float(backend.to_numpy(loss)), float(backend.to_numpy(derivative))
 
@@ -111,7 +111,7 @@ def hvp(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "hvp")
     function = derivative_function(backend, case.problem, "hvp", case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         product = function(*backend_arguments(case, backend, case.direction(direction)))
     return _to_numpy(backend, case.params, product)
 
@@ -133,7 +133,7 @@ def hessian(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "hessian")
     function = derivative_function(backend, case.problem, "hessian", case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         blocks = function(*backend_arguments(case, backend))
     return {name: _to_numpy(backend, case.params, blocks[name]) for name in case.params}
 

@@ -113,7 +113,7 @@ def descend(
         with progress_bar(total, progress, "descending") as advance:
             for begin in range(0, total, length):
                 inputs = _inputs(rule, batches, np.arange(begin, min(begin + length, total)), length)
-                with said_of_backend(problem, backend.name):
+                with said_of_backend(backend.name):
                     state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
                 norms = after.pop() if step.with_norm else losses
