@@ -40,7 +40,7 @@ def value_and_grad(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
     function = backend.value_and_grad(case.problem, case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         loss, gradient = function(*backend_arguments(case, backend, borrow=True))
     return float(backend.to_numpy(loss)), _to_numpy(backend, case.params, gradient)
 
@@ -65,7 +65,7 @@ def per_sample_grad(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction)
     function = backend.per_sample_grad(case.problem, case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         gradients = function(*backend_arguments(case, backend, borrow=True))
     return _to_numpy(backend, case.params, gradients)
 
@@ -89,7 +89,7 @@ def jvp(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "jvp")
     function = derivative_function(backend, case.problem, "jvp", case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         loss, derivative = function(*backend_arguments(case, backend, case.direction(direction), borrow=True))
     return float(backend.to_numpy(loss)), float(backend.to_numpy(derivative))
 
@@ -114,7 +114,7 @@ def hvp(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "hvp")
     function = derivative_function(backend, case.problem, "hvp", case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         product = function(*backend_arguments(case, backend, case.direction(direction), borrow=True))
     return _to_numpy(backend, case.params, product)
 
@@ -136,7 +136,7 @@ def hessian(
     """
     backend, case = _case(problem, data, params, backend, weights, reduction, "hessian")
     function = derivative_function(backend, case.problem, "hessian", case.reduction)
-    with said_of_backend(case.problem, backend.name):
+    with said_of_backend(backend.name):
         blocks = function(*backend_arguments(case, backend, borrow=True))
     return {name: _to_numpy(backend, case.params, blocks[name]) for name in case.params}
 

@@ -254,7 +254,9 @@ def check_targets(problem: Problem, data: Dataset) -> None:
     """Raise a ValueError, naming the row, if the problem does not allow the targets."""
     if data.targets.ndim != problem.target_dimensions:
         expected = "(n,)" if problem.target_dimensions == 1 else "(n, k)"
-        way_out = "; gdcompare.datasets.suited makes such of yours" if data.targets.ndim == 1 else ""
+        way_out = "; gdcompare.datasets.suited makes such of yours"
+        if data.targets.ndim == 2:
+            way_out = "; a problem with several targets in a row says target_dimensions = 2"
         name = type(problem).__name__
         raise ValueError(f"{name} takes targets of shape {expected}, not {data.targets.shape}{way_out}")
     below = data.targets < problem.least_target

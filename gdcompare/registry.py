@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -478,6 +479,16 @@ def _must_have(thing: object, name: str, kind: str, members: tuple[str, ...]) ->
     lacking = [member for member in members if not hasattr(thing, member)]
     if lacking:
         raise LookupError(f"{name!r} is no {kind}: it lacks {', '.join(lacking)}")
+
+
+def is_installed(file: str | Path) -> bool:
+    """Whether a file is Python's or that of an installed package, and so not somebody's own."""
+    return any(Path(file).resolve().is_relative_to(each) for each in _installed())
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
+    return tuple(Path(sysconfig.get_path(each)).resolve() for each in ("stdlib", "purelib", "platlib"))
 
 
 def shown_path(path: str | Path) -> str:

@@ -18,7 +18,6 @@ import builtins
 import difflib
 import inspect
 import linecache
-import sys
 import traceback
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ import numpy as np
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.tape import Tape, Variable, known_functions
 from gdcompare.problem import Dataset, NotDerivedError, Problem, drawn_parameters
-from gdcompare.registry import shown_path
+from gdcompare.registry import is_installed, shown_path
 
 ROWS = 4
 """How many rows a formula is tried on."""
@@ -115,7 +114,7 @@ def checked_shapes(problem: Problem, data: Dataset) -> dict[str, tuple[int, ...]
     {'theta_0': (), 'theta_1': (1,)}
     """
     formula = "parameter_shapes"
-    with _said_of(problem, formula):
+    with _said_of(formula):
         shapes, of_one = (
             problem.parameter_shapes(data),
             problem.parameter_shapes(Dataset(data.features[:1], data.targets[:1])),
@@ -134,6 +133,10 @@ def checked_shapes(problem: Problem, data: Dataset) -> dict[str, tuple[int, ...]
                 f"{_name(problem, formula)} gives {name!r} the shape {shape!r}; a shape is a tuple of whole numbers: "
                 "(3,), or () for a single number"
             )
+        if 0 in shape:
+            raise FormulaError(
+                f"{_name(problem, formula)} gives {name!r} the shape {shape}, of no elements: leave it out"
+            )
     if shapes != of_one:
         raise FormulaError(
             f"{_name(problem, formula)} depends on the number of rows: {dict(shapes)} for {len(data)}, "
@@ -148,7 +151,7 @@ class _Trial:
     def __init__(self, problem: Problem, data: Dataset) -> None:
         self.problem = problem
         shapes = checked_shapes(problem, data)
-        with _said_of(problem, "start"):
+        with _said_of("start"):
             params = drawn_parameters(problem, data)
         started = {name: value.shape for name, value in params.items()}
         if started != shapes:
@@ -185,7 +188,8 @@ class _Trial:
                     f"{_name(self.problem, LOSSES)} couples samples: the loss of row {row} is {among.value:.6g} among "
                     f"{len(self.rows)} rows and {itself.value:.6g} alone. Then the mean of the per-sample gradients is "
                     "not the gradient, and no batch law can hold. Compute what depends on all rows (a mean, a "
-                    "deviation, 1/n) once, and give it as a column of the data, a setting or a parameter"
+                    "deviation, 1/n) once, and give it as a column of the data, a setting or a parameter; or judge "
+                    "the one number as gdcompare.Operation(formula, w=(3,)), whose formula(xp, w) returns it"
                 )
 
     def derivation(self, refereed: bool) -> None:
@@ -218,7 +222,7 @@ class _Trial:
     def _on_arrays(self, formula: str, rows: slice) -> Any:
         params = _Parameters({name: _read_only(value) for name, value in self.params.items()})
         features, targets = _read_only(self.features[rows]), _read_only(self.targets[rows])
-        with _said_of(self.problem, formula):
+        with _said_of(formula):
             return getattr(self.problem, formula)(np, params, features, targets)
 
     def _on_tape(self, formula: str, rows: slice, refereed: bool) -> Any:
@@ -226,7 +230,7 @@ class _Trial:
         tape = Tape(RoundedNumbers("float64"))
         params = _Parameters({name: tape.leaf(value) for name, value in self.params.items()})
         try:
-            with _said_of(self.problem, formula, tape):
+            with _said_of(formula, tape):
                 return getattr(self.problem, formula)(
                     tape, params, tape.asarray(self.features[rows]), tape.asarray(self.targets[rows])
                 )
@@ -295,14 +299,14 @@ class _Place(NamedTuple):
 
 
 @contextmanager
-def _said_of(problem: Problem, formula: str, tape: Tape | None = None) -> Iterator[None]:
+def _said_of(formula: str, tape: Tape | None = None) -> Iterator[None]:
     """Say what a formula raises with its place in somebody's file; what the suite's own raise stays as it is."""
     try:
         yield
     except NotDerivedError:
         raise
     except Exception as error:
-        place = _place(problem, error)
+        place = _place(error)
         if place is None:
             raise
         kind, words = _explained(formula, error, place, tape)
@@ -313,27 +317,29 @@ def _said_of(problem: Problem, formula: str, tape: Tape | None = None) -> Iterat
 
 
 @contextmanager
-def said_of_backend(problem: Problem, backend: str) -> Iterator[None]:
+def said_of_backend(backend: str) -> Iterator[None]:
     """Say where in somebody's formula a backend fails, and how to mend it; what arose elsewhere stays as it is."""
     try:
         yield
     except (NotDerivedError, FormulaError):
         raise
     except Exception as error:
-        home = getattr(sys.modules.get(type(problem).__module__), "__file__", None)
-        place = _place(problem, error)
-        if place is None or place.line.filename != home:
+        place = _place(error)
+        if place is None or is_installed(place.line.filename):
             raise
         what, *_ = str(error).strip().splitlines() or [""]
         raise FormulaError(
-            f"{shown_path(home)}:{place.line.lineno}: {place.frame.f_code.co_name} runs on NumPy's arrays, but not on "
-            f"those of {backend!r}: {type(error).__name__}: {what}{_way_out(error)}\n    {place.line.line}"
+            f"{shown_path(place.line.filename)}:{place.line.lineno}: {place.frame.f_code.co_name} runs on NumPy's "
+            f"arrays, but not on those of {backend!r}: {type(error).__name__}: {what}{_way_out(error)}\n"
+            f"    {place.line.line}"
         ) from error
 
 
 def _way_out(error: Exception) -> str:
     """Return what to write, where the words of a framework tell what was wrong."""
     words = str(error).lower()
+    if "unary +" in words or "positive" in words:
+        return "; leave the sign away"
     if "step" in words:
         return "; not every array library slices backwards: put the columns in order with xp.stack"
     if isinstance(error, TypeError) or any(each in words for each in ("dtype", np.__name__, "scalar type")):
@@ -341,25 +347,24 @@ def _way_out(error: Exception) -> str:
     return ""
 
 
-def where_in_formula(problem: Problem, error: Exception) -> str:
+def where_in_formula(error: Exception) -> str:
     """Return the file, the line, the code and the function in which an error arose; empty if it arose in no formula."""
-    place = _place(problem, error)
+    place = _place(error)
     if place is None:
         return ""
     return f"{shown_path(place.line.filename)}:{place.line.lineno}: `{place.code}` in {place.line.name}"
 
 
-def _place(problem: Problem, error: Exception) -> _Place | None:
-    """Return the innermost place in the problem's file, or else in any that is neither ours nor NumPy's."""
+def _place(error: Exception) -> _Place | None:
+    """Return the innermost place in somebody's own file, or else in any that is neither ours nor NumPy's."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     places = [
         _Place(frame, line)
         for frame, line in zip(frames, traceback.extract_tb(error.__traceback__), strict=True)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in (_SUITE, np.__name__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0].partition("_")[0] not in (_SUITE, np.__name__)
     ]
-    home = getattr(sys.modules.get(type(problem).__module__), "__file__", None)
-    at_home = [place for place in places if place.line.filename == home]
-    return next(reversed(at_home or places), None)
+    own = [place for place in places if not is_installed(place.line.filename)]
+    return next(reversed(own or places), None)
 
 
 def _explained(formula: str, error: Exception, place: _Place, tape: Tape | None) -> tuple[type[Exception], str | None]:
@@ -376,7 +381,8 @@ def _explained(formula: str, error: Exception, place: _Place, tape: Tape | None)
     if tape is None and isinstance(error, ValueError) and "read-only" in raised:
         return FormulaError, f"{formula} changes what it was given: write z = z + ... for z += ..., or change a copy"
     if tape is None:
-        return FormulaError, f"{formula} raises {raised}" + (f"; it uses {foreign}" if foreign else "")
+        branch = "; write & and | for `and` and `or`, xp.where for a branch" if "truth value" in raised else ""
+        return FormulaError, f"{formula} raises {raised}" + (f"; it uses {foreign}" if foreign else branch)
     if "in place" in str(error):
         return FormulaError, (
             f"{formula} changes an array in place, which not every array library can: write z = z + ... for z += ..., "

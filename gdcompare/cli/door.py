@@ -15,7 +15,6 @@ import errno
 import os
 import signal
 import sys
-import sysconfig
 import threading
 import time
 import traceback
@@ -28,14 +27,13 @@ from typing import Any
 import click
 
 from gdcompare.cli.output import BAD_INPUT, BROKEN_PIPE, BUG, INTERRUPTED
-from gdcompare.registry import shown_path
+from gdcompare.registry import is_installed, shown_path
 from gdcompare.words import one_line
 
 GRACE = 1.2
 """How many seconds a command has to end by itself after Ctrl-C."""
 
 _SUITE = __name__.partition(".")[0]
-_INSTALLED = tuple(Path(sysconfig.get_path(each)).resolve() for each in ("stdlib", "purelib", "platlib"))
 
 
 class Door(click.Group):
@@ -137,7 +135,7 @@ def _somebodys(trace: TracebackType | None) -> TracebackType | None:
 def _is_somebodys(frame: FrameType) -> bool:
     module, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
     ours = module.partition(".")[0] == _SUITE or module.startswith((f"{_SUITE}_", "__main__", "runpy"))
-    return not ours and file.is_file() and not any(file.resolve().is_relative_to(each) for each in _INSTALLED)
+    return not ours and file.is_file() and not is_installed(file)
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -126,7 +126,7 @@ def descend(
                 steps = np.arange(begin, min(begin + length, total))
                 fed = [] if step.constant_rate else [_rates(rule, steps)]
                 inputs = _inputs([*fed, *rule.direction.coefficients(np, steps)], batches, len(steps), length)
-                with said_of_backend(problem, backend.name):
+                with said_of_backend(backend.name):
                     state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
                 norms = after.pop() if step.with_norm else losses

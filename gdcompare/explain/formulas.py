@@ -159,7 +159,7 @@ class Formulas:
         except (NotDerivedError, FormulaError):
             raise
         except Exception as error:
-            where = where_in_formula(self.problem, error)
+            where = where_in_formula(error)
             if not where:
                 raise
             raise FormulaError(

@@ -211,7 +211,7 @@ class RefereeAlong:
 
         def on_the_backend(*point: Any) -> Any:
             arrays = [_each(each, backend.asarray) for each in point]
-            with said_of_backend(self.problem, backend.name):
+            with said_of_backend(backend.name):
                 found = function(*arrays)
             return _each(found, backend.to_numpy)
 

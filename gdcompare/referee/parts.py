@@ -88,7 +88,7 @@ class BackendBench:
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> Part:
         """Return the gradient of a batch."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
-        with said_of_backend(self.problem, self.backend.name):
+        with said_of_backend(self.backend.name):
             _, arrays = compute(*self._arguments(referee))
         gradient, allowed = self._to_numpy(arrays), referee.allowances(self._by_hand, self.proven_only)
         _refuse_misfits(self.name, name, gradient, referee)
@@ -96,7 +96,7 @@ class BackendBench:
 
     def rows(self, referee: Referee) -> tuple[Part, Floats]:
         """Return the per-sample gradients, which hold the weights already."""
-        with said_of_backend(self.problem, self.backend.name):
+        with said_of_backend(self.backend.name):
             gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
         rows, allowed = self._to_numpy(gradients), referee.row_allowances(self._by_hand, self.proven_only)
         _refuse_misfits(self.name, "rows", rows, referee)

@@ -333,7 +333,7 @@ def as_implementation(backend: Backend[Any], problem: Problem, reduction: Reduct
     def implementation(params: Any, features: Any, targets: Any, weights: Any = None) -> tuple[Any, Any]:
         arrays = {name: backend.asarray(value) for name, value in params.items()}
         data = (backend.asarray(each) for each in (features, targets, *([] if weights is None else [weights])))
-        with said_of_backend(problem, backend.name):
+        with said_of_backend(backend.name):
             loss, gradient = backend.value_and_grad(problem, reduction)(arrays, *data)
         return backend.to_numpy(loss), {name: backend.to_numpy(value) for name, value in gradient.items()}
 

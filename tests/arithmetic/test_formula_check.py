@@ -340,6 +340,7 @@ LOSSES = {  # what is wrong, the lines, what is said of the first of them (or of
     "no import": ("return numpy.exp(z)", "name 'numpy' is not defined; write xp for numpy", "return xp.exp(z)"),
     "nothing written yet": ("raise NotImplementedError", "per_sample_losses raises NotImplementedError", "return z"),
     "an error": ('raise ValueError("my own")', "per_sample_losses raises ValueError: my own", "return z"),
+    "and": ("return xp.where((z > 0) and (z < 1), z, z)", "write & and | for `and` and `or`", "return z"),
     "widths": ("return features @ features", "per_sample_losses raises ValueError: matmul", "return features @ slopes"),
 }  # fmt: skip
 RESULTS = {
@@ -351,6 +352,7 @@ RESULTS = {
     "a list": ("return [z[i] for i in range(len(targets))]", "returns a list where an array (n,) is due"),
     "no parameter": ("return targets**2", "uses no parameter, so that there is nothing to differentiate by"),
     "a centred batch": ("return (z - xp.mean(z)) ** 2", "couples samples: the loss of row 0 is"),
+    "a coupled loss": ("return z - xp.max(z)", "or judge the one number as gdcompare.Operation(formula, w=(3,))"),
     "a share": ("return z / features.shape[0]", "no batch law can hold. Compute what depends on all rows"),
 }  # fmt: skip
 
@@ -443,6 +445,8 @@ def test_a_derivation_that_is_wrong_is_judged_and_not_refused(lines: str, cause:
         ("{'slopes': 2, 'offset': ()}", "gives 'slopes' the shape 2; a shape is a tuple of whole numbers"),
         ("{'slopes': (len(data),), 'offset': ()}", "depends on the number of rows: {'slopes': (40,), "),
         ("{}", "returns a dict where {name: shape} is due"),
+        ("{'slopes': (2,), 'offset': (0,)}", "gives 'offset' the shape (0,), of no elements: leave it out"),
+        ("{1: (2,), 'offset': ()}", "has a parameter 1, which is no name: give text"),
         ("{'slopes': (data.width,), 'offset': ()}", "parameter_shapes raises AttributeError: 'Dataset' object has no"),
     ],
 )  # fmt: skip
@@ -456,6 +460,30 @@ def test_shapes_that_are_none_are_refused(shapes: str, message: str, run: Any, t
         assert done.code == 2
         assert "error: mine.py:" in done.err
         assert message in done.err
+
+
+def test_a_mistake_in_a_helper_is_said_with_the_helpers_line(run: Any, tmp_path: Path) -> None:
+    """It may stand in another file, and is no function of a library, to be written otherwise."""
+    (tmp_path / "helping.py").write_text("def helped(xp, z):\n    return float(z[0]) * z\n")
+    text = "from helping import helped\n" + HEAD + "        return helped(xp, z)\n"
+    (tmp_path / "mine.py").write_text(text)
+
+    done = run("verify", "mine.py")
+
+    assert done.code == 2
+    assert "error: helping.py:2: per_sample_losses uses float(...), which wants a known number" in done.err
+
+
+def test_what_only_a_framework_refuses_is_said_of_an_operation_too() -> None:
+    pytest.importorskip("torch", reason="it does not slice backwards")
+
+    with pytest.raises(FormulaError, match=r"test_formula_check.py:\d+: .*not every array library slices backwards"):
+        gdc.verify(gdc.Operation(lambda xp, x: x[::-1], x=(3,)), backends=["torch"])
+
+
+def test_targets_of_two_dimensions_are_told_how_to_be_allowed() -> None:
+    with pytest.raises(ValueError, match="a problem with several targets in a row says target_dimensions = 2"):
+        gdc.verify("linear-regression", ([[1.0], [2.0]], [[1.0, 2.0], [3.0, 4.0]]), backends=[])
 
 
 def test_every_entrance_refuses_a_bad_formula(tmp_path: Path) -> None:
