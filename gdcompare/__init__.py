@@ -52,7 +52,7 @@ __all__ = [
 if TYPE_CHECKING:
     from gdcompare import data as datasets
     from gdcompare.authoring.conformance import check_backend
-    from gdcompare.backend import Backend
+    from gdcompare.backend import Backend, BackendUnavailableError
     from gdcompare.descent import rules
     from gdcompare.descent.loop import descend
     from gdcompare.descent.record import Descent
@@ -72,21 +72,14 @@ if TYPE_CHECKING:
     from gdcompare.referee.update_rules import verify_rule
     from gdcompare.referee.verdict import Entry, Report
     from gdcompare.referee.verify import verify
-    from gdcompare.registry import (
-        BackendUnavailableError,
-        backend_names,
-        load_backend,
-        load_problem,
-        problem_names,
-        variant_names,
-    )
+    from gdcompare.registry import backend_names, load_backend, load_problem, problem_names, variant_names
     from gdcompare.report import pictures
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
     _MODULES = {"datasets": "data", "pictures": "report.pictures", "rules": "descent.rules"}
     _HOMES = {
         "authoring.conformance": ["check_backend"],
-        "backend": ["Backend"],
+        "backend": ["Backend", "BackendUnavailableError"],
         "descent.loop": ["descend"],
         "descent.record": ["Descent"],
         "explain.proof": ["Proof", "prove"],
@@ -106,7 +99,6 @@ else:
         "referee.verdict": ["Entry", "Report"],
         "referee.verify": ["verify"],
         "registry": [
-            "BackendUnavailableError",
             "backend_names",
             "load_backend",
             "load_problem",

@@ -50,6 +50,10 @@ class PerSampleGrad(Protocol[ArrayT]):
     ) -> dict[str, ArrayT]: ...
 
 
+class BackendUnavailableError(ImportError):
+    """A backend is registered, but the framework that it needs is not installed."""
+
+
 class Backend(Protocol[ArrayT]):
     """One way to differentiate a finite sum, in one framework, at one precision, on one device.
 

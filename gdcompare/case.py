@@ -24,8 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare import data as datasets
 from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
+from gdcompare.own_files import from_file
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
-from gdcompare.registry import as_problem, backends_for, from_file
+from gdcompare.registry import as_problem, backends_for
 
 DataLike: TypeAlias = "str | os.PathLike[str] | Dataset | tuple[ArrayLike, ArrayLike] | None"
 """Data by name, by path, as `"path/to/file.py:NAME"`, as (features, targets) or themselves; None for the problem's."""

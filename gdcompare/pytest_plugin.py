@@ -82,7 +82,8 @@ def gradient_backend(request: pytest.FixtureRequest) -> Backend[Any]:
     """
     if not hasattr(request, "param"):
         pytest.fail(f"'gradient_backend' is one backend after another: mark the test @pytest.mark.{MARKER}", False)
-    from gdcompare.registry import BackendUnavailableError, load_backend
+    from gdcompare.backend import BackendUnavailableError
+    from gdcompare.registry import load_backend
 
     name, dtype = request.param
     try:

@@ -142,6 +142,7 @@ STOREYS = [
     {"table", "words", "writing"},
     {"problem"},
     {"backend", "by_hand", "problems", "data"},
+    {"own_files"},
     {"registry"},
     {"arithmetic"},
     {"case"},

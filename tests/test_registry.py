@@ -25,8 +25,8 @@ from gdcompare import (
     problem_names,
     value_and_grad,
 )
+from gdcompare.own_files import FileError
 from gdcompare.registry import (
-    FileError,
     approximation_names,
     as_backend,
     as_problem,

@@ -29,8 +29,8 @@ import numpy as np
 
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.tape import Tape, Variable, known_functions
+from gdcompare.own_files import is_installed, shown_path
 from gdcompare.problem import Dataset, NotDerivedError, Problem, drawn_parameters
-from gdcompare.registry import is_installed, shown_path
 
 ROWS = 4
 """How many rows a formula is tried on."""

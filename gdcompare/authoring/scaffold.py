@@ -6,8 +6,8 @@ import keyword
 import re
 from pathlib import Path
 
+from gdcompare.own_files import can_be_imported
 from gdcompare.problem import Problem
-from gdcompare.registry import can_be_imported
 from gdcompare.writing import write_text
 
 TEMPLATE = '''\

@@ -31,7 +31,8 @@ from gdcompare.cli.options import (
 )
 from gdcompare.cli.output import BUG, EXIT_CODES, console_for, leave, note, write_json
 from gdcompare.gradients import derivative_function, offers
-from gdcompare.registry import backends_for, made_by, refuse_nobody
+from gdcompare.own_files import made_by
+from gdcompare.registry import backends_for, refuse_nobody
 from gdcompare.writing import write_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from gdcompare import data as datasets
 from gdcompare.cli.options import dtype_option, json_option, plot_option, refuse_overwriting
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, leave, note, show, write_json
 from gdcompare.descent import rules
-from gdcompare.registry import from_file, made_by
+from gdcompare.own_files import from_file, made_by
 
 
 @click.command()

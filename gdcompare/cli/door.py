@@ -27,7 +27,7 @@ from typing import Any
 import click
 
 from gdcompare.cli.output import BAD_INPUT, BROKEN_PIPE, BUG, INTERRUPTED
-from gdcompare.registry import is_installed, shown_path
+from gdcompare.own_files import is_installed, shown_path
 from gdcompare.words import one_line
 
 GRACE = 1.2

@@ -19,7 +19,8 @@ import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
 from gdcompare.case import data_for
 from gdcompare.cli.output import keep_stdout_for_json
-from gdcompare.registry import backends_for, from_file
+from gdcompare.own_files import from_file
+from gdcompare.registry import backends_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

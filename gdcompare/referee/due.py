@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.registry import shown_path
+from gdcompare.own_files import shown_path
 
 
 class NotDueError(TypeError):

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.sampled import Sampled, SampledNumbers
 from gdcompare.backend import Reduction
+from gdcompare.own_files import shown_path
 from gdcompare.problem import Problem
 from gdcompare.referee.sampling import draws_of_loss
-from gdcompare.registry import shown_path
 
 COPIES, ROWS = 256, 16
 CANCELS = 1e3

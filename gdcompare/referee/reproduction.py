@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import Backend
 from gdcompare.case import Case
+from gdcompare.own_files import can_be_imported
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import CALLS_DIFFER, kind_of_failure
 from gdcompare.referee.point import LOSS, Implementation, Referee
 from gdcompare.referee.verdict import Entry, Report
-from gdcompare.registry import can_be_imported
 from gdcompare.table import count
 from gdcompare.words import one_line
 

@@ -15,8 +15,9 @@ from gdcompare.arithmetic.formula_check import FormulaError, check_formula
 from gdcompare.arithmetic.tape import Tape
 from gdcompare.authoring import scaffold
 from gdcompare.cli import main
+from gdcompare.own_files import FileError
 from gdcompare.problem import NotDerivedError
-from gdcompare.registry import FileError, backend_names, backends_for
+from gdcompare.registry import backend_names, backends_for
 
 BY_HAND = "numpy"
 DATA = gdc.Dataset([[0.5, 1.0], [1.0, -1.0], [-0.5, 2.0], [0.0, 0.5], [1.5, 0.0]], [1.0, 0.0, 2.0, 1.0, 3.0])

@@ -13,9 +13,9 @@ import pytest
 
 import gdcompare as gdc
 from gdcompare.authoring.faults import FAULTS, by_hand
+from gdcompare.own_files import from_file
 from gdcompare.referee.counterexample import counterexample
 from gdcompare.referee.reproduction import Counterexample
-from gdcompare.registry import from_file
 from tests.planes import Planes, three_planes
 
 pytest.importorskip("hypothesis", reason="counterexamples are shrunk by hypothesis")
