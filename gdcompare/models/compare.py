@@ -11,7 +11,7 @@ import numpy as np
 
 from gdcompare.backend import checked_dtype
 from gdcompare.models.comparison import ROWS, Comparison
-from gdcompare.models.estimate import BUDGET, judged_arrays, measure
+from gdcompare.models.estimate import BUDGET, by_little, judged_arrays, measure, measured_inside
 from gdcompare.models.layers import Places, compared_layers, layer_places
 from gdcompare.models.native import Native
 from gdcompare.models.sides import Data, Point, Side, point_of, sides_of
@@ -72,13 +72,19 @@ def compared_at(
     dtype = checked_dtype(context["dtype"])
     coupled = {side.name: how for side in sides if (how := side.coupling(point, rows))}
     found = {side.name: measure(partial(side.outputs, rows=0 if coupled else rows), point) for side in sides}
-    entries = judged_arrays(found, dtype, point)
+    entries, seen = judged_arrays(found, dtype, point), []
+    if by_little(entries, found, dtype):
+        seen = [f"rounding inside the models is seen by runs in {'float32' if dtype == 'float64' else 'float64'}, too"]
+        for side in sides:
+            run = partial(side.outputs, rows=0 if coupled else rows)
+            found[side.name] = measured_inside(run, point, found[side.name])
+        entries = judged_arrays(found, dtype, point)
     wrong = [entry for entry in entries if entry.verdict == "wrong"]
     row = next((entry.worst_index[0] for entry in wrong if entry.law == ROWS and entry.worst_index), 0)
     layers, remarks = compared_layers(sides, point if coupled else point.row(row), places, dtype)
     if wrong:
         remarks += [f"of {side.name!r}: {said}" for side in sides if (said := side.hints(point))]
-    return Comparison(tuple(entries), context, tuple(layers), (*_coupled(sides, coupled), *remarks))
+    return Comparison(tuple(entries), context, tuple(layers), (*_coupled(sides, coupled), *seen, *remarks))
 
 
 def _coupled(sides: Sequence[Side], coupled: Mapping[str, str]) -> list[str]:

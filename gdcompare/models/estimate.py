@@ -11,14 +11,15 @@ term, are there so that an element that happened not to move is not given 0, nor
 rounding. Zeros stay where they are, and so do features and targets that are whole numbers: they may be labels or
 tokens.
 
-What no input moves is not estimated: where every row is deep in the flat part of a tanh, 1 - tanh^2 is all rounding,
-and two right programs may be called different.
+What rounds inside a model, and no input moves, is not seen so: a logsumexp of numbers near -1e4, a variance as the
+difference of two large means, 1 - tanh^2 in the flat part. Where models differ by little, therefore, they run once more
+in the other precision, and s is no less than what that changes, times the ratio of the unit roundoffs from float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
@@ -68,6 +69,34 @@ def measure(run: Callable[[Point], dict[Key, NDArray[Any]]], point: Point) -> di
     return {key: Measured(value, spreads[key]) for key, value in values.items()}
 
 
+def measured_inside(run: Callable[[Point], dict[Key, NDArray[Any]]], point: Point, of: Mapping[Key, Measured]) -> Any:
+    """Return the same, moved by no less than what rounds inside the model, as the other precision shows it."""
+    other: Precision = "float32" if point.dtype == "float64" else "float64"
+    share = min(1.0, unit_roundoff(point.dtype) / unit_roundoff(other))
+    with np.errstate(all="ignore"):
+        values = run(point.in_dtype(other))
+        off = {key: share * np.abs(values[key].astype(np.float64) - each.value) for key, each in of.items()}
+    return {
+        key: each._replace(spread=np.fmax(each.spread, np.where(np.isfinite(off[key]), off[key], 0.0)))
+        for key, each in of.items()
+    }
+
+
+def by_little(entries: Sequence[Entry], found: Found, dtype: Precision) -> bool:
+    """Whether all that differs does so by little, as rounding may where numbers cancel."""
+    most = 100 * math.sqrt(np.finfo(dtype).eps)
+    wrong = {(entry.law, entry.parameter) for entry in entries if entry.verdict == "wrong"}
+    source, *others = found.values()
+
+    def apart(key: Key) -> bool:
+        largest = np.max(np.abs(source[key].value), initial=0.0)
+        theirs = [each[key].value for each in others if key in each]
+        return not all(np.all(np.abs(value - source[key].value) <= most * largest) for value in theirs)
+
+    with np.errstate(invalid="ignore"):
+        return bool(wrong) and not any(map(apart, wrong))
+
+
 def _budget(one: Measured, other: Measured, dtype: Precision) -> Floats:
     """16 max(s, root mean square of s) + 8 u max |array|."""
     spread = np.maximum(one.spread, other.spread)
@@ -80,6 +109,7 @@ def _budget(one: Measured, other: Measured, dtype: Precision) -> Floats:
 
 def agreeing(one: Measured, other: Measured, dtype: Precision) -> bool:
     """Whether two arrays are the same to within their budget."""
+    one, other = _without_equal_infinities(one, other)
     if not (np.isfinite(one.value).all() and np.isfinite(other.value).all()):
         return False
     return bool((np.abs(one.value - other.value) <= _budget(one, other, dtype)).all())
@@ -104,11 +134,11 @@ def judged_array(key: Key, measured: Mapping[str, Measured], dtype: Precision) -
     """Return the entries of one array: what each model but the reference says of it."""
     law, name = key
     reference, blame = _reference(measured, dtype)
-    truth = measured[reference]
     entries = []
-    for model, each in measured.items():
+    for model in measured:
         if model == reference:
             continue
+        truth, each = _without_equal_infinities(measured[reference], measured[model])
         budget = _budget(truth, each, dtype)
         entry = verdict.compare(
             model, name, each.value, Known(truth.value), Allowance(budget, grade="sampled"), dtype, law
@@ -135,12 +165,22 @@ def _reference(measured: Mapping[str, Measured], dtype: Precision) -> tuple[str,
     return names[0], "no majority agrees, any may be at fault"
 
 
+def _without_equal_infinities(one: Measured, other: Measured) -> tuple[Measured, Measured]:
+    """Return both with 0 where they are the same infinity, as masks are."""
+    same = np.isinf(one.value) & (one.value == other.value)
+    if not same.any():
+        return one, other
+    blank = (Measured(np.where(same, 0.0, each.value), np.where(same, 0.0, each.spread)) for each in (one, other))
+    return next(blank), next(blank)
+
+
 def _not_finite(entry: Entry, reference: str, truth: Floats, value: Floats) -> Entry:
     """An entry with NaN or infinity in it: nobody agrees on that."""
     broken = value if not np.isfinite(value).all() else truth
     name = entry.implementation if broken is value else reference
     worst = tuple(int(i) for i in np.argwhere(~np.isfinite(broken))[0])
-    cause = f"{name} has {broken[worst]} there"
+    both = not np.isfinite(truth[worst]) and not np.isfinite(value[worst])
+    cause = f"{f'both {reference} and {entry.implementation} have' if both else f'{name} has'} {broken[worst]} there"
     return replace(
         entry, verdict="wrong", worst_index=worst, actual=float(value[worst]), expected=float(truth[worst]), cause=cause
     )

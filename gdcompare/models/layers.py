@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import Precision
 from gdcompare.models.comparison import BACKWARD, FORWARD
-from gdcompare.models.estimate import Found, judged_array, measure
+from gdcompare.models.estimate import Found, by_little, judged_array, measure, measured_inside
 from gdcompare.models.layout import Shapes
 from gdcompare.models.matching import Matching, match
 from gdcompare.models.sides import Key, Point, Side
@@ -61,10 +61,14 @@ def compared_layers(
     remarks = _remarks(sides, shapes, pairs)
     if not any(pairs.values()):
         return [], remarks
-    found = {source.name: measure(partial(_seen, source, pairs=None), rows)}
-    found |= {side.name: measure(partial(_seen, side, pairs=pairs[side.name]), rows) for side in others}
+    runs = {source.name: partial(_seen, source, pairs=None)}
+    runs |= {side.name: partial(_seen, side, pairs=pairs[side.name]) for side in others}
+    found = {name: measure(run, rows) for name, run in runs.items()}
     order = [(FORWARD, name) for name in first] + [(BACKWARD, name) for name in reversed(first)]
     entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
+    if by_little(entries, found, dtype):
+        found = {name: measured_inside(run, rows, found[name]) for name, run in runs.items()}
+        entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
     return _with_neighbours(entries), remarks
 
 

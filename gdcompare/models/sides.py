@@ -44,6 +44,11 @@ class Point(NamedTuple):
         """Return the point with one row."""
         return self.at(slice(row, row + 1))
 
+    def in_dtype(self, dtype: Precision) -> Point:
+        """Return the point rounded to another dtype; integers stay integers."""
+        params = {name: value.astype(dtype) for name, value in self.params.items()}
+        return Point(params, *(each.astype(dtype) if each.dtype.kind == "f" else each for each in self[1:]))
+
     def moved(self, draw: int) -> Point:
         """Move each number by one unit in the last place, up or down; not zeros, not whole features and targets."""
         generator = np.random.default_rng(draw)
@@ -129,6 +134,8 @@ class Side:
         allowed = math.sqrt(np.finfo(point.dtype).eps) * np.max(np.abs(each))
         if min(abs(together - np.mean(each)), abs(together - np.sum(each))) <= allowed:
             return ""
+        if point.dtype == "float32":  # where large numbers cancel, half of its digits are soon lost
+            return self.coupling(point.in_dtype("float64"), watched)
         return f"of {rows} rows it is {together:.6g}, and the mean of theirs is {np.mean(each):.6g}"
 
     def _loss(self, point: Point) -> float:

@@ -340,3 +340,75 @@ def test_a_training_interrupted_before_its_first_step_has_nothing_to_keep() -> N
 
     with pytest.raises(KeyboardInterrupt):
         gdc.compare_training([model(), model(interrupted, "other")], data(), steps=3, progress=False)
+
+
+# What rounds inside
+
+
+def numpy_model(name: str, loss: Any, slopes: Any) -> Native:
+    return gdc.from_functions(loss, slopes, {"w": np.array([0.3, -1.2, 0.7])}, name=name)
+
+
+def shifted(shift: float, top: bool) -> Native:
+    """The mean of log sum_j exp(shift + x_j w_j), its largest exponent subtracted beforehand, or not the largest."""
+
+    def shares(p: Any, features: Any) -> tuple[Any, Any]:
+        z = features * p["w"] + np.asarray(shift, features.dtype)
+        m = z.max(axis=1, keepdims=True) if top else z[:, :1]
+        powers = np.exp(z - m)
+        total = powers.sum(axis=1, keepdims=True)
+        return (m + np.log(total))[:, 0], np.exp(z - (m + np.log(total))) if top else powers / total
+
+    return numpy_model(
+        "top" if top else "first",
+        lambda p, x, y: shares(p, x)[0].mean(),
+        lambda p, x, y: {"w": (shares(p, x)[1] * x).mean(axis=0)},
+    )
+
+
+def variance(two_pass: bool) -> Native:
+    """The mean variance of x_j w_j + 100 over j, by the deviations, or as E z^2 - (E z)^2."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        z = x * p["w"] + np.asarray(100, x.dtype)
+        return z.var(axis=1).mean() if two_pass else (z**2).mean() - (z.mean(axis=1) ** 2).mean()
+
+    def slopes(p: Any, x: Any, y: Any) -> Any:
+        z = x * p["w"] + np.asarray(100, x.dtype)
+        by_z = 2 * (z - z.mean(axis=1, keepdims=True)) / z.dtype.type(3)
+        return {"w": (by_z * x).mean(axis=0)}
+
+    return numpy_model("two passes" if two_pass else "one pass", loss, slopes)
+
+
+@pytest.mark.parametrize("models", [(shifted(-1e4, True), shifted(-1e4, False)), (variance(True), variance(False))])
+def test_what_rounds_inside_is_no_difference(models: tuple[Native, Native], dtype: str) -> None:
+    assert gdc.compare(models, data(), dtype=dtype).verdict == "agree"
+
+
+def test_a_difference_that_is_no_rounding_inside_remains(dtype: str) -> None:
+    off = 1 + 1e3 * float(np.finfo(dtype).eps)
+    right = shifted(-10.0, True)
+    wrong = numpy_model(
+        "off",
+        lambda *point: right.value_and_grad(*point)[0],
+        lambda *point: {"w": right.value_and_grad(*point)[1]["w"] * np.asarray(off, dtype)},
+    )
+
+    assert gdc.compare((right, wrong), data(), dtype=dtype).verdict == "wrong"
+
+
+def test_equal_infinities_are_equal_and_nan_in_both_is_said_of_both() -> None:
+    def infinite(name: str, slope: float) -> Native:
+        return numpy_model(name, lambda p, x, y: np.float64(-np.inf), lambda p, x, y: {"w": np.full(3, slope)})
+
+    alike, lost = (gdc.compare((infinite("a", s), infinite("b", s)), data()) for s in (-np.inf, np.nan))
+
+    assert alike.verdict == "agree"
+    assert next(entry.cause for entry in lost.entries if entry.verdict == "wrong") == "both a and b have nan there"
+
+
+def test_large_numbers_that_cancel_do_not_couple_the_rows() -> None:
+    report = gdc.compare((variance(True), variance(False)), data(scale=0.1), dtype="float32")
+
+    assert not any("couples" in remark for remark in report.remarks)
