@@ -81,7 +81,7 @@ def _slices(x: Triple, axis: int, bits: int, most: int) -> tuple[list[Any], bool
     scale = np.ldexp(1.0, -exponents)
     high, low = x[0] * scale, None if vanishes(x[1]) else x[1] * scale
     complete = low is None
-    if np.min(sizes) < 2.0**-900 and (exponents > 0).any():  # some may underflow
+    if np.ldexp(np.min(sizes), -np.max(exponents)) < 2.0**-960:  # some may underflow
         complete = complete and not ((np.abs(high) < 2.0**-960) & (sizes != 0)).any()
     slices = []
     for p in range(most):

@@ -32,8 +32,8 @@ __all__ = ["Enclosed", "Enclosure", "enclose", "enclose_along", "enclose_product
 
 LOSS = "loss"
 
-FEW = 2000
-"""Of so many numbers or less Arb is done before NumPy has begun."""
+FEW = 4000
+"""With so many products or less, of rows with parameters, Arb is done before NumPy has begun."""
 
 
 @final
@@ -101,7 +101,7 @@ def enclose_quickly(
     It is where a radius is not negligible beside 2^-20 of the budget, or the formula hangs on what is undecided, or
     equal, or infinite.
     """
-    if np.size(features) + sum(np.size(each) for each in params.values()) <= FEW:
+    if len(np.asarray(features)) * sum(np.size(each) for each in params.values()) <= FEW:
         return None
     try:
         with np.errstate(all="ignore"):

@@ -98,6 +98,16 @@ def test_functions_of_one_number_contain_the_exact_values(name: str, x: Number) 
     check_unary(name, x)
 
 
+@pytest.mark.parametrize("name", UNARY)
+@given(x=st.floats(allow_nan=False, allow_infinity=False), share=st.sampled_from([0.0, 2.0**-54]))
+@example(x=-745.2, share=0.0)
+@example(x=5e-324, share=0.0)
+@example(x=1e-310, share=0.0)
+@settings(deadline=None)
+def test_functions_of_numbers_of_any_size_contain_the_exact_values(name: str, x: float, share: float) -> None:
+    check_unary(name, (x, x * share, 0.0))
+
+
 @pytest.mark.parametrize("name", BINARY)
 @given(x=numbers(), y=numbers(), near=st.booleans())
 @example(x=(1.0, 1e-17, 0.0), y=(1.0, 0.0, 0.0), near=False)
@@ -155,7 +165,7 @@ def test_sums_contain_the_exact_sum(terms: list[Number]) -> None:
 
 def drawn_matrix(generator: np.random.Generator, shape: tuple[int, ...]) -> QuickBalls:
     """Numbers of many sizes, a quarter of them 0; by chance whole, floats or words; with radii or without."""
-    decades = generator.choice([0, 3, 30])
+    decades = generator.choice([0, 3, 30, 300])
     high = generator.normal(size=shape) * 10.0 ** generator.uniform(-decades, decades, shape)
     high = np.where(generator.random(shape) < 0.25, 0.0, high)
     low, rad = np.zeros(shape), np.zeros(shape)
@@ -194,6 +204,16 @@ def test_products_of_matrices_contain_the_exact_products(pieces: tuple[int, int]
         patch.setattr(word_matrices, "NUMBERS", pieces[1])
 
         check_product(seed)
+
+
+def test_what_vanishes_beside_the_largest_of_its_row_is_not_lost() -> None:
+    """2^100 + 2^100: scaled by 2^-1000, the second factor underflows."""
+    x, y = np.ldexp(1.0, np.array([[1000, -800]])), np.ldexp(1.0, np.array([[-900], [900]]))
+
+    with np.errstate(all="ignore"):
+        found = as_quick_balls(x) @ as_quick_balls(y)
+
+    assert_contains(found, arb(2) ** 101)
 
 
 def test_a_product_over_many_terms_is_as_good_as_one_over_few() -> None:
