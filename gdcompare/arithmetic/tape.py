@@ -216,6 +216,7 @@ class Tape:
         self.numbers = numbers
         self.nodes: list[Variable] = []
         self.watched: list[str] | None = getattr(numbers, "watched", None)
+        self.named = self.watched is not None or getattr(numbers, "witness", None) is not None
 
     def __getattr__(self, name: str) -> Any:
         if name in SLOPES:
@@ -264,11 +265,11 @@ class Tape:
         node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
         if node.tracked:
             self.nodes.append(node)
-        if self.watched is not None:
+        if self.named:
             caller = sys._getframe(1)
             node.operation = f"{caller.f_locals.get('name', caller.f_code.co_name)} ({formula_line()})"
-            if not all_known(value) and all(all_known(parent.value) for parent, _ in parents):
-                self.watched.append(node.operation)
+        if self.watched is not None and not all_known(value) and all(all_known(each.value) for each, _ in parents):
+            self.watched.append(node.operation)
         return node
 
     def _total(self, node: Variable) -> Any:
@@ -479,8 +480,7 @@ class Tape:
         )
 
 
-def _as_it_is(cotangent: Any, argument: Any) -> Any:
-    del argument
+def _as_it_is(cotangent: Any, _: Any) -> Any:
     return cotangent
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.sampled import Sampled, SampledNumbers
+from gdcompare.arithmetic.tape import Tape, Variable
 from gdcompare.backend import Reduction
 from gdcompare.own_files import shown_path
 from gdcompare.problem import Problem
@@ -25,6 +26,9 @@ from gdcompare.referee.sampling import draws_of_loss
 COPIES, ROWS = 256, 16
 CANCELS = 1e3
 """Terms so many times their sum cancel."""
+
+_NAMED = 3
+"""So many operations are named."""
 
 CURES = {
     "tanh": "1 - tanh(x)^2 cancels where tanh is near 1 or -1; write 1/cosh(x)^2",
@@ -67,14 +71,13 @@ class LostDigits:
         effect = np.sqrt(np.mean((moved / largest) ** 2, axis=1))[1:]
         near = [i for i in range(self.operations) if effect[i // watch.each] >= effect.max() / 8]
         guilty = max(near, key=lambda i: watch.ratios[i])
-        (what, line), ratio = watch.names[guilty], watch.ratios[guilty]
+        (what, place), ratio = watch.names[guilty], watch.ratios[guilty]
         if ratio < CANCELS:
             return f"depth: rounding adds up over {self.operations} operations"
-        place = f" at {line}" if line else ""
         if what in CURES:
             return f"a tail: the slope of {what}{place} loses its digits: {CURES[what]}"
         left = "nothing is left" if ratio > 1e30 else f"1/{ratio:.0e} is left"
-        return f"cancellation: of the terms of {what or 'a sum'}{place or ' on the way back'} {left}"
+        return f"cancellation: of the terms of {what or 'a sum'}{place} {left}"
 
 
 @final
@@ -94,12 +97,12 @@ class _Watch:
             ratio = np.where(np.asarray(sizes) > 0, sizes / np.maximum(np.abs(value), np.finfo(float).tiny), 0.0)
         mine = np.arange(hidden[0]) - 1 == (len(self.ratios) // self.each if self.each else -2)
         self.ratios.append(float(np.max(ratio, initial=0.0)))
-        self.names.append(self._slope or (name, _line()))
+        self.names.append(self._slope or (name, _place()))
         return u * sizes * mine.reshape(hidden)
 
     def remembers(self, value: Sampled, name: str) -> None:
         """Keep where it was written."""
-        self._functions[id(value)] = value, name, _line()
+        self._functions[id(value)] = value, name, _place()
 
     @contextmanager
     def slope_of(self, value: Sampled) -> Iterator[None]:
@@ -112,14 +115,24 @@ class _Watch:
             self._slope = None
 
 
-def _line() -> str:
-    """Return the line of the formula that is running, or nothing on the way back."""
+def _place() -> str:
+    """Say at which line of the formula we are, or of which operation on the way back."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name in ("walk_back", "gradient") and module == Tape.__module__:
+            there = frame.f_locals
+            back = [there["node"]] if "node" in there else _users(there["self"], there["leaf"])
+            of = ", ".join(dict.fromkeys(node.operation for node in back[:_NAMED])) + ", ..." * (len(back) > _NAMED)
+            return f" on the way back from {of}" if of else " on the way back"
         if module.startswith("gdcompare.referee") and module != __name__:
-            return ""
+            return " on the way back"
         if not module.startswith(("gdcompare.arithmetic", __name__, np.__name__, "contextlib")):
-            return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
+            return f" at {shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def _users(tape: Tape, leaf: Variable) -> list[Variable]:
+    """Return the operations on a parameter, whose cotangents add up."""
+    return [node for node in tape.nodes if any(parent is leaf for parent, _ in node.parents)]

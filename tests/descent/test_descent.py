@@ -972,7 +972,8 @@ def test_labels_outside_the_problems_are_refused(backend: Backend[Any]) -> None:
 def test_targets_of_the_wrong_dimensions_are_refused() -> None:
     data, _ = three_planes()
 
-    with refusal(ValueError, "LinearRegression takes targets of shape (n,), not (8, 3)"):
+    way_out = "a problem with several targets in a row says target_dimensions = 2"
+    with refusal(ValueError, f"LinearRegression takes targets of shape (n,), not (8, 3); {way_out}"):
         descend(LINEAR, data, "numpy")
     with refusal(
         ValueError, "Planes takes targets of shape (n, k), not (12,); gdcompare.datasets.suited makes such of yours"

@@ -6,6 +6,7 @@ Most were reported as bugs of frameworks or of their checkers: torch#2298, #3111
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -228,7 +229,8 @@ def test_a_sum_of_nothing_but_rounding_is_cancellation_and_no_underflow(dtype: s
     )
 
     assert report.entries[0].expected == 0.0
-    assert report.entries[0].cause.startswith("not resolved: cancellation: of the terms of a sum")
+    words = r"not resolved: cancellation: of the terms of a sum on the way back from .* \(test_from_practice.py:\d+\)"
+    assert re.match(words, report.entries[0].cause)
 
 
 def test_where_all_truths_are_0_there_is_no_power_to_speak_of() -> None:
