@@ -137,7 +137,9 @@ class Sound:
                 worst, budget = referee.budgets(by_hand)[key], allowed[key].budget
                 here = np.isfinite(budget) & (budget > 0) & (proven_only | (budget < worst))
                 if here.any():
-                    self.shares["proven" if proven_only else "sampled", referee.dtype].append((error / budget)[here])
+                    self.shares["proven" if proven_only else "sampled", referee.dtype].append(
+                        error[here] / budget[here]
+                    )
 
     def parts(self) -> list[Part]:
         """Return what is printed of it."""
