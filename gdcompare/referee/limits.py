@@ -294,8 +294,8 @@ class Sides:
                 continue
             if not self._look_along(away, nearest):
                 return nearest
-            if len(self._sides) > before + ENOUGH and self._separated(away, gradient, budgets):
-                return nearest
+            if not self.kinks and len(self._sides) > before + ENOUGH and self._separated(away, gradient, budgets):
+                return nearest  # nothing ties: what has so many sides is round
             if len(self._sides) > most:
                 words = f"more sides than were looked at: {self.places or self._singular()}"
                 return {name: replace(each, unsure=each.kinks, reason=words) for name, each in nearest.items()}

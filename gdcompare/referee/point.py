@@ -244,11 +244,15 @@ class Referee:
         return found
 
     def _beside_a_limit(self, name: str, allowance: Allowance) -> Allowance:
-        """Leave room to compute a limit from the sides, or one of several: at the point, the formula does not."""
-        if self._enclosure.sides is None:
+        """Leave room to compute a limit from the sides: at the point itself, the formula does not.
+
+        Where nothing ties, several limits have a round edge, as the slopes of a norm, and room, too.
+        """
+        if (sides := self.sides) is None:
             return allowance
         truth = self.truths[name]
-        largest = np.abs(truth.mid) + np.where(truth.kinks, truth.width / 2, 0.0)
+        at_kinks = 0.0 if sides.kinks else np.abs(truth.mid) + truth.width / 2
+        largest = np.where(truth.kinks, at_kinks, np.abs(truth.mid))
         room = LIMIT_ROUNDINGS * unit_roundoff(self.dtype) * np.where(np.isfinite(largest), largest, 0.0)
         return replace(allowance, budget=np.fmax(allowance.budget, room))
 

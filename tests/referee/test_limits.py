@@ -19,6 +19,7 @@ from gdcompare.referee.certificate import certify, check_certificate
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.enclosure import Enclosure, enclose, enclose_along, enclose_products, enclose_rows
 from gdcompare.referee.point import Referee
+from tests.deep_formulas import FORMULAS
 
 ONE_ROW = np.ones((1, 1)), np.zeros(1)
 
@@ -261,6 +262,20 @@ def test_the_slopes_of_a_norm_at_0_are_a_ball_with_a_round_edge(size: int, dtype
 
     found = {float(entry.implementation): entry.verdict for entry in report.entries}
     assert found == {length: "agree" if length <= 1 else "wrong" for length in found}
+
+
+def test_ties_of_many_sides_are_looked_at_until_one_is_found_that_a_framework_takes(dtype: str) -> None:
+    """A network of three layers on integers, where most relus stand at 0: its loss is not convex."""
+    problem, data, params = drawn_on_integers(3)
+
+    gdc.verify(problem, data, params, backends=["numpy"], dtype=dtype).assert_agree()
+
+
+def drawn_on_integers(layers: int) -> tuple[Problem, Dataset, dict[str, NDArray[np.float64]]]:
+    names = list(FORMULAS)
+    name = f"relu network on integers, {layers} layers"
+    data, params = FORMULAS[name].drawn(np.random.default_rng([0, names.index(name), 1]), 0.1)
+    return FORMULAS[name].problem, data, params
 
 
 # What is wrong is called so.
