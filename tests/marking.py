@@ -35,7 +35,7 @@ SLOW_VARIANTS = {"torch[compiled]"}
 on_variants = pytest.mark.parametrize(
     "backend_name", [*registered_backends(), *ALL_VARIANTS], indirect=True, scope="session"
 )
-"""Let a theorem run on every variant, too: in the soundness run, and one of three, but of the slow ones, in the gate."""
+"""Let a theorem run on every variant, too: in the soundness run; a third of them, but of slow ones, in the gate."""
 HOUSE = {
     each.name
     for each in entry_points(group="gdcompare.backends")
