@@ -43,7 +43,7 @@ def race(
     `blocks`), in which the first contender has a twin, until every ratio to the `reference` is known to `precision`
     (half the width of its interval; the reference is whoever is fastest if none is named), or `seconds` are spent. At
     least 12 blocks are timed, more where many comparisons need them. After the last block the answers that were timed
-    last are judged again. Ctrl-C ends the race after the last whole block.
+    last are judged again. Ctrl-C ends the race after the last whole block; the second judgement then waits for its end.
 
     Times are those of a machine that does nothing else: in each block the least of a contender's turns.
 
@@ -96,8 +96,9 @@ def race(
                     raise
                 ended = "interrupted"
                 break
-    for name in found.names:
-        found = _judged(standing[name], works[name].answer, found)
+    if ended != "interrupted":  # a turn that was cut short has no answer, or a part of one
+        for name in found.names:
+            found = _judged(standing[name], works[name].answer, found)
     return replace(found, ended=ended, seconds=clock.wall() - began)
 
 

@@ -417,6 +417,30 @@ def test_ctrl_c_that_a_contender_swallows_is_noticed_and_its_block_dropped() -> 
     assert 1 <= len(found.blocks) < 30
 
 
+def test_a_turn_that_ctrl_c_cuts_short_is_not_judged_but_those_of_the_race_that_goes_on_are() -> None:
+    machine = Machine()
+    calls, right = 0, True
+
+    def answer() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            raise KeyboardInterrupt
+        return "right" if right else "wrong"
+
+    def judge(given: str) -> Judgement:
+        return Judgement(given.startswith("right"), "not right")  # of None it would raise
+
+    # the second: the first one's calls may be those of its twin
+    contenders = [machine.contender("b", 0.1), replace(machine.contender("a", 0.1, answer=answer), judge=judge)]
+    part = race(contenders, clock=machine.clock, seconds=1e9, precision=1e-12)
+    right = False
+
+    assert (part.ended, dict(part.failures)) == ("interrupted", {})
+    assert part.blocks
+    assert race(contenders, clock=machine.clock, seconds=0, before=part).failures["a"].kind == "wrong"
+
+
 # What is said of it
 
 
