@@ -40,6 +40,7 @@ __all__ = [
     "pictures",
     "problem_names",
     "prove",
+    "report_page",
     "rules",
     "value_and_grad",
     "variant_names",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         variant_names,
     )
     from gdcompare.report import pictures
+    from gdcompare.report.page import report_page
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
     _MODULES = {"datasets": "data", "pictures": "report.pictures", "rules": "descent.rules"}
@@ -113,6 +115,7 @@ else:
             "problem_names",
             "variant_names",
         ],
+        "report.page": ["report_page"],
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
