@@ -242,7 +242,7 @@ def _rendered(page: Page) -> str:
         figures: dict[str, str] = {}
         for name, draw in section.pictures.items():
             try:
-                with look.styled():
+                with look.styled(), np.errstate(all="ignore"):  # a descent may have diverged
                     figures[name] = Markup(as_svg(draw(), f"{section.id}{len(figures)}"))  # noqa: S704
             except ValueError as error:  # such as a gradient that is not finite
                 missing.append(f"no picture of the {name}: {error}")

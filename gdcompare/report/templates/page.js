@@ -3,7 +3,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"];
   const SHADES = ["#FFFFFF", "#C9D6E4"].map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-  const SIDE = 4000, LEFT = 62, TOP = 30, WIDE = 388, HIGH = 304;
+  const SIDE = 4000, LEFT = 70, TOP = 30, WIDE = 380, HIGH = 304;
   const FONT = "'DejaVu Sans', Verdana, Arial, sans-serif";
 
   const make = (tag, attributes, parent, text) => {
@@ -63,10 +63,10 @@
   }
   for (const [place, text] of up) {
     make("svg:line", { x1: LEFT - 4, x2: LEFT, y1: Y(place), y2: Y(place), stroke: "#555" }, plane);
-    words(plane, LEFT - 6, Y(place) + 4, text, { "text-anchor": "end" });
+    words(plane, LEFT - 6, Y(place) + 4, text, { "text-anchor": "end", "font-size": 11 });
   }
   words(plane, LEFT + WIDE / 2, TOP + HIGH + 36, clipped(scene.labels[0], 40), { "text-anchor": "middle" });
-  words(plane, 0, 0, clipped(scene.labels[1], 40), { "text-anchor": "middle", transform: `translate(13 ${TOP + HIGH / 2}) rotate(-90)` });
+  words(plane, 0, 0, clipped(scene.labels[1], 40), { "text-anchor": "middle", transform: `translate(12 ${TOP + HIGH / 2}) rotate(-90)` });
 
   // Marks of backends have a shape and a size each, so that those at one point are seen one around the other.
   const shapeOf = (i) => {
