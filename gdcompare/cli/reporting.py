@@ -117,7 +117,7 @@ def _taken(files: Sequence[str]) -> dict[str, Any]:
         found = saved(path)
         kind = "timing" if isinstance(found, Run) else "laws" if any(it.law for it in found.entries) else "report"
         if kind in taken:
-            raise click.UsageError(f"--from {path!r}: there is a {kind} already")
+            raise click.UsageError(f"--from {path!r} is the second file of its kind; the page has room for one")
         taken[kind] = found
     return taken
 

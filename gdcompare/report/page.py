@@ -139,7 +139,7 @@ def report_page(
     >>> page = report_page("linear-regression", "noisy-line", backends=["numpy"], steps=20)
     >>> page
     Page(agree, LinearRegression on noisy-line)
-    >>> page.html().startswith("<!DOCTYPE html>"), "http" in page.html().replace("http://www.w3.org", "")
+    >>> page.html().startswith("<!DOCTYPE html>"), "://" in page.html().replace("http://www.w3.org", "")
     (True, False)
     """
     require()
