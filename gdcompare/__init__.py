@@ -40,6 +40,7 @@ __all__ = [
     "pictures",
     "problem_names",
     "prove",
+    "report_page",
     "rules",
     "value_and_grad",
     "variant_names",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from gdcompare.referee.verify import verify
     from gdcompare.registry import backend_names, load_backend, load_problem, problem_names, variant_names
     from gdcompare.report import pictures
+    from gdcompare.report.page import report_page
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
     _MODULES = {"datasets": "data", "pictures": "report.pictures", "rules": "descent.rules"}
@@ -105,6 +107,7 @@ else:
             "problem_names",
             "variant_names",
         ],
+        "report.page": ["report_page"],
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

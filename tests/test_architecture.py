@@ -276,6 +276,7 @@ HEAVY = FRAMEWORKS | {
     "optax",
     "scipy",
     "matplotlib",
+    "jinja2",
     "rich",
     "sympy",
 }
@@ -315,4 +316,4 @@ def test_no_framework_is_loaded_before_it_is_asked_for(program: str) -> None:
 
 
 def test_a_loaded_framework_would_be_seen() -> None:
-    assert heavy_modules_after("import gdcompare, hypothesis") == ["hypothesis"]
+    assert "hypothesis" in heavy_modules_after("import gdcompare, hypothesis")  # which loads plugins of its own

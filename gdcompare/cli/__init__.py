@@ -24,6 +24,7 @@ from gdcompare.cli.judging import check_certificate, laws, mutate, verify
 from gdcompare.cli.looking import list_
 from gdcompare.cli.options import json_option, plot_option
 from gdcompare.cli.output import EXIT_CODES, INTERRUPTED, console_for, leave, note, write_json
+from gdcompare.cli.reporting import report
 from gdcompare.registry import own_this_process
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ for _command in (
     mutate,
     new,
     prove,
+    report,
     verify,
 ):
     commands.add_command(_command)

@@ -195,15 +195,6 @@ def write(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_bytes(path, content.getvalue())
 
 
-def draw(path: str | os.PathLike[str], fill: Callable[[Figure], object]) -> None:
-    """Write the picture that `fill` draws on an empty figure. Raises as `checked_format`, and OSError."""
-    checked_format(path)
-    with styled():
-        figure = whole(part_of(None, 6.4, 4.8))
-        fill(figure)
-        write(figure, path)
-
-
 def label_log(axis: Axis, words: Callable[[float], str], ticks: Sequence[float] | None = None) -> None:
     """Label a logarithmic axis at 1, 2 and 5 times powers of ten, at the powers where they are many, or at ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gdcompare.report.look import Mark, draw, label_log, marks
+from gdcompare.report.look import Mark, checked_format, label_log, marks, part_of, styled, whole, write
 from gdcompare.report.timings import Row, Timings, timings_of
 from gdcompare.timing.runs import Run
 
@@ -31,12 +31,21 @@ _MANY_SIZES = 5
 def plot(run: Run, path: str | os.PathLike[str], titles: Collection[str] | None = None) -> None:
     """Draw the times of a run, or of these titles in it: a row of three pictures for each kind of work.
 
-    Bars are the intervals of the medians. Raises ValueError if there is no time to draw, and as `look.draw`.
+    Bars are the intervals of the medians. Raises ValueError if there is no time to draw, and as `look.write`.
     """
+    checked_format(path)
+    write(picture(run, titles), path)
+
+
+@styled()
+def picture(run: Run, titles: Collection[str] | None = None) -> Figure:
+    """Return that as a figure; raises ValueError if there is no time to draw."""
     groups = _groups(timings_of(run, titles))
     if not groups:
         raise ValueError("there is no time to draw: nobody has one")
-    draw(path, lambda figure: _fill(figure, groups))
+    figure = whole(part_of(None, 6.4, 4.8))
+    _fill(figure, groups)
+    return figure
 
 
 def _groups(found: Sequence[Timings]) -> dict[str, list[Timings]]:

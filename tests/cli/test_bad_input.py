@@ -176,6 +176,20 @@ CASES = [
         "--plot x.svg --axes theta_0,theta_1[1]", "--plot x.svg --axes theta_0,theta_1[0],theta_1[0]",
         "--plot x.svg --axes theta_0,theta_1[", "--plot x.svg --epochs 0",
     )),
+    # The page
+    "report", "report life", "report linear-regression --backend tf", "report losses_raise.py --backend numpy",
+    "report life -o x.html", f"report {LINE} --json report.html", "report fine.py --backend numpy -o fine.py",
+    *(f"report {LINE} --no-timing {rest}" for rest in (
+        "-o ''", "-o -", "-o nowhere/x.html", "-o folder.json", f"-o {LONG}.html", "-o x --json x",
+        "-o fine.csv/x.html", "-o /dev/full --steps 1", "--steps 0", "--steps 1.5", "--batch-size 0",
+        "--batch-size 41", "--learning-rate nan", "--learning-rate -1", "--seed -1", "--time 0", "--time nan",
+        "--axes theta_0", "--axes theta_0,theta_2", "--at theta_0", "--at theta_0=1", "--dtype float8",
+        "--implementation mine", "--target y",
+        *(f"--from {name}" for name in (
+            "''", "missing.json", "folder.json", "fine.csv", "words.json", "list.json", "number.json", "deep.json",
+            "other.json", "latin.json", "certificate_fine.json",
+        )),
+    )),
     # Certificates
     *(f"check-certificate {name}" for name in (
         "missing.json", "''", "folder.json", f"{LONG}.json", "fine.csv", "words.json", "list.json", "number.json",
