@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdcompare.report.look import draw, label_log, marks
+from gdcompare.report import look
+from gdcompare.report.look import label_log, marks
 from gdcompare.report.timings import duration
 from gdcompare.timing.environment import unfit
 from gdcompare.writing import write_text
@@ -30,11 +31,11 @@ def write(results: Results, folder: Path) -> list[Path]:
     text = page.read_text(encoding="utf-8") if page.exists() else "".join(_marked(name, "") for name in PARTS)
     write_text(page, filled(text, results))
     pictures = {folder / f"{name}.svg": fill for name, fill in PLOTS.items()}
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.fonttype": "none"}):  # letters, and not their outlines
-        for path, fill in pictures.items():
-            draw(path, partial(fill, results))
+    for path, fill in pictures.items():
+        with look.styled():
+            figure = look.whole(look.part_of(None, 6.4, 4.8))
+            fill(results, figure)
+        look.write(figure, path)
     return [page, *pictures]
 
 
