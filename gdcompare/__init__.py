@@ -130,5 +130,10 @@ else:
         def __getattr__(self, name):
             return getattr(import_module(f"{__package__}.{_MOVED[self.__name__.rpartition('.')[2]]}"), name)
 
-    _MOVED = _MODULES | {"conformance": "authoring.conformance", "formula_check": "arithmetic.formula_check"}
+    _MOVED = {
+        "conformance": "authoring.conformance",
+        "datasets": "data",
+        "formula_check": "arithmetic.formula_check",
+        "rules": "descent.rules",
+    }
     sys.modules.update({f"{__name__}.{old}": _Moved(f"{__name__}.{old}") for old in _MOVED})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             main()
         except SystemExit as end:
             code = end.code
+        finally:
+            signal.set_wakeup_fd(-1)  # so that no Ctrl-C of a later test ends this process
         return Done(code, *capsys.readouterr())
 
     return command
