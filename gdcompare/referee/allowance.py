@@ -103,10 +103,12 @@ def bounded(
     differentiated: Mapping[str, Allowance],
     scales: Callable[[], Mapping[str, Floats]],
     dtype: str,
+    underflows: Callable[[], bool] = lambda: False,
 ) -> dict[str, Allowance]:
     """Return the derivation's allowances, no more than `BY_HAND` times those of the differentiated loss.
 
-    A derivation that overflows, as where it adds up before it divides by n, has no allowance, and is not judged.
+    A derivation that overflows, as where it adds up before it divides by n, has no allowance, and is not judged. One
+    that underflows on the way has its own: what vanishes there may be large again, and is no mistake.
     """
     found = dict(by_hand)
     for name, mine in by_hand.items():
@@ -118,7 +120,7 @@ def bounded(
         rounding = unit_roundoff(dtype) * np.asarray(scales().get(name, 0.0))  # theirs may be 0, and nothing rounded
         bounds = np.isfinite(theirs) & np.isfinite(mine.budget)
         limit = np.where(bounds, BY_HAND * np.fmax(theirs, rounding), np.inf)
-        if (mine.budget > limit).any():
+        if (mine.budget > limit).any() and not underflows():
             found[name] = replace(mine, budget=np.minimum(mine.budget, limit), own=mine.budget)
     return found
 

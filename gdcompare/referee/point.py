@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Precision, Reduction, unit_roundoff
+from gdcompare.by_hand import derived_value_and_grad
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowances, bounded, either
@@ -240,8 +241,19 @@ class Referee:
         found = allowances(self.truths, budgets, lambda: self.magnitudes, draws, self.why_unresolved, self.dtype)
         found = {name: self._beside_a_limit(name, each) for name, each in found.items()}
         if by_hand:
-            return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)
+            usual_ones = self.allowances(False, proven_only)
+            return bounded(found, usual_ones, lambda: self.magnitudes, self.dtype, lambda: self._derivation_underflows)
         return found
+
+    @cached_property
+    def _derivation_underflows(self) -> bool:
+        """Whether a number on the way of the derivation is too small for the dtype."""
+        try:
+            with np.errstate(all="ignore", under="raise"):
+                derived_value_and_grad(np, self.problem, self.reduction)(*self.point)
+        except FloatingPointError:
+            return True
+        return False
 
     def _beside_a_limit(self, name: str, allowance: Allowance) -> Allowance:
         """Leave room to compute a limit from the sides: at the point itself, the formula does not.

@@ -252,6 +252,18 @@ def test_a_derivation_that_overflows_where_the_loss_does_not_is_not_judged() -> 
     assert "the derivation by hand may overflow" in entry.cause
 
 
+def test_a_derivation_that_underflows_where_the_loss_does_not_is_not_wrong() -> None:
+    """z^2 vanishes in dL/dw = r h e z z / w, though it would be large again; torch and JAX multiply by r first."""
+    problem = gdc.load_problem("gaussian-peaks", peaks=2)
+    params = {"heights": [1.5e49, -8e48], "centres": [-5.4e-69, 1.5e-69], "widths": [-1.5e97, 4.5e97]}
+    data = gdc.Dataset([[6.4e-78], [-4.4e-78], [2.2e-78]], [1.4e79, -5.4e79, 7.5e78])
+
+    report = gdc.verify(problem, data, params, backends=["numpy"])
+
+    entry = next(each for each in report.entries if each.parameter == "widths")
+    assert (entry.actual, entry.verdict) == (0.0, "inconclusive"), entry
+
+
 def test_a_tolerance_states_its_price_in_digits() -> None:
     off = {"mine": FAULTS["one component times 1 + 1e-3"](by_hand(LINEAR))}
     data = few_rows(LINEAR)
