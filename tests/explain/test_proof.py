@@ -24,7 +24,7 @@ from gdcompare.problem import NotDerivedError
 from tests import proofs
 
 QUICK = ["hinge", "linear-regression", "michaelis-menten"]
-NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in gdc.problem_names()]
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.soundness) for name in gdc.problem_names()]
 
 # Those that work on arrays of anything.
 PLANTED = [
@@ -42,7 +42,7 @@ PLANTED = [
     "mean of micro-batch means",
 ]
 FAULTY = [("linear-regression", fault) for fault in PLANTED] + [
-    pytest.param(name, fault, marks=() if name in QUICK else pytest.mark.thorough)
+    pytest.param(name, fault, marks=() if name in QUICK else pytest.mark.soundness)
     for name in gdc.problem_names()
     for fault in ("flipped sign", "n - 1 for n", "off-by-one sample")
     if name != "linear-regression"
@@ -133,7 +133,7 @@ def test_a_planted_mistake_is_wrong(name: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ON_ARRAYS)
-@pytest.mark.parametrize("name", ["linear-regression", pytest.param("tanh-network", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("name", ["linear-regression", pytest.param("tanh-network", marks=pytest.mark.soundness)])
 def test_numbers_in_wrong_places_are_wrong(name: str, fault: str) -> None:
     assert gdc.prove(planted(name, fault), seconds=60).verdict == "wrong"
 
