@@ -222,7 +222,7 @@ def walk_through(
     >>> found
     Explanation(LinearRegression on 3 samples: referee, by hand, each sample; 3 marks)
     >>> found.marks[0].of, found.marks[0].found
-    ('residuals', {'referee': [('v1', 1), ('v2', 1), ('v3', 1)], 'each sample': [('s4', 3), ('s6', 3)]})
+    ('residuals', {'referee': [('v1', 1), ('v2', 1), ('v3', 1)], 'each sample': [('s4', 3), ('s5', 3)]})
     """
     case = tiny_case(problem, data, params, dtype)
     loaded = case.backends(backends)
