@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import by_hand, peers
-from benchmarks.checked import gradient_case
-from benchmarks.contests import CONTESTS, _ready
-from benchmarks.page import PARTS, PLOTS, _winner, filled, verdict, write
+from . import by_hand, peers
+from .checked import gradient_case
+from .contests import CONTESTS, _ready
+from .page import PARTS, PLOTS, _winner, filled, verdict, write
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
