@@ -23,6 +23,7 @@ from gdcompare.backend import (
     ValueAndGrad,
     checked_dtype,
     eager_scan,
+    read_only,
     reduced,
     scaled_rows,
 )
@@ -79,10 +80,7 @@ class AutogradBackend(Backend[Array]):
 
     def borrow(self, values: ArrayLike) -> Array:
         """A read-only view, where the dtype is right: what a formula may try to change is not its own."""
-        array = np.asarray(values)
-        view = (array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)).view()
-        view.flags.writeable = False
-        return view
+        return read_only(values, self.dtype)
 
     def to_numpy(self, array: Array) -> Array:
         """The array itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -25,8 +25,10 @@ from gdcompare.backend import (
     ValueAndGrad,
     checked_dtype,
     eager_scan,
+    read_only,
     scaled_rows,
 )
+from gdcompare.by_hand import derived_hvp
 from gdcompare.problem import Problem
 
 Array = NDArray[Any]
@@ -118,10 +120,7 @@ class NumpyBackend(Backend[Array]):
 
     def borrow(self, values: ArrayLike) -> Array:
         """A read-only view, where the dtype is right: what a formula may try to change is not its own."""
-        array = np.asarray(values)
-        view = (array if array.dtype.kind in "iu" else array.astype(self.dtype, copy=False)).view()
-        view.flags.writeable = False
-        return view
+        return read_only(values, self.dtype)
 
     def to_numpy(self, array: Array) -> Array:
         """The array itself."""
@@ -186,24 +185,7 @@ class NumpyBackend(Backend[Array]):
 
     def hvp(self, problem: Problem, reduction: Reduction = "mean") -> Hvp[Array]:
         """The problem's `hessian_vector_product`, times n for the sum; with weights, row by row."""
-
-        @_quiet
-        def product(
-            params: Params[Array],
-            features: Array,
-            targets: Array,
-            direction: Params[Array],
-            weights: Array | None = None,
-        ) -> dict[str, Array]:
-            derived, n = partial(problem.hessian_vector_product, _namespace, params), len(features)
-            if weights is None:
-                mean = derived(features, targets, direction)
-                return mean if reduction == "mean" else {name: n * each for name, each in mean.items()}
-            shares = weights / np.sum(weights) if reduction == "mean" else weights  # w_i / sum w, or w_i
-            rows = [derived(features[i : i + 1], targets[i : i + 1], direction) for i in range(n)]
-            return {name: np.tensordot(shares, np.stack([row[name] for row in rows]), axes=1) for name in params}
-
-        return product
+        return _quiet(derived_hvp(_namespace, problem, reduction))
 
     def scan(self, step: Step[Array]) -> Run[Array]:
         """A Python loop."""

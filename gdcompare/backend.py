@@ -154,6 +154,18 @@ def borrowed(backend: Backend[ArrayT], values: ArrayLike) -> ArrayT:
     return borrow(values)  # type: ignore[no-any-return]  # or what may stand for one
 
 
+def read_only(values: ArrayLike, dtype: Precision) -> NDArray[Any]:
+    """Return values as an array of that dtype that nobody can write to: shared if they have it; integers stay integers.
+
+    >>> read_only([1, 2], "float32").dtype.kind, read_only(np.ones(2), "float64").flags.writeable
+    ('i', False)
+    """
+    array = np.asarray(values)
+    view = (array if array.dtype.kind in "iu" else array.astype(dtype, copy=False)).view()
+    view.flags.writeable = False
+    return view
+
+
 class PreparesProcess(Protocol):
     """An optional capability beside the seam: settings of a framework for a process that only runs the suite."""
 
