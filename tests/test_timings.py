@@ -118,6 +118,12 @@ def test_where_nobody_has_a_time_the_reasons_are_left() -> None:
     run = Run(ENVIRONMENT).with_alone("gradient", "a", Failure("error", "no [/idea]"))
 
     assert rows_of(run) == {"a": {"time": "error"}}
+
+
+def test_where_nobody_has_a_time_there_is_no_picture() -> None:
+    pytest.importorskip("matplotlib", reason="it draws")
+    run = Run(ENVIRONMENT).with_alone("gradient", "a", Failure("error", "no"))
+
     with pytest.raises(ValueError, match="nobody has one"):
         plot(run, "x.svg")
 
