@@ -34,6 +34,11 @@ by its own cancelling has lost digits that the loss keeps.
 ENOUGH: Mapping[str, float] = {"float32": 2.0**-13, "float64": 2.0**-36}
 """A worst case of no more than this share of the scale, 3 and 10 digits, needs no second evidence."""
 
+SMALL: Mapping[str, float] = {
+    dtype: float(np.finfo(dtype).tiny) / unit_roundoff(dtype) for dtype in ("float32", "float64")
+}
+"""Below, nothing is sampled: of what it is the product, another order may be flushed to 0 on the way."""
+
 Why = Callable[[str, NDArray[np.bool_]], str]
 
 
@@ -57,8 +62,10 @@ def allowances(
         found[name] = replace(proven, scale=scale, why=partial(why, name))
     if draws is None or not any(_wanting(each, each.scale, enough).any() for each in found.values()):
         return found
-    drawn = draws()
-    return {name: _with_draws(each, truths[name], drawn[name], enough * own[name]) for name, each in found.items()}
+    drawn, small = draws(), SMALL[dtype]
+    return {
+        name: _with_draws(each, truths[name], drawn[name], enough * own[name], small) for name, each in found.items()
+    }
 
 
 def allowance_within(truth: Enclosed, budget: Floats, magnitude: Callable[[], Floats]) -> Allowance:
@@ -84,15 +91,16 @@ def _wanting(allowance: Allowance, scale: Floats | None, enough: float) -> NDArr
     return np.asarray(~(enough_left | (allowance.budget <= NOTHING)))
 
 
-def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Floats) -> Allowance:
-    """Return the sampled allowance where the proven one is not enough, and larger."""
+def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Floats, small: float) -> Allowance:
+    """Return the sampled allowance where the proven one is not enough, and larger, and the scale is not too small."""
+    assert proven.scale is not None
 
     def distance(drawn: Floats) -> Floats:
         return np.asarray(np.maximum(np.abs(drawn - truth.mid) - np.where(truth.kinks, truth.rad, 0.0), 0.0))
 
     with np.errstate(all="ignore"):
         sampled = allowance_of(draws, distance)
-    better = (proven.budget > np.maximum(enough, NOTHING)) & (sampled < proven.budget)
+    better = (proven.budget > np.maximum(enough, NOTHING)) & (sampled < proven.budget) & (proven.scale >= small)
     if not better.any():
         return proven
     return replace(proven, budget=np.where(better, sampled, proven.budget), grade="sampled")

@@ -15,7 +15,7 @@ from gdcompare.backend import Backend, Precision, Reduction, unit_roundoff
 from gdcompare.by_hand import derived_value_and_grad
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
-from gdcompare.referee.allowance import allowances, bounded, either
+from gdcompare.referee.allowance import SMALL, allowances, bounded, either
 from gdcompare.referee.budget import (
     budget_of_formula,
     budget_of_loss,
@@ -290,9 +290,11 @@ class Referee:
             why = why_unbounded(*self._formula, self.dtype, self.weights, self.reduction)
             return why[0] if why else ""
         truth = self.truths[name]
-        small = np.maximum(np.abs(truth.mid), self.magnitudes[name])[blind] < np.finfo(self.dtype).tiny
-        if small.all() and not all(ball.contains(0) for ball in truth.balls[blind]):
-            return f"underflow: they are below the smallest normal {self.dtype}"
+        sizes = np.maximum(np.abs(truth.mid), self.magnitudes[name])[blind]
+        if (sizes < SMALL[self.dtype]).all() and not all(ball.contains(0) for ball in truth.balls[blind]):
+            if (sizes < np.finfo(self.dtype).tiny).all():
+                return f"underflow: they are below the smallest normal {self.dtype}"
+            return f"underflow: what is made on the way to them may be below the smallest normal {self.dtype}"
         if (n := len(self.features)) * unit_roundoff(self.dtype) / 4 > RESOLUTION / 2:
             return f"a long sum: of {n} numbers of one sign, a {self.dtype} may keep no more"
         if self.allowances(by_hand=False)[name].resolved[blind].all():

@@ -264,6 +264,27 @@ def test_a_derivation_that_underflows_where_the_loss_does_not_is_not_wrong() -> 
     assert (entry.actual, entry.verdict) == (0.0, "inconclusive"), entry
 
 
+@pytest.mark.parametrize("flushed", [True, False])
+def test_what_another_order_may_flush_to_0_is_not_wrong_by_samples(flushed: bool) -> None:
+    """dl/du = 2 (u v - x) v: of numbers near 1e-19 XLA makes a product in another order, below the smallest float32."""
+    problem = gdc.load_problem("matrix-factorisation")
+    generator, data = np.random.default_rng(0), gdc.datasets.example(gdc.load_problem("matrix-factorisation"))
+    size = 1e-18 if flushed else 1.0
+    params = {name: size * generator.uniform(0.5, 1.5, shape) for name, shape in problem.parameter_shapes(data).items()}
+    zero = {"it": lambda given, *_: (None, {name: np.zeros_like(value) for name, value in given.items()})}
+
+    report = gdc.verify(
+        problem,
+        gdc.Dataset(data.features, size * data.targets),
+        params,
+        backends=[],
+        implementations=zero,
+        dtype="float32",
+    )
+
+    assert report.verdict == ("inconclusive" if flushed else "wrong"), report.explanation()
+
+
 def test_a_tolerance_states_its_price_in_digits() -> None:
     off = {"mine": FAULTS["one component times 1 + 1e-3"](by_hand(LINEAR))}
     data = few_rows(LINEAR)
