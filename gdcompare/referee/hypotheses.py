@@ -161,10 +161,10 @@ def fitted(evidence: Evidence) -> Hypotheses:
 
 
 def _differences(evidence: Evidence) -> Hypotheses:
-    """(L(x + h) - L(x)) / h, which is a whole number of units in the last place of L, over h.
+    """(L(x + h) - L(x)) / h or (L(x + h) - L(x - h)) / 2h: a whole number of units in the last place of L over a width.
 
-    What is left of it is L's own rounding, a few of those units; the derivative half a step on is as good as the
-    difference itself.
+    A few of those units are L's own rounding. Without it a difference is the mean of the derivative between its ends,
+    which Simpson's rule takes from three places.
     """
     x, actual, floats = evidence.parameter, evidence.actual, evidence.floats
     if x is None or floats is None or x.shape != actual.shape or not 0 < x.size <= _MOST_DIFFERENCES:
@@ -175,26 +175,37 @@ def _differences(evidence: Evidence) -> Hypotheses:
     narrow = single and actual.size > 2  # they are multiples of a unit anyway
     if not (math.isfinite(unit) and unit > 0) or narrow or np.array_equal(actual, evidence.truth.astype(np.float32)):
         return
-    named: list[float] = []
-    for h in _steps(x, evidence.dtype):
-        units, size = actual * h / unit, float(np.median(h))
-        fuzzy = 1e-6 + 4 * unit_roundoff(evidence.dtype) * np.abs(units)
-        if (h == 0).any() or (fuzzy > 0.01).any() or (np.abs(units - np.round(units)) > fuzzy).any():
-            continue
-        if any(abs(size / each - round(size / each)) < 1e-3 for each in named):
-            continue  # a multiple of a step that fits, fits too
-        halfway = [floats.slope(evidence.name, i, float(h[i]) / 2) for i in np.ndindex(x.shape)]
-        noise = 8 * unit / h + evidence.budget
-        if seen.any() and (np.abs(actual - np.reshape(halfway, x.shape)) <= noise).all():
-            named.append(size)
-    if named:
-        yield actual, f"forward differences with h near {' or '.join(f'{size:.2g}' for size in named)}"
+
+    def mean_slope(start: Floats, stop: Floats) -> Floats:
+        def slopes(step: Floats) -> Floats:
+            each = [floats.slope(evidence.name, i, float(step[i])) for i in np.ndindex(x.shape)]
+            return np.reshape(each, x.shape)
+
+        return (slopes(start) + 4 * slopes((start + stop) / 2) + slopes(stop)) / 6
+
+    for kind, behind in (("forward", 0.0), ("central", 1.0)):
+        named: list[float] = []
+        for h in _steps(x, evidence.dtype):
+            width, size = (1 + behind) * h, float(np.median(h))
+            units = actual * width / unit
+            fuzzy = 1e-6 + 8 * unit_roundoff(evidence.dtype) * np.abs(units)
+            if (h == 0).any() or (fuzzy > 0.01).any() or (np.abs(units - np.round(units)) > fuzzy).any():
+                continue
+            if any(abs(size / each - round(size / each)) < 1e-3 for each in named):
+                continue  # a multiple of a step that fits, fits too
+            noise = 8 * unit / width + evidence.budget
+            if seen.any() and (np.abs(actual - mean_slope(-behind * h, h)) <= noise).all():
+                named.append(size)
+        if named:
+            yield actual, f"{kind} differences with h near {' or '.join(f'{size:.2g}' for size in named)}"
+            return
 
 
 def _steps(x: Floats, dtype: str) -> Iterator[Floats]:
     """Yield the usual steps, the smallest first: as they are, or by the size of x; exact, or as x + h - x has them."""
-    root = math.sqrt(float(np.finfo(dtype).eps))
-    for step in sorted((root, 1e-8, 1.5e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)):
+    eps = float(np.finfo(dtype).eps)
+    root = math.sqrt(eps)
+    for step in sorted((root, eps ** (1 / 3), 1e-8, 1.5e-8, 1e-7, 1e-6, 3e-6, 1e-5, 1e-4, 1e-3)):
         if step > root / 10:
             for h in (np.full(x.shape, step), step * np.abs(x), step * np.maximum(1.0, np.abs(x))):
                 yield h

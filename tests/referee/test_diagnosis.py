@@ -232,9 +232,37 @@ def test_forward_differences_are_named_with_their_step(h: float, relative: bool)
 
 @pytest.mark.parametrize(("dtype", "h"), [("float64", "1.5e-08"), ("float32", "0.00035")])
 def test_the_planted_forward_differences_are_named(dtype: str, h: str) -> None:
-    found = causes(FAULTS["forward differences"](by_hand(LINEAR)), dtype=dtype)
+    near = {
+        "theta_0": 0.3,
+        "theta_1": [0.2, -0.3, 0.7],
+    }  # of a larger loss differences are multiples of a float32's unit
+
+    found = causes(FAULTS["forward differences"](by_hand(LINEAR)), params=near, dtype=dtype)
 
     assert found == {f"forward differences with h near {h}"}
+
+
+@pytest.mark.parametrize("h", [3e-6, 2.0 ** (-52 / 3), 1e-5, 1e-4])
+@pytest.mark.parametrize("relative", [False, True])
+def test_central_differences_are_named_with_their_step(h: float, relative: bool) -> None:
+    def differences(params: Any, features: Any, targets: Any) -> Any:
+        gradient = {name: np.zeros_like(value) for name, value in params.items()}
+
+        def loss(name: str, place: tuple[int, ...], step: float) -> Any:
+            there = {key: value.copy() for key, value in params.items()}
+            there[name][place] += step
+            return by_hand(LINEAR)(there, features, targets)[0]
+
+        for name, each in gradient.items():
+            for place in np.ndindex(each.shape):
+                step = h * max(1.0, abs(params[name][place])) if relative else h
+                each[place] = (loss(name, place, step) - loss(name, place, -step)) / (2 * step)
+        return None, gradient
+
+    found = causes(differences, params={"theta_0": 1.3, "theta_1": [0.2, -0.3, 0.7]})
+
+    assert found
+    assert all(cause.startswith("central differences with h near ") for cause in found)
 
 
 def test_an_error_of_the_size_of_differences_is_not_taken_for_them() -> None:
