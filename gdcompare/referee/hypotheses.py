@@ -176,12 +176,15 @@ def _differences(evidence: Evidence) -> Hypotheses:
     if not (math.isfinite(unit) and unit > 0) or narrow or np.array_equal(actual, evidence.truth.astype(np.float32)):
         return
 
-    def mean_slope(start: Floats, stop: Floats) -> Floats:
-        def slopes(step: Floats) -> Floats:
-            each = [floats.slope(evidence.name, i, float(step[i])) for i in np.ndindex(x.shape)]
-            return np.reshape(each, x.shape)
-
-        return (slopes(start) + 4 * slopes((start + stop) / 2) + slopes(stop)) / 6
+    def fit(start: Floats, stop: Floats, noise: Floats) -> bool:
+        """Whether each element is the mean slope from start to stop; the first that is not ends it."""
+        for i in np.ndindex(x.shape):
+            first, middle, last = (
+                floats.slope(evidence.name, i, float(step)) for step in (start[i], (start[i] + stop[i]) / 2, stop[i])
+            )
+            if not abs(actual[i] - (first + 4 * middle + last) / 6) <= noise[i]:
+                return False
+        return True
 
     for kind, behind in (("forward", 0.0), ("central", 1.0)):
         named: list[float] = []
@@ -191,10 +194,11 @@ def _differences(evidence: Evidence) -> Hypotheses:
             fuzzy = 1e-6 + 8 * unit_roundoff(evidence.dtype) * np.abs(units)
             if (h == 0).any() or (fuzzy > 0.01).any() or (np.abs(units - np.round(units)) > fuzzy).any():
                 continue
+            if not np.round(units).any():
+                continue  # zeros are whole for any step
             if any(abs(size / each - round(size / each)) < 1e-3 for each in named):
                 continue  # a multiple of a step that fits, fits too
-            noise = 8 * unit / width + evidence.budget
-            if seen.any() and (np.abs(actual - mean_slope(-behind * h, h)) <= noise).all():
+            if seen.any() and fit(-behind * h, h, 8 * unit / width + evidence.budget):
                 named.append(size)
         if named:
             yield actual, f"{kind} differences with h near {' or '.join(f'{size:.2g}' for size in named)}"
