@@ -108,7 +108,7 @@ class Enclosed:
         """The width of the set of truths, element by element: 0 but at kinks; infinity where some are unknown."""
         if self.spread is not None:
             return self.spread
-        width = np.where(self.kinks, 2 * self.rad, 0.0)
+        width = 2 * np.where(self.kinks, self.rad, 0.0)  # elsewhere rad may be too large to be doubled
         return width if self.unsure is None else np.where(self.unsure, np.inf, width)
 
     def distance(self, actual: ArrayLike) -> tuple[Floats, Floats]:

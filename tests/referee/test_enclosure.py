@@ -285,6 +285,12 @@ def test_a_distance_beyond_all_floats_is_infinity_upwards() -> None:
     assert (lower[0], upper[0]) == (largest, math.inf)
 
 
+def test_a_wide_ball_away_from_kinks_has_no_width() -> None:
+    truth = Enclosed(as_balls(np.array([arb(0, 1.7e308), arb(0, 1)], dtype=object)), np.array([False, True]))
+
+    assert truth.width == pytest.approx([0, 2])
+
+
 def test_differences_of_1e_20_are_seen() -> None:
     with ctx.workprec(128):
         truth = Enclosed(as_balls([1.0]) / as_balls([3.0]), np.zeros(1, dtype=bool))
