@@ -67,6 +67,17 @@ class _PictureFile(_OutputFile):
         return found
 
 
+class _PageFile(_OutputFile):
+    """A page to be written, under an ending by which a browser knows it; a device, such as /dev/stdout, has none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        path = Path(found)
+        if path.suffix.lower() not in (".html", ".htm") and (path.is_file() or not path.exists()):
+            self.fail(f"{value!r} is no .html or .htm file", param, ctx)
+        return found
+
+
 def _outputs(context: click.Context | None) -> dict[str, click.Parameter | None]:
     """Return the files that the command line names to be written."""
     found: dict[str, click.Parameter | None] = {} if context is None else context.meta.setdefault(__name__, {})
@@ -144,6 +155,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 
 SHARE, SIZES = _Share(), _Sizes()
 OUTPUT = _OutputFile(dir_okay=False, writable=True)
+PAGE = _PageFile(dir_okay=False, writable=True)
 _OUTPUT_OR_STDOUT = _OutputFile(dir_okay=False, writable=True, allow_dash=True)
 
 backend_option = click.option(

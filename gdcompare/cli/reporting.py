@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gdcompare.cli.options import (
-    OUTPUT,
+    PAGE,
     Subject,
     about_a_problem,
     at_option,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @at_option
 @implementation_option
 @click.option(
-    "-o", "--output", type=OUTPUT, default="report.html", show_default=True, metavar="FILE.html", help="The page."
+    "-o", "--output", type=PAGE, default="report.html", show_default=True, metavar="FILE.html", help="The page."
 )
 @click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Of each descent.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Of the mini-batches. Default: 8, or a quarter of all.")

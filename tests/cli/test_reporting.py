@@ -58,6 +58,20 @@ def test_a_page_is_written_and_its_command_makes_it_again() -> None:
     assert command_on("a page.html") == command
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.html.gz", ".html"])
+def test_an_ending_that_no_browser_knows_is_refused_before_the_work(name: str) -> None:
+    done = run(f"{LINE} -o {name}")
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Invalid value for '-o' / '--output': '{name}' is no .html or .htm file" in done.stderr
+    assert not Path(name).exists()
+
+
+def test_the_short_ending_is_taken_in_either_case() -> None:
+    assert run(f"{LINE} --no-timing -o A.Htm").exit_code == 0
+    assert Path("A.Htm").read_text().startswith("<!DOCTYPE html>")
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "code"), [("half", 1), ("broken", 4)])
 def test_an_implementation_that_is_wrong_is_the_exit_code(name: str, code: int) -> None:
