@@ -10,6 +10,8 @@ from typing import Any, ClassVar, final
 import autograd
 import autograd.numpy as anp
 import numpy as np
+from autograd.core import VJPNode, add_outgrads
+from autograd.tracer import new_box, notrace_primitives, toposort, trace_stack
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.backend import (
@@ -20,6 +22,8 @@ from gdcompare.backend import (
     Reduction,
     Run,
     Step,
+    Trace,
+    TraceStep,
     ValueAndGrad,
     checked_dtype,
     eager_scan,
@@ -56,6 +60,22 @@ class _Namespace:
 
 
 _namespace = _Namespace()
+
+
+class _Recorded(VJPNode):  # type: ignore[misc]  # autograd comes without types
+    """A node of its graph that also keeps what was computed there, by which function, and all nodes in their order."""
+
+    def __init__(self, value: Any, function: Any, args: Any, kwargs: Any, argnums: Any, parents: Any) -> None:
+        super().__init__(value, function, args, kwargs, argnums, parents)
+        self.value, self.operation, self.recorded = value, function.__name__, parents[0].recorded
+        self.recorded.append(self)
+
+    def initialize_root(self, recorded: list[_Recorded]) -> None:
+        super().initialize_root()
+        self.recorded = recorded
+
+
+notrace_primitives[_Recorded] = notrace_primitives[VJPNode]  # comparisons and the like leave no node of this kind, too
 
 
 @final
@@ -123,3 +143,39 @@ class AutogradBackend(Backend[Array]):
     def environment(self) -> dict[str, str]:
         """The versions of autograd and NumPy."""
         return {"autograd": version("autograd"), "numpy": np.__version__}
+
+    @_quiet
+    def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
+        """The graph that autograd records, with the value and the cotangent at every node."""
+        values = {name: self.asarray(value) for name, value in params.items()}
+        recorded: list[_Recorded] = []
+        leaves = {name: _Recorded.new_root(recorded) for name in values}
+        with trace_stack.new_trace() as level:
+            inputs = {name: new_box(value, level, leaves[name]) for name, value in values.items()}
+            losses = problem.per_sample_losses(_namespace, inputs, self.asarray(features), self.asarray(targets))
+            loss = reduced(anp, losses)
+        nodes = list(toposort(loss._node)) if hasattr(loss, "_node") else []  # a constant has none
+        # As `autograd.core.backward_pass`, which forgets each cotangent once it is passed on.
+        cotangents = {nodes[0]: (np.ones_like(loss._value), False)} if nodes else {}
+        for node in nodes:
+            for parent, cotangent in zip(node.parents, node.vjp(cotangents[node][0]), strict=True):
+                cotangents[parent] = add_outgrads(cotangents.get(parent), cotangent)
+        reached = [node for node in recorded if node in cotangents]
+        names = {leaf: name for name, leaf in leaves.items()} | {
+            node: f"a{i}" for i, node in enumerate(reached, start=1)
+        }
+        steps = [
+            TraceStep(name, "parameter", (), values[name], cotangents.get(leaf, (None,))[0], name)
+            for name, leaf in leaves.items()
+        ]
+        steps += [
+            TraceStep(
+                names[node],
+                node.operation,
+                tuple(dict.fromkeys(names[each] for each in node.parents)),
+                np.asarray(node.value),
+                np.asarray(cotangents[node][0]),
+            )
+            for node in reached
+        ]
+        return Trace("autograd", "the graph that autograd recorded, walked back", steps)

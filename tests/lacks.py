@@ -68,7 +68,6 @@ LACKS = [
     Lack("notyet", "autograd", "hessian", REVERSE_ONLY, NotDerivedError),
     Lack("notyet", "autograd", "native models", "its file has no adapter for models", AttributeError),
     Lack("notyet", "autograd", "gradient checkers", "its file does not offer `autograd.test_util`", AssertionError),
-    Lack("notyet", "autograd", "steps", "its file does not show what autograd records", AttributeError),
     Lack("never", "autograd", "unary plus", "its arrays have none", (TypeError, FormulaError)),
     Lack("never", "jax", "the same bits in chunks of one step", "XLA unrolls a loop of one step", AssertionError),
     Lack("never", "jax", "Ctrl-C inside a chunk", "a compiled loop runs no Python", AssertionError),
