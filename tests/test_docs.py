@@ -11,7 +11,8 @@ import gdcompare as gdc
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *CHAPTERS]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *CHAPTERS, *NOTEBOOKS]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -59,9 +60,10 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
 def test_every_chapter_is_in_the_index_once() -> None:
     index = ROOT / "docs" / "README.md"
 
-    listed = [link for link in links(index) if "/" not in link]
+    listed = [link for link in links(index) if not link.startswith("..")]
 
-    assert sorted(listed) == [chapter.name for chapter in CHAPTERS if chapter != index]
+    expected = [path.relative_to(index.parent).as_posix() for path in (*CHAPTERS, *NOTEBOOKS) if path != index]
+    assert sorted(listed) == sorted(expected)
     assert "docs/README.md" in links(ROOT / "README.md")
 
 
