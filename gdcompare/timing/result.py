@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.table import count
 from gdcompare.timing.blocks import Block
 from gdcompare.timing.failure import Failure
 from gdcompare.timing.intervals import (
@@ -30,7 +31,7 @@ UNEVEN = 1.1
 """How many times longer than its least turn a contender's middle turn may take before it is said."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Race:
     """Times of contenders that ran against each other, block by block; what is computed from them is computed here."""
 
@@ -70,6 +71,16 @@ class Race:
 
     ended: str = ""
     """"precise", "time" or "interrupted"; "nobody left" where none is right; nothing while it runs."""
+
+    def __repr__(self) -> str:
+        winner = self.ranking().winner if self.names and self.blocks else None
+        parts = [
+            count(len(self.names), "contender"),
+            *([f"{len(self.failures)} without a time"] if self.failures else []),
+            count(len(self.blocks), "block"),
+            f"{winner!r} is fastest" if winner else "no winner shown",
+        ]
+        return f"Race({', '.join(parts)})"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.table import count
 from gdcompare.timing.alone import Alone
 from gdcompare.timing.environment import Environment
 from gdcompare.timing.failure import Failure
@@ -44,13 +45,17 @@ class Section:
         return Replicates(self.races)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Sections by title, and what their times must be read with."""
 
     environment: Environment
     sections: Mapping[str, Section] = field(default_factory=dict)
     begun: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
+
+    def __repr__(self) -> str:
+        races = sum(len(section.races) for section in self.sections.values())
+        return f"Run({count(len(self.sections), 'table')}, {count(races, 'race')}, begun {self.begun})"
 
     def race(self, title: str, process: int = 0) -> Race | None:
         """Return the race of that process, if there is one: finished, or to go on with (`Race.ended`)."""

@@ -56,6 +56,16 @@ def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     assert found.race("another") is None
 
 
+def test_at_the_prompt_races_and_runs_are_a_line() -> None:
+    one_sided, even = raced(a=0.01, b=0.02), raced(a=0.01, b=0.01)
+    failed = replace(even, failures={"b": Failure("wrong", "")})
+
+    assert repr(one_sided) == f"Race(2 contenders, {len(one_sided.blocks)} blocks, 'a' is fastest)"
+    assert repr(even) == f"Race(2 contenders, {len(even.blocks)} blocks, no winner shown)"
+    assert repr(replace(failed, blocks=())) == "Race(1 contender, 1 without a time, 0 blocks, no winner shown)"
+    assert repr(Run(HERE, begun="today").with_race("gradient", even)) == "Run(1 table, 1 race, begun today)"
+
+
 def test_pytest_benchmark_reads_it(
     saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
