@@ -143,6 +143,12 @@ def test_a_descent_shows_the_last_loss_also_where_the_history_is_thinned(data: g
     assert repr(thinned) == f"Descent('epochs' after 10 steps, loss {whole.last_loss:.3g})"
 
 
+def test_the_loss_of_a_batch_is_not_taken_for_that_of_the_data(data: gdc.Dataset) -> None:
+    fit = gdc.descend("linear-regression", data, "numpy", epochs=1, batch_size=1)
+
+    assert repr(fit) == f"Descent('epochs' after 3 steps, loss of the last batch {fit.last_loss:.3g})"
+
+
 @dataclass(frozen=True)
 class Reversed(rules.Direction):
     """A direction of one's own, under no name that the rules have."""

@@ -79,7 +79,8 @@ class Descent:
         return np.asarray(epochs * self.rows + np.minimum(within * size, self.rows))
 
     def __repr__(self) -> str:
-        loss = "" if math.isnan(self.last_loss) else f", loss {self.last_loss:.3g}"
+        which = "loss" if self.batch_size is None else "loss of the last batch"
+        loss = "" if math.isnan(self.last_loss) else f", {which} {self.last_loss:.3g}"
         return f"Descent({self.stop_reason!r} after {count(self.steps, 'step')}{loss})"
 
     def _repr_html_(self) -> str:
