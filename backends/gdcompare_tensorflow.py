@@ -25,6 +25,8 @@ from gdcompare.backend import (
     Reduction,
     Run,
     Step,
+    Trace,
+    TraceStep,
     ValueAndGrad,
     checked_dtype,
     eager_scan,
@@ -195,6 +197,41 @@ class TensorflowBackend(Backend[tf.Tensor]):
             "device": self._place or tf.config.list_logical_devices()[-1].name,
             "tensor float 32": str(tf.config.experimental.tensor_float_32_execution_enabled()),
         }
+
+    def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
+        """The loss as a graph, whose operations are those of the tape, each with its value and its cotangent."""
+        leaves = {name: self.asarray(value) for name, value in params.items()}
+        rows, goals = _Array(self.asarray(features)), _Array(self.asarray(targets))
+        written: list[tuple[str, str, tuple[str, ...]]] = []  # name, operation, inputs
+
+        def loss_and_back(inputs: dict[str, tf.Tensor]) -> Any:
+            arrays = {name: _Array(tensor) for name, tensor in inputs.items()}
+            loss = reduced(_namespace, problem.per_sample_losses(_namespace, arrays, rows, goals)).tensor
+            names = {tensor.ref(): name for name, tensor in inputs.items()}
+            results = []
+            for each in loss.graph.get_operations():
+                read = tuple(dict.fromkeys(names[it.ref()] for it in each.inputs if it.ref() in names))
+                if read:
+                    written.append((f"f{len(written) + 1}", each.type, read))
+                    names |= {result.ref(): written[-1][0] for result in each.outputs}
+                    results.append(each.outputs[0])
+            cotangents = tf.gradients(loss, [*inputs.values(), *results])
+            return results, cotangents[: len(inputs)], cotangents[len(inputs) :]
+
+        values, slopes, cotangents = tf.function(loss_and_back)(leaves)
+        steps = [
+            TraceStep(name, "parameter", (), np.asarray(leaf), _numpy(slope), name)
+            for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)
+        ]
+        steps += [
+            TraceStep(*step, np.asarray(value), _numpy(cotangent))
+            for step, value, cotangent in zip(written, values, cotangents, strict=True)
+        ]
+        return Trace("tensorflow", "the graph of the loss, walked back", steps)
+
+
+def _numpy(tensor: tf.Tensor | None) -> NDArray[Any] | None:
+    return None if tensor is None else np.asarray(tensor)
 
 
 def _value_and_grad(

@@ -81,5 +81,4 @@ LACKS = [
     Lack("notyet", "tensorflow", "hessian", REVERSE_ONLY, NotDerivedError),
     Lack("notyet", "tensorflow", "native models", "its file has no adapter for models", AttributeError),
     Lack("notyet", "tensorflow", "gradient checkers", "its file does not offer `tf.test`", AssertionError),
-    Lack("notyet", "tensorflow", "steps", "its file does not show what the tape records", AttributeError),
 ]
