@@ -192,8 +192,8 @@ def prove(
     """Prove that what a problem has derived by hand is the derivative of its loss, for so many samples and features.
 
     `features` are by default 2, or the first number that the problem takes; `outputs` the columns of targets (n, k).
-    `seconds` limit each component. `watch` is handed the list of all components and returns an iterable over it: a
-    progress bar. Ctrl-C leaves the rest undecided.
+    `seconds` of computing limit each component. `watch` is handed the list of all components and returns an iterable
+    over it: a progress bar. Ctrl-C leaves the rest undecided.
 
     The loss of `value_and_gradient` is the mean of the losses; its gradient is the derivative of that mean; the
     per-sample gradients are the derivatives of the losses; their mean is the gradient; and, where it is derived, the
