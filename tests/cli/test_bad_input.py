@@ -181,7 +181,7 @@ CASES = [
     "report life -o x.html", f"report {LINE} --json report.html", "report fine.py --backend numpy -o fine.py",
     *(f"report {LINE} --no-timing {rest}" for rest in (
         "-o ''", "-o -", "-o nowhere/x.html", "-o folder.json", f"-o {LONG}.html", "-o x --json x",
-        "-o fine.csv/x.html", "-o /dev/full --steps 1", "--steps 0", "--steps 1.5", "--batch-size 0",
+        "-o fine.csv/x.html", "--steps 0", "--steps 1.5", "--batch-size 0",
         "--batch-size 41", "--learning-rate nan", "--learning-rate -1", "--seed -1", "--time 0", "--time nan",
         "--axes theta_0", "--axes theta_0,theta_2", "--at theta_0", "--at theta_0=1", "--dtype float8",
         "--implementation mine", "--target y",
@@ -268,7 +268,11 @@ def run(line: str) -> Result:
     return CliRunner().invoke(commands, shlex.split(line), prog_name="gdcompare")
 
 
-@pytest.mark.parametrize("line", CASES)
+SLOW = [f"report {LINE} --no-timing -o /dev/full --steps 1"]
+"""Seen only when the work is done."""
+
+
+@pytest.mark.parametrize("line", [*CASES, *(pytest.param(line, marks=pytest.mark.thorough) for line in SLOW)])
 def test_bad_input_is_one_line_and_exit_code_2(line: str) -> None:
     before = set(Path().iterdir())
 

@@ -1,4 +1,4 @@
-"""The command line, as a user runs it: in a process of its own."""
+"""The command line, as a user runs it: in a process of its own where that matters, and here where it does not."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from gdcompare.cli import commands
 from gdcompare.registry import backend_names
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(commands, arguments, prog_name="gdcompare")
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gdcompare", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - our own
 
@@ -21,7 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_demonstration_shows_the_seeds_figures_from_every_backend(tmp_path: Path) -> None:
     path = tmp_path / "demonstration.json"
 
-    done = run("--json", str(path))
+    done = process("--json", str(path))
 
     assert done.returncode == 0, done.stderr
     results = json.loads(path.read_text())
@@ -40,7 +46,7 @@ def test_the_demonstration_shows_the_seeds_figures_from_every_backend(tmp_path: 
 
 @pytest.mark.thorough
 def test_list_names_everything_that_is_registered() -> None:
-    done = run("list")
+    done = process("list")
 
     assert done.returncode == 0
     for name in ("numpy", "linear-regression", "noisy-line", "nesterov", "cosine"):
@@ -52,7 +58,7 @@ def test_list_names_everything_that_is_registered() -> None:
 def test_verify_agrees_on_the_noisy_line(dtype: str) -> None:
     done = run("verify", "linear-regression", "--dtype", dtype)
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "comparisons agree" in done.stdout
 
 
@@ -61,14 +67,14 @@ def test_verify_agrees_on_the_noisy_line(dtype: str) -> None:
 def test_verify_judges_other_derivatives(derivative: str) -> None:
     done = run("verify", "linear-regression", "--backend", "numpy", "--derivative", derivative)
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert f"float64, {derivative}" in done.stdout
 
 
 def test_verify_shows_digits_after_the_report_and_keeps_the_verdict(tmp_path: Path) -> None:
     written = tmp_path / "digits.json"
 
-    done = run("verify", "linear-regression", "--backend", "numpy", "--digits", "--json", str(written))
+    done = process("verify", "linear-regression", "--backend", "numpy", "--digits", "--json", str(written))
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("detectable") < done.stdout.index("attainable")
@@ -85,7 +91,7 @@ def test_proven_only_leaves_a_deep_network_undecided(command: str, proven_only: 
 
     done = run(command, *network, *["--proven-only"] * proven_only)
 
-    assert done.returncode == (3 if proven_only else 0), done.stdout
+    assert done.exit_code == (3 if proven_only else 0), done.stdout
     assert ("depth: at worst" in " ".join(done.stdout.split())) == proven_only
     assert max(len(line) for line in done.stdout.splitlines() if line.startswith(" ")) <= 80  # the table
 
@@ -96,13 +102,13 @@ def test_certificates_are_about_gradients(tmp_path: Path) -> None:
 
     done = run("verify", "linear-regression", "--derivative", "hvp", "--certificate", certificate)
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "are about gradients: they go without --derivative" in done.stderr
 
 
 @pytest.mark.thorough
 def test_verify_writes_json_to_stdout_and_the_table_beside_it() -> None:
-    done = run("verify", "linear-regression", "--backend", "numpy", "--json", "-")
+    done = process("verify", "linear-regression", "--backend", "numpy", "--json", "-")
 
     assert json.loads(done.stdout)["verdict"] == "agree"
     assert "agree" in done.stderr
@@ -131,9 +137,9 @@ def test_a_wrong_derivation_is_called_wrong_with_its_cause_and_exit_code_1(tmp_p
     done = run("verify", f"{path}:Halved", "--backend", "numpy")
     laws = run("laws", f"{path}:Halved", "--backend", "numpy")
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "factor 1/2" in done.stdout
-    assert laws.returncode == 1
+    assert laws.exit_code == 1
     assert "wrong in 40 of 40 samples" in laws.stdout
 
 
@@ -142,7 +148,7 @@ def test_laws_hold_on_an_integer_lattice_with_nothing_left_to_rounding() -> None
     at = ("--at", "theta_0=1", "--at", "theta_1=2,-1,3")
     done = run("laws", "linear-regression", "--data", "integer-lattice", "--backend", "numpy", *at, "--json", "-")
 
-    assert done.returncode == 0
+    assert done.exit_code == 0
     exact = {"mean of per-sample gradients", "permutation", "duplication", "partition 16 + 8 + 8"}
     fractions = [e["budget_fraction"] for e in json.loads(done.stdout)["entries"] if e["law"] in exact]
     assert fractions == [0.0] * 8
@@ -156,7 +162,7 @@ def test_descend_shows_where_it_ended_and_why() -> None:
     )  # fmt: skip
 
     found = json.loads(done.stdout)["backends"]["numpy"]
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert found["stop_reason"] == "gradient norm"
     assert found["parameters"]["theta_0"] == pytest.approx(3.9507, abs=1e-4)
 
@@ -165,7 +171,7 @@ def test_descend_shows_where_it_ended_and_why() -> None:
 def test_mutate_kills_every_planted_fault() -> None:
     done = run("mutate", "linear-regression", "--data", "integer-lattice")
 
-    assert done.returncode == 0, done.stdout
+    assert done.exit_code == 0, done.stdout
     assert "mutation score 100%" in done.stdout
 
 
@@ -182,12 +188,11 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
 
     done = run("mutate", "linear-regression", "--check", f"{path}:check")
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "one component times 1 + 1e-9" in done.stdout
     assert "survived" in done.stdout
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -223,7 +228,7 @@ def test_mutate_reports_the_survivors_of_a_careless_check(tmp_path: Path) -> Non
 def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: list[str], message: str) -> None:
     done = run(*arguments)
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -235,7 +240,7 @@ def test_labels_outside_the_problem_are_refused(tmp_path: Path) -> None:
 
     done = run("verify", "logistic-regression", "--data", str(path), "--target", "label")
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "takes targets 0 or 1, but row 1 of 'labels.csv' has 2" in done.stderr
 
 
@@ -254,7 +259,7 @@ def test_a_bug_in_a_formula_is_shown_with_its_line(tmp_path: Path) -> None:
 
     done = run("verify", f"{path}:Buggy", "--backend", "numpy")
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "buggy.py:6: per_sample_losses raises ValueError: my own bug" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -265,7 +270,7 @@ def test_the_classical_checks_stand_side_by_side_and_the_one_at_fault_is_named()
     done = run("verify", "logistic-regression", "--backend", "numpy", "--fault", fault)
 
     lines = done.stdout.splitlines()
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert any("central differences" in line and "agree" in line and "AT FAULT" in line for line in lines)
     assert any(line.split()[:2] == ["enclosure", "wrong"] for line in lines)
     assert max(map(len, lines)) <= 80
@@ -315,7 +320,7 @@ def test_a_users_wrong_function_is_judged_and_its_counterexample_fails_by_itself
     )  # fmt: skip
     shown = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)  # noqa: S603
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "mine: theta_0: a factor n = 40: a sum where a mean belongs" in done.stdout
     assert (shown.returncode, shown.stderr) == (1, "mine is wrong: theta_0\n")
 
@@ -331,7 +336,7 @@ def test_a_certificate_is_written_and_checked_with_the_verdicts_exit_codes(tmp_p
     path.write_text(path.read_text().replace("noisy-line", "noisy-lime"))
     damaged = run("check-certificate", str(path))
 
-    assert [done.returncode for done in (written, agrees, wrong, damaged)] == [0, 0, 1, 2]
+    assert [done.exit_code for done in (written, agrees, wrong, damaged)] == [0, 0, 1, 2]
     assert json.loads(agrees.stdout)["verdict"] == "agree"
     assert "error: the certificate was changed or damaged" in damaged.stderr
 
@@ -341,5 +346,5 @@ def test_a_certificate_is_written_and_checked_with_the_verdicts_exit_codes(tmp_p
 def test_an_implementation_is_given_by_name_and_place(setting: str) -> None:
     done = run("verify", "linear-regression", "--backend", "numpy", "--implementation", setting)
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "Traceback" not in done.stderr

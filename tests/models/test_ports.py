@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,7 @@ def test_the_right_port_agrees_in_every_gradient_and_layer(dtype: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("bug", ports.BUGS)
+@pytest.mark.parametrize(("bug", "dtype"), list(zip(ports.BUGS, cycle(["float32", "float64"]), strict=False)))
 def test_a_planted_bug_is_found_and_its_layer_is_named(bug: str, dtype: str) -> None:
     report = compared(bug, dtype)
 
@@ -207,6 +208,12 @@ def channels_last(kernel: Any) -> Any:
     return kernel.transpose(2, 3, 1, 0)
 
 
+@cache
+def convolution() -> Any:
+    return from_module(ports.drawn(Convolution()), torch.nn.functional.mse_loss, name="torch")
+
+
+@cache
 def convolved(padding: str = "VALID") -> Any:
     def loss(p: Any, features: Any, targets: Any) -> Any:
         images = features.reshape(-1, 2, 4, 5).transpose(0, 2, 3, 1)  # (n, height, width, channels)
@@ -224,7 +231,7 @@ def images() -> gdc.Dataset:
 
 @pytest.mark.thorough
 def test_layers_correspond_through_a_function_that_moves_their_elements() -> None:
-    source = from_module(ports.drawn(Convolution()), torch.nn.functional.mse_loss, name="torch")
+    source = convolution()
     layers = {"conv": ("convolution", lambda a: np.moveaxis(a, 0, -1))}
 
     report = gdc.compare([source, convolved()], images(), layers=layers)
@@ -248,14 +255,14 @@ def test_layers_correspond_through_a_function_that_moves_their_elements() -> Non
     ],
 )
 def test_layers_that_do_not_correspond_are_refused(layers: Any, message: str) -> None:
-    source = from_module(ports.drawn(Convolution()), torch.nn.functional.mse_loss, name="torch")
+    source = convolution()
 
     with pytest.raises(ValueError, match=re.escape(message)):
         gdc.compare([source, convolved()], images(), layers=layers, rows=0)
 
 
 def test_layers_of_other_shapes_decide_nothing() -> None:
-    source = from_module(ports.drawn(Convolution()), torch.nn.functional.mse_loss, name="torch")
+    source = convolution()
 
     report = gdc.compare([source, convolved()], images(), layers={"conv": "convolution"}, rows=0)
 
