@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ from . import marking
 # it reaches JAX however late it is imported, and worker processes as well.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# Collecting makes objects by the hundred thousand and frees few: looking for garbage among them, again and again, takes
+# longer than the rest.
+gc.disable()
+
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    settings.register_profile("quick", settings(), max_examples=25)
 
 if not registered_backends():
     raise pytest.UsageError("no backend is registered, so nothing would be tested: pip install -e '.[test]'")
@@ -43,11 +54,19 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads it
 def pytest_cmdline_main(config: pytest.Config) -> None:
     marking.share(config)
+    if "not thorough" in config.option.markexpr and getattr(config.option, "hypothesis_profile", "") is None:
+        config.option.hypothesis_profile = "quick"  # the gate gives it another
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marking.mark(items)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: no test's garbage is there
+    gc.set_threshold(20_000, 10, 50)  # what frameworks and pytest keep grows, and looking through it all is slow
+    gc.enable()
 
 
 @pytest.fixture(scope="session", params=registered_backends())

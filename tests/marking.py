@@ -22,7 +22,7 @@ MARKERS = [
     "notyet: by tests/lacks.py the backend does not have it yet; the test must fail as is said there",
     "never: by tests/lacks.py the backend cannot have it; the test must fail as is said there",
     "thorough_on(*backends): on these backends it is thorough: others try the theorem in the quick loop",
-    "one_in(n, backend): on this backend one of n runs before the soundness run: it compiles for each case",
+    "one_in(n, backend): on this backend one of n runs before the soundness run: it is slow there",
 ]
 VARIANTS = {
     "jax": ["jitted", "unjitted", "derived"],
@@ -30,12 +30,14 @@ VARIANTS = {
 }
 """The variants beside the default one, which nobody has to import a framework to know."""
 ALL_VARIANTS = [f"{name}[{variant}]" for name, of_it in VARIANTS.items() for variant in of_it]
+DUE = {"jax": 6, "torch": 3}
+"""Of so many theorems on a variant, the gate tries one: what compiles, fewer."""
 SLOW_VARIANTS = {"torch[compiled]"}
 """Those that compile for seconds."""
 on_variants = pytest.mark.parametrize(
     "backend_name", [*registered_backends(), *ALL_VARIANTS], indirect=True, scope="session"
 )
-"""Let a theorem run on every variant, too: in the soundness run; a third of them, but of slow ones, in the gate."""
+"""Let a theorem run on every variant, too: in the soundness run; those that `DUE` says, in the gate."""
 HOUSE = {
     each.name
     for each in entry_points(group="gdcompare.backends")
@@ -111,9 +113,10 @@ def parameter(item: pytest.Item, name: str) -> object:
 
 
 def leave_out(item: pytest.Item) -> None:
-    """Leave to the soundness run what `one_in` says, and to the gate what `thorough_on` says; of variants, a third."""
+    """Leave to the soundness run what `one_in` says, and to the gate what `thorough_on` and, of variants, `DUE` say."""
     if (name := parameter(item, "backend_name")) in ALL_VARIANTS:
-        item.add_marker("soundness" if name in SLOW_VARIANTS or shuffled(item.nodeid) % 3 else "thorough")
+        due = name not in SLOW_VARIANTS and shuffled(item.nodeid) % DUE[str(name).partition("[")[0]] == 0
+        item.add_marker("thorough" if due else "soundness")
     for marker in item.iter_markers("thorough_on"):
         for backend in marker.args:
             known("backend", backend, registered_backends())
@@ -174,11 +177,17 @@ def each_choice(cases: Mapping[str, Mapping[str, Hashable]], last: Iterable[str]
 
 
 def share(config: pytest.Config) -> None:
-    """Run the whole suite in a process for each CPU, up to four, if pytest-xdist is there and `-n` does not say."""
+    """Run the whole suite in a process for each CPU, up to four, if pytest-xdist is there and `-n` does not say.
+
+    Each process takes a stretch of the tests, so that what a file shares among its tests is mostly made once; one that
+    is done takes some of another's.
+    """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     options = config.option
     if whole and not options.usepdb and getattr(options, "numprocesses", 0) is None:
         options.numprocesses = min(os.cpu_count() or 1, 4)
+    if getattr(options, "numprocesses", None) and options.dist == "no":
+        options.dist = "worksteal"
 
 
 def shuffled(name: str) -> int:

@@ -237,11 +237,11 @@ def test_each_choice_does_not_count_on_what_cannot_pass() -> None:
 @pytest.mark.parametrize(
     ("source", "options", "processes"),
     [
-        ("TESTPATHS", {"usepdb": False, "numprocesses": None}, min(os.cpu_count() or 1, 4)),
-        ("TESTPATHS", {"usepdb": False, "numprocesses": 0}, 0),
-        ("TESTPATHS", {"usepdb": True, "numprocesses": None}, None),
+        ("TESTPATHS", {"usepdb": False, "numprocesses": None, "dist": "no"}, min(os.cpu_count() or 1, 4)),
+        ("TESTPATHS", {"usepdb": False, "numprocesses": 0, "dist": "no"}, 0),
+        ("TESTPATHS", {"usepdb": True, "numprocesses": None, "dist": "no"}, None),
         ("TESTPATHS", {"usepdb": False}, "no such option"),
-        ("ARGS", {"usepdb": False, "numprocesses": None}, None),
+        ("ARGS", {"usepdb": False, "numprocesses": None, "dist": "no"}, None),
     ],
     ids=["bare", "-n 0", "--pdb", "without xdist", "a file"],
 )
@@ -253,6 +253,20 @@ def test_the_whole_suite_alone_is_shared_among_processes(
     share(config)
 
     assert getattr(config.option, "numprocesses", "no such option") == processes
+
+
+@pytest.mark.parametrize(
+    ("processes", "asked", "dist"), [(2, "no", "worksteal"), (2, "loadfile", "loadfile"), (0, "no", "no")]
+)
+def test_each_process_takes_a_stretch_of_the_tests_unless_told_otherwise(processes: int, asked: str, dist: str) -> None:
+    config: Any = SimpleNamespace(
+        args_source=pytest.Config.ArgsSource.ARGS,
+        option=SimpleNamespace(usepdb=False, numprocesses=processes, dist=asked),
+    )
+
+    share(config)
+
+    assert config.option.dist == dist
 
 
 def test_what_chooses_is_the_same_in_every_process() -> None:

@@ -91,6 +91,8 @@ def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Prob
 
 @pytest.mark.thorough
 @pytest.mark.one_in(6, "jax")
+@pytest.mark.one_in(2, "torch")
+@pytest.mark.one_in(2, "autograd")
 def test_every_batch_law_holds(backend: Backend[Any], problem: Problem) -> None:
     gdc.check_batch_laws(problem, few_rows(problem).rows(slice(4)), None, backend).assert_agree()
 
@@ -216,6 +218,9 @@ def test_polynomials_are_exact_on_integer_lattices(name: str, backend: Backend[A
 
 
 @pytest.mark.thorough
+@pytest.mark.one_in(3, "jax")
+@pytest.mark.one_in(2, "torch")
+@pytest.mark.one_in(2, "autograd")
 @settings(deadline=None, max_examples=4)
 @given(draw=st.data())
 def test_no_right_backend_is_called_wrong_at_any_scale(

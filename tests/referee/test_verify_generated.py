@@ -40,7 +40,7 @@ def test_no_right_backend_is_called_wrong_at_any_scale(
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough_on("jax")
+@pytest.mark.one_in(2, "jax")
 @settings(deadline=None, max_examples=4)
 @given(draw=st.data())
 def test_every_batch_law_holds_at_any_scale(backend: Backend[Any], problem: gdc.Problem, draw: st.DataObject) -> None:
