@@ -20,6 +20,10 @@ from . import marking
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+# A process for each CPU is enough: threads of several that wait for one another on the same CPUs burn most of the time.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 # Collecting makes objects by the hundred thousand and frees few: looking for garbage among them, again and again, takes
 # longer than the rest.
 gc.disable()
