@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from gdcompare.cli import commands
 from tests.cli.files import write_all
+from tests.cli.running import run
 
 LINE = "linear-regression --backend numpy"
 LONG = "x" * 300
@@ -262,10 +260,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-
-
-def run(line: str) -> Result:
-    return CliRunner().invoke(commands, shlex.split(line), prog_name="gdcompare")
 
 
 SLOW = [f"report {LINE} --no-timing -o /dev/full --steps 1"]

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
 
 import gdcompare as gdc
 from gdcompare import registry
@@ -26,6 +25,7 @@ from gdcompare.cli.output import console_for
 from gdcompare.referee.counterexample import counterexample
 from gdcompare.table import table
 from gdcompare.writing import write_text
+from tests.cli.running import run
 
 MINE = """\
 import os, sys
@@ -69,10 +69,6 @@ class Line(Problem):
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MINE)
-
-
-def run(line: str) -> Result:
-    return CliRunner().invoke(commands, shlex.split(line), prog_name="gdcompare")
 
 
 def process(*arguments: str, **how: int) -> subprocess.Popen[str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from gdcompare.cli import commands
+from tests.cli.running import OWN, run
 
 pytest.importorskip("matplotlib", reason="no picture without Matplotlib: pip install 'gdcompare[plot]'")
 
@@ -26,24 +24,13 @@ def slope(p, features, targets):
     return {"w": 2 * (features @ p["w"] - targets) @ features / len(targets)}
 
 one, other = (gdc.from_functions(loss, slope, {"w": [0.7]}, name=name) for name in ("one", "other"))
-
-def half(params, features, targets):
-    residuals = params["theta_0"] + features @ params["theta_1"] - targets
-    return (residuals**2).mean(), {"theta_0": residuals.mean(), "theta_1": 2 * residuals @ features / len(targets)}
-
-def broken(params, features, targets):
-    raise RuntimeError("no gradient today")
 """
 
 
 @pytest.fixture(autouse=True)
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "models.py").write_text(f"{MODELS}\n{OWN}")
     monkeypatch.chdir(tmp_path)
-
-
-def run(line: str) -> Result:
-    return CliRunner().invoke(commands, shlex.split(line), prog_name="gdcompare")
 
 
 LINES = [

@@ -9,32 +9,19 @@ import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from gdcompare.cli import commands
+from tests.cli.running import OWN, run
 
 pytest.importorskip("matplotlib", reason="no page without Matplotlib: pip install 'gdcompare[report]'")
 pytest.importorskip("jinja2", reason="no page without Jinja2: pip install 'gdcompare[report]'")
 
 LINE = "report linear-regression --backend numpy --steps 5"
-HALF = """\
-def half(params, features, targets):
-    residuals = params["theta_0"] + features @ params["theta_1"] - targets
-    return (residuals**2).mean(), {"theta_0": residuals.mean(), "theta_1": 2 * residuals @ features / len(targets)}
-
-def broken(params, features, targets):
-    raise RuntimeError("no gradient today")
-"""
 
 
 @pytest.fixture(autouse=True)
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own.py").write_text(HALF)
+    (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-
-
-def run(line: str) -> Result:
-    return CliRunner().invoke(commands, shlex.split(line), prog_name="gdcompare")
 
 
 def command_on(page: str) -> str:
