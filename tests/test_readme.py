@@ -1,4 +1,4 @@
-"""What the README and its page on backends tell a newcomer to write works as it stands there."""
+"""What the README and the pages on problems and backends tell a newcomer to write works as it stands there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gdcompare.authoring.conformance import check_backend
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROBLEMS = (ROOT / "docs" / "problems.md").read_text(encoding="utf-8")
 ADD_A_BACKEND = (ROOT / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
 
 
-def block_with(text: str, page: str = README) -> str:
+def block_with(text: str, page: str) -> str:
     (found,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if text in block]
     return str(found)
 
@@ -37,7 +38,7 @@ def test_the_new_backend_conforms(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_the_new_problem_agrees_everywhere(tmp_path: Path) -> None:
-    code = block_with("class PoissonRegression")
+    code = block_with("class PoissonRegression", PROBLEMS)
     path = tmp_path / "poisson.py"
     path.write_text(code)
     generator = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def test_there_is_one_command_that_sets_up_and_ends_with(ending: str) -> None:
 
 def test_every_problem_of_the_library_is_named() -> None:
     own = {each.name for each in entry_points(group="gdcompare.problems") if each.module.startswith("gdcompare.")}
-    named = set(re.findall(r"`([a-z-]+)`", README[README.index("## Problems") : README.index("### Add a problem")]))
+    named = set(re.findall(r"`([a-z-]+)`", PROBLEMS[: PROBLEMS.index("## Add a problem")]))
 
     assert len(own) > 20
     assert own == named

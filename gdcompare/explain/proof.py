@@ -302,6 +302,21 @@ def _told(difference: Any, domain: Domain) -> dict[str, str]:
         return {"difference": "a formula too long to write", "difference_latex": r"\text{too long to write}"}
 
 
+def typeset(problem: str | Problem) -> str:
+    r"""Return the loss of one sample and its gradient by hand in LaTeX, without a proof, at the least sizes there are.
+
+    The errors are those of `prove`.
+
+    >>> print(typeset("linear-regression").splitlines()[1])
+      \ell &= \left(\theta_{0} + \theta_{1,0} x_{0} + \theta_{1,1} x_{1} - y\right)^{2} \\
+    """
+    optional("sympy", "sympy", "a formula in LaTeX", "symbolic")
+    from gdcompare.explain.formulas import OneSample, smallest_size
+
+    found = as_problem(problem)
+    return _written(OneSample(found, smallest_size(found, SAMPLES, example(found))), ())
+
+
 def _written(one: OneSample, entries: Iterable[Proved]) -> str:
     """Return the loss of one sample and its gradient by hand in LaTeX, and the differences that are not 0."""
     from gdcompare.explain.latex import aligned, brackets, formula, symbol
