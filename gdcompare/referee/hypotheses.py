@@ -170,7 +170,8 @@ def _differences(evidence: Evidence) -> Hypotheses:
     if x is None or floats is None or x.shape != actual.shape or not 0 < x.size <= _MOST_DIFFERENCES:
         return
     unit = float(np.spacing(np.abs(evidence.loss).astype(evidence.dtype)))
-    seen = np.abs(actual - evidence.truth) > evidence.budget
+    error = np.abs(actual - evidence.truth)
+    seen = error > evidence.budget
     single = evidence.dtype == "float64" and np.array_equal(actual, actual.astype(np.float32))
     narrow = single and actual.size > 2  # they are multiples of a unit anyway
     if not (math.isfinite(unit) and unit > 0) or narrow or np.array_equal(actual, evidence.truth.astype(np.float32)):
@@ -194,11 +195,11 @@ def _differences(evidence: Evidence) -> Hypotheses:
             fuzzy = 1e-6 + 8 * unit_roundoff(evidence.dtype) * np.abs(units)
             if (h == 0).any() or (fuzzy > 0.01).any() or (np.abs(units - np.round(units)) > fuzzy).any():
                 continue
-            if not np.round(units).any():
-                continue  # zeros are whole for any step
+            if not (np.round(units).any() and (seen & (error > fuzzy * unit / width)).any()):
+                continue  # zeros are whole for any step, and so is what is right but for less than a unit
             if any(abs(size / each - round(size / each)) < 1e-3 for each in named):
                 continue  # a multiple of a step that fits, fits too
-            if seen.any() and fit(-behind * h, h, 8 * unit / width + evidence.budget):
+            if fit(-behind * h, h, 8 * unit / width + evidence.budget):
                 named.append(size)
         if named:
             yield actual, f"{kind} differences with h near {' or '.join(f'{size:.2g}' for size in named)}"

@@ -265,6 +265,17 @@ def test_central_differences_are_named_with_their_step(h: float, relative: bool)
     assert all(cause.startswith("central differences with h near ") for cause in found)
 
 
+def test_what_is_whole_but_for_an_ulp_is_not_taken_for_differences() -> None:
+    """Of whole numbers the right gradient is whole in every unit, and so is nearly what is next to it."""
+    data = gdc.Dataset([[1.0, 2.0, -1.0], [3.0, 0.0, 2.0]], [4.0, -2.0])
+    beside = only_gradient(lambda _, g, __: np.nextafter(g, np.inf))
+
+    found = causes(beside, data, {"theta_0": 1.0, "theta_1": [2.0, -1.0, 3.0]})
+
+    assert found
+    assert not any("differences with" in cause for cause in found)
+
+
 def test_an_error_of_the_size_of_differences_is_not_taken_for_them() -> None:
     generator = np.random.default_rng(0)
 
