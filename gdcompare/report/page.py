@@ -352,7 +352,7 @@ def _outcomes(descents: Mapping[str, Mapping[str, Descent]]) -> Any:
         for kind, found in descents.items()
         for name, fit in found.items()
     ]
-    return table("", ["descent", "backend", "steps", "stopped by", "last loss"], rows, left=2)
+    return table("", ["descent", "backend", "steps", "stopped by", "last batch's loss"], rows, left=2)
 
 
 def _facts(page: Page) -> list[tuple[str, str]]:
