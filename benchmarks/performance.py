@@ -167,7 +167,7 @@ def _here() -> dict[str, Any]:
     return found | {"peers": versions(PEERS)}
 
 
-@click.command(help=__doc__)
+@click.command(help=(__doc__ or "").replace("\n\n    ", "\n\n\b\n    "))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/performance"), show_default=True)
 @click.option("--seconds", default=6.0, show_default=True, help="For each contest, unless it is known to 2 % before.")
 @click.option("--quick", is_flag=True, help="As few and as short turns as there may be.")
