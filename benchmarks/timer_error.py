@@ -145,7 +145,7 @@ def _run(races: Iterable[Race]) -> Run:
     return run
 
 
-@click.command(help=__doc__)
+@click.command(help=(__doc__ or "").replace("\n\n    ", "\n\n\b\n    "))
 @click.option("--races", default=100, show_default=True, help="How many races of each kind; 0 for none.")
 @click.option("--pairs", default=10, show_default=True, help="How many pairs of runs of each kind.")
 @click.option("--seconds", default=2.0, show_default=True, help="The longest that a race may take.")
