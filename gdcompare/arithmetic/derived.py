@@ -5,7 +5,6 @@ Each takes the tape first, and then what the array API standard says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -87,29 +86,6 @@ def logical_or(xp: Any, a: Any, b: Any) -> Any:
     return 1 - (1 - xp.asarray(a)) * (1 - xp.asarray(b))
 
 
-def matrix_transpose(xp: Any, x: Any) -> Any:
-    """The last two axes exchanged."""
-    return xp.permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-
-
-def expand_dims(xp: Any, x: Any, *, axis: int = 0) -> Any:
-    """A new axis of length 1."""
-    x = xp.asarray(x)
-    at = axis % (x.ndim + 1)
-    return xp.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
-
-
-def squeeze(xp: Any, x: Any, axis: int | tuple[int, ...]) -> Any:
-    """Without these axes of length 1."""
-    gone = {i % x.ndim for i in ((axis,) if isinstance(axis, int) else axis)}
-    return xp.reshape(x, tuple(length for i, length in enumerate(x.shape) if i not in gone))
-
-
-def stack(xp: Any, arrays: Sequence[Any], *, axis: int = 0) -> Any:
-    """One beside the other along a new axis."""
-    return xp.concat([xp.expand_dims(array, axis=axis) for array in arrays], axis=axis)
-
-
 def astype(xp: Any, x: Any, dtype: Any, *, copy: bool = True) -> Any:
     """x itself, for conditions are 0 and 1 here; but as whole numbers, x without its fraction."""
     del copy
@@ -152,6 +128,32 @@ def arange(xp: Any, *limits: float, dtype: Any = None) -> Any:
     return xp.asarray(np.arange(*limits), dtype)
 
 
-def eye(xp: Any, n: int, *, dtype: Any = None) -> Any:
-    """The unit matrix."""
-    return xp.asarray(np.eye(n), dtype)
+def eye(xp: Any, n: int, m: int | None = None, *, k: int = 0, dtype: Any = None) -> Any:
+    """1 on the k-th diagonal, else 0."""
+    return xp.asarray(np.eye(n, m, k), dtype)
+
+
+def empty(xp: Any, shape: Any, *, dtype: Any = None) -> Any:
+    """All 0: numbers that nobody knows would do as well."""
+    return xp.zeros(shape, dtype=dtype)
+
+
+def empty_like(xp: Any, x: Any, *, dtype: Any = None) -> Any:
+    """0 in the shape of x."""
+    return xp.zeros(x.shape, dtype=dtype)
+
+
+def linspace(xp: Any, start: float, stop: float, num: int, *, dtype: Any = None, endpoint: bool = True) -> Any:
+    """So many numbers, equally far apart."""
+    return xp.asarray(np.linspace(start, stop, num, endpoint=endpoint), dtype)
+
+
+def diff(xp: Any, x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
+    """x_{i + 1} - x_i, n times."""
+    x = xp.asarray(x)
+    around = [prepend, x, append]
+    x = x if prepend is append is None else xp.concat([each for each in around if each is not None], axis=axis)
+    before = (slice(None),) * (axis % x.ndim)
+    for _ in range(n):
+        x = xp.subtract(xp.index(x, (*before, slice(1, None))), xp.index(x, (*before, slice(None, -1))))
+    return x

@@ -1,10 +1,23 @@
-"""Conversion to whole numbers, over any number system: the fraction is cut off."""
+"""Whole numbers, over any number system: what is known of them, and the conversion that cuts a fraction off."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+
+def known_whole(value: Any) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the whole numbers in the middle of numbers of any system, and where nothing else is possible.
+
+    >>> from gdcompare.arithmetic.balls import as_balls
+    >>> known_whole(as_balls([2.0, 0.5]))
+    (array([2, 0]), array([ True, False]))
+    """
+    middle = _middle(value)
+    near = np.rint(np.where(np.isfinite(middle), middle, 0.0))
+    return near.astype(np.intp), (near == middle) & _is_exact(value)
 
 
 def truncated(xp: Any, x: Any) -> Any:
@@ -30,3 +43,16 @@ def _middle(value: Any) -> Any:
         value = value.value
     value = getattr(value, "high", value)  # of a double word
     return np.vectorize(float, otypes=[np.float64])(value)
+
+
+def _is_exact(value: Any) -> Any:
+    """Say which numbers are known: without a radius, spread, error or low word."""
+    while not hasattr(value, "error") and hasattr(value, "value"):  # a dual number, or draws
+        value = value.value
+    if hasattr(value, "error"):
+        return value.exact
+    if hasattr(value, "rad") and not callable(value.rad):
+        return (value.rad == 0) & (value.low == 0)
+    if value.dtype == object:
+        return np.vectorize(lambda each: not hasattr(each, "is_exact") or each.is_exact(), otypes=[bool])(value)
+    return np.ones(value.shape, dtype=bool)

@@ -1,0 +1,42 @@
+"""The array functions that the referee knows beside those in `formulas.FUNCTIONS`: not every array library has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Formula = Callable[[Any, Any, Any], Any]
+
+# Of x and y as in `formulas.FUNCTIONS`: all > 0.1 and < 2, both (n, 3).
+MOVES: Mapping[str, Formula] = {
+    "broadcast_arrays": lambda xp, x, y: xp.broadcast_arrays(x[:, :, None], y[:, None, :2])[0] * y[:, :, None],
+    "diagonal": lambda xp, x, y: xp.linalg.diagonal(x[:, :, None] * y[:, None, :], offset=1),
+    "diff": lambda xp, x, y: xp.diff(x * y, axis=1) * xp.diff(y, axis=-1),
+    "empty": lambda xp, x, y: x * y + xp.empty((3,), dtype=x.dtype) * 0,
+    "empty_like": lambda xp, x, y: x * y + xp.empty_like(x) * 0,
+    "flip": lambda xp, x, y: xp.flip(x, axis=1) * y + xp.flip(y, axis=(1,)),
+    "linspace": lambda xp, x, y: x * xp.linspace(0.25, 0.75, 3, dtype=x.dtype) * y,
+    "meshgrid": lambda xp, x, y: xp.meshgrid(x[0, :], y[0, :2])[0] * xp.meshgrid(x[0, :], y[0, :2], indexing="xy")[1],
+    "moveaxis": lambda xp, x, y: xp.moveaxis(x[:, :, None] * y[:, None, :2], 1, 2),
+    "pad": lambda xp, x, y: xp.pad(x * y, ((0, 0), (1, 2))) + xp.pad(x * x, ((0, 0), (2, 1)), mode="reflect"),
+    "repeat": lambda xp, x, y: xp.repeat(x * x, 2, axis=1) * xp.repeat(y, 2, axis=1),
+    "roll": lambda xp, x, y: xp.roll(x, 1, axis=1) * y,
+    "scatter": lambda xp, x, y: xp.scatter(x * x, (slice(None), [2, 0]), y[:, :2] * y[:, 1:]),
+    "scatter_add": lambda xp, x, y: xp.scatter_add(x * x, (slice(None), [2, 0, 2]), y * y),
+    "take": lambda xp, x, y: xp.take(x * x, xp.asarray([2, 0, 2, 2]), axis=1) * y[:, :1],
+    "take_along_axis": lambda xp, x, y: xp.take_along_axis(x * x, xp.asarray([[2, 0, 2, 2]]), axis=1) * y[:, :1],
+    "tile": lambda xp, x, y: xp.tile(x * x, (1, 2)) * xp.tile(y, (1, 2)),
+    "tril": lambda xp, x, y: xp.tril(x[:, :, None] * y[:, None, :], k=1),
+    "triu": lambda xp, x, y: xp.triu(x[:, :, None] * y[:, None, :], k=-1),
+    "unstack": lambda xp, x, y: xp.unstack(x * y, axis=1)[1] * xp.unstack(x)[0][0],
+}  # fmt: skip
+INDICES: Mapping[str, Formula] = {
+    "x[:, integers]": lambda xp, x, y: (x * x)[:, [2, 0, 2]] * y,
+    "x[integers, integers]": lambda xp, x, y: (x * x)[:, :, None][:, xp.asarray([2, 0, 2]), xp.asarray([0, 0, 0])] * y,
+    "x[:, conditions]": lambda xp, x, y: (x * x)[:, xp.asarray([True, False, True])] * y[:, 1:],
+    "x[:, ::-1]": lambda xp, x, y: x[:, ::-1] * y,
+    "an index from the data": lambda xp, x, y: (x * x)[:, xp.astype(xp.asarray([2.0, 1.0, 1.0]), xp.int64)] * y,
+    "concat(axis=None)": lambda xp, x, y: xp.concat([x[0, :], y[0, :] ** 2], axis=None),
+    "eye(n, m, k=)": lambda xp, x, y: x @ xp.eye(3, 4, k=1, dtype=x.dtype),
+}
+VOCABULARY: Mapping[str, Formula] = MOVES
