@@ -39,4 +39,37 @@ INDICES: Mapping[str, Formula] = {
     "concat(axis=None)": lambda xp, x, y: xp.concat([x[0, :], y[0, :] ** 2], axis=None),
     "eye(n, m, k=)": lambda xp, x, y: x @ xp.eye(3, 4, k=1, dtype=x.dtype),
 }
-VOCABULARY: Mapping[str, Formula] = MOVES
+REDUCTIONS: Mapping[str, Formula] = {
+    "all": lambda xp, x, y: xp.where(xp.all(x > 0.1, axis=1, keepdims=True), x * y, y),
+    "any": lambda xp, x, y: xp.where(xp.any(x > 1.4, axis=1, keepdims=True), x * y, y),
+    "argmax": lambda xp, x, y: xp.take_along_axis(x * y, xp.argmax(x, axis=1, keepdims=True), axis=1),
+    "argmin": lambda xp, x, y: xp.take_along_axis(x * y, xp.argmin(x, axis=1, keepdims=True), axis=1),
+    "argsort": lambda xp, x, y: xp.take_along_axis(x * y, xp.argsort(x, axis=1), axis=1),
+    "count_nonzero": lambda xp, x, y: x * y * xp.astype(xp.count_nonzero(x > 0.8, axis=1, keepdims=True), x.dtype),
+    "cumulative_prod": lambda xp, x, y: xp.cumulative_prod(x * y, axis=1),
+    "cumulative_sum": lambda xp, x, y: xp.cumulative_sum(x * y, axis=1) + xp.cumulative_sum(y, axis=-1) ** 2,
+    "log_softmax": lambda xp, x, y: xp.log_softmax(x * y, axis=1) * y,
+    "logical_xor": lambda xp, x, y: xp.where(xp.logical_xor(x > y, x < 1), x * x, y),
+    "logsumexp": lambda xp, x, y: xp.logsumexp(x * y, axis=1, keepdims=True) + xp.logsumexp(3 * x, axis=1)[:, None],
+    "median": lambda xp, x, y: xp.median(x * y, axis=1) + xp.median((x * y)[:, :2], axis=1),
+    "prod": lambda xp, x, y: xp.prod(x * y, axis=1) + xp.prod(x, axis=1, keepdims=True)[:, 0],
+    "quantile": lambda xp, x, y: xp.quantile(x * y, 0.3, axis=1),
+    "searchsorted": lambda xp, x, y: x * y * xp.searchsorted(xp.asarray([0.5, 0.8, 1.1]), x),
+    "softmax": lambda xp, x, y: xp.softmax(x * y, axis=1) * y,
+    "sort": lambda xp, x, y: xp.sort(x * y, axis=1) * y + xp.sort(x, axis=-1),
+    "std": lambda xp, x, y: xp.std(x * y, axis=1) + xp.std(x, axis=1),
+    "stop_gradient": lambda xp, x, y: x * y + 0 * xp.stop_gradient(x),
+    "topk": lambda xp, x, y: xp.topk(x * y, 2, axis=1)[0] * y[:, :2],
+    "var": lambda xp, x, y: xp.var(x * y, axis=1) + xp.var(x[:, :, None] * y[:, None, :], axis=(1, 2)),
+}
+AXES: Mapping[str, Formula] = {
+    "a correction": lambda xp, x, y: xp.var(x * y, axis=1, correction=1) + xp.std(x, axis=1, correction=1),
+    "max over several axes": lambda xp, x, y: xp.max(x[:, :, None] * y[:, None, :], axis=(1, 2)),
+    "min over several axes": lambda xp, x, y: xp.min(
+        x[:, :, None] * xp.asarray([1.0, 2.0]), axis=(2, 1), keepdims=True
+    ),
+    "tensordot of pairs": lambda xp, x, y: xp.tensordot(
+        x[:, :, None] * y[:, None, :], xp.eye(3, dtype=x.dtype), axes=([1, 2], [0, 1])
+    ),
+}
+VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS}

@@ -5,11 +5,12 @@ Each takes the tape first, and then what the array API standard says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic.whole import truncated
+from gdcompare.arithmetic.whole import as_condition, truncated
 
 
 def square(xp: Any, x: Any) -> Any:
@@ -27,13 +28,22 @@ def vecdot(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
     return xp.sum(xp.multiply(a, b), axis=axis)
 
 
-def tensordot(xp: Any, a: Any, b: Any, *, axes: int = 2) -> Any:
-    """Sum over the last `axes` axes of a and the first of b, as one product of matrices."""
+def tensordot(xp: Any, a: Any, b: Any, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
+    """Sum over the last `axes` axes of a and the first of b, or over pairs of axes, as one product of matrices."""
     a, b = xp.asarray(a), xp.asarray(b)
+    if not isinstance(axes, int):
+        of_a, of_b = ([axis % x.ndim for axis in each] for x, each in zip((a, b), map(_several, axes), strict=True))
+        a = xp.permute_dims(a, (*(i for i in range(a.ndim) if i not in of_a), *of_a))
+        b = xp.permute_dims(b, (*of_b, *(i for i in range(b.ndim) if i not in of_b)))
+        axes = len(of_a)
     outer, summed, inner = a.shape[: a.ndim - axes], b.shape[:axes], b.shape[axes:]
     k = int(np.prod(summed))
     product = xp.reshape(a, (int(np.prod(outer)), k)) @ xp.reshape(b, (k, int(np.prod(inner))))
     return xp.reshape(product, outer + inner)
+
+
+def _several(axes: Any) -> Sequence[int]:
+    return (axes,) if isinstance(axes, int) else axes
 
 
 def mean(xp: Any, x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
@@ -73,22 +83,30 @@ def abs(xp: Any, x: Any) -> Any:  # noqa: A001 - the standard's name
 
 def logical_not(xp: Any, a: Any) -> Any:
     """1 for 0, 0 for 1."""
-    return xp.subtract(1, a)
+    return as_condition(xp.subtract(1, a))
 
 
 def logical_and(xp: Any, a: Any, b: Any) -> Any:
     """1 if both are 1."""
-    return xp.multiply(a, b)
+    return as_condition(xp.multiply(a, b))
 
 
 def logical_or(xp: Any, a: Any, b: Any) -> Any:
     """1 if not both are 0."""
-    return 1 - (1 - xp.asarray(a)) * (1 - xp.asarray(b))
+    return as_condition(1 - (1 - xp.asarray(a)) * (1 - xp.asarray(b)))
+
+
+def logical_xor(xp: Any, a: Any, b: Any) -> Any:
+    """1 if they differ."""
+    a, b = xp.asarray(a), xp.asarray(b)
+    return as_condition(a + b - 2 * a * b)
 
 
 def astype(xp: Any, x: Any, dtype: Any, *, copy: bool = True) -> Any:
     """x itself, for conditions are 0 and 1 here; but as whole numbers, x without its fraction."""
     del copy
+    if dtype is bool or dtype == xp.bool or (not isinstance(dtype, str) and np.dtype(dtype) == bool):
+        return xp.conditions(x)
     whole = dtype == xp.int64 if isinstance(dtype, str) else np.issubdtype(dtype, np.integer)
     return truncated(xp, x) if whole else xp.asarray(x)
 

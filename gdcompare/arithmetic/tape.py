@@ -20,7 +20,8 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from gdcompare.arithmetic import derived, moves
+from gdcompare.arithmetic import derived, moves, reductions
+from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
 from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.backend import Reduction, reduced, scaled_rows
@@ -45,18 +46,19 @@ SLOPES: dict[str, Callable[[Any, Any, Any], Any]] = {
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (moves, derived)
+ROOMS = (moves, reductions, derived)
 FUNCTIONS = {
     name: function
     for room in ROOMS
     for name, function in vars(room).items()
     if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
 }
-INNER = {"index", "gather"}  # what these do is written x[...]
+INNER = {"index", "gather", "conditions"}  # what these do is written x[...]
 WHOLE = "whole"  # the dtype of whole numbers, whatever their size
 CONSTANTS = (
     {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
-    | dict.fromkeys(("bool", "float32", "float64"), "real")
+    | {"nan": math.nan, "bool": "condition"}
+    | dict.fromkeys(("float32", "float64"), "real")
     | dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), WHOLE)
 )
 
@@ -409,12 +411,12 @@ class Tape:
 
     # Kinks: each is a tie for the largest, or a condition on its edge.
 
-    def max(self, x: Any, *, axis: int | None = None, keepdims: bool = False, kind: str = "max") -> Variable:
+    def max(self, x: Any, *, axis: Axis = None, keepdims: bool = False, kind: str = "max") -> Variable:
         """xp.max: d max_i x_i = sum_i s_i dx_i, where s_i = 1 for the largest, else 0; in a tie each is in [0, 1]."""
         x = self.asarray(x)
-        if axis is None:
-            top = self.max(self.reshape(x, (x.size,)), axis=0, kind=kind)
-            return self.reshape(top, (1,) * x.ndim) if keepdims else top
+        if axis is None or isinstance(axis, tuple):
+            top = self.max(with_axes_last(self, x, axis), axis=-1, kind=kind)
+            return kept(self, top, x, axis) if keepdims else top
         x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
         times = self.numbers.chain
         share = self.numbers.share_of_max(x.value, kind) if x.tracked else None  # now: a tie is noted with its line
@@ -438,14 +440,11 @@ class Tape:
 
     # Sums and shapes.
 
-    def sum(
-        self, x: Any, *, axis: int | tuple[int, ...] | None = None, dtype: Any = None, keepdims: bool = False
-    ) -> Variable:
+    def sum(self, x: Any, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Variable:
         """xp.sum: d sum x_i = sum dx_i."""
         del dtype
         x = self.asarray(x)
-        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-        summed = tuple(sorted(i % x.ndim - x.ndim for i in axes))
+        summed = axes_of(axis, x.ndim)
         total = self.record(
             self.numbers.sum(x.value, summed) if summed else x.value,
             (x, lambda g: self.broadcast(g, (g.shape[0], *x.shape))),

@@ -20,6 +20,12 @@ def known_whole(value: Any) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return near.astype(np.intp), (near == middle) & _is_exact(value)
 
 
+def as_condition(x: Any) -> Any:
+    """Note that a variable is 1 or 0."""
+    x.whole = x.condition = True
+    return x
+
+
 def truncated(xp: Any, x: Any) -> Any:
     """Return x without its fraction, on the tape: constant, and where x passes a whole number, a jump.
 

@@ -20,10 +20,11 @@ from gdcompare.arithmetic.tape import Tape, per_sample_gradients, value_and_grad
 from gdcompare.backend import Backend
 from tests.arithmetic.test_tape import GOALS, POINT, ROWS
 from tests.formulas import Formula
-from tests.vocabulary import INDICES, VOCABULARY
+from tests.vocabulary import AXES, INDICES, VOCABULARY
 
-FORMULAS = {**VOCABULARY, **INDICES}
+FORMULAS = {**VOCABULARY, **INDICES, **AXES}
 BY_ROWS = [name for name in FORMULAS if name not in ("meshgrid", "unstack", "concat(axis=None)")]  # each by itself
+WRONG = {("autograd", "a correction")}  # it takes no notice of the correction on the way back
 DIRECTION = np.array([1.0, -2.0, 3.0])
 
 
@@ -101,7 +102,7 @@ def test_frameworks_keep_the_budget(name: str, backend: Backend[Any]) -> None:
             raise
         pytest.skip(f"another function than the standard's: {error}")
 
-    report.assert_agree()
+    assert report.verdict == ("wrong" if (backend.name, name) in WRONG else "agree"), report
 
 
 def test_each_row_may_have_indices_of_its_own() -> None:
