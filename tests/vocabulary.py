@@ -72,4 +72,43 @@ AXES: Mapping[str, Formula] = {
         x[:, :, None] * y[:, None, :], xp.eye(3, dtype=x.dtype), axes=([1, 2], [0, 1])
     ),
 }
-VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS}
+ELEMENTWISE: Mapping[str, Formula] = {
+    "acos": lambda xp, x, y: xp.acos(x / 2) * y,
+    "acosh": lambda xp, x, y: xp.acosh(x + 1) * y,
+    "asin": lambda xp, x, y: xp.asin(x / 2) * y,
+    "asinh": lambda xp, x, y: xp.asinh(x * y),
+    "atan": lambda xp, x, y: xp.atan(x * y),
+    "atanh": lambda xp, x, y: xp.atanh(x / 2) * y,
+    "cbrt": lambda xp, x, y: xp.cbrt(x * y) + xp.cbrt(-x),
+    "digamma": lambda xp, x, y: xp.digamma(x * y),
+    "erf": lambda xp, x, y: xp.erf(x * y),
+    "erfc": lambda xp, x, y: xp.erfc(x * y),
+    "exp2": lambda xp, x, y: xp.exp2(x * y),
+    "lgamma": lambda xp, x, y: xp.lgamma(x * y) * x,
+    "log10": lambda xp, x, y: xp.log10(x * y),
+    "log2": lambda xp, x, y: xp.log2(x * y),
+    "rsqrt": lambda xp, x, y: xp.rsqrt(x * y),
+    "sigmoid": lambda xp, x, y: xp.sigmoid(x - 2 * y) + xp.sigmoid(x),
+    "tan": lambda xp, x, y: xp.tan(x / 2) * y,
+}
+MORE: Mapping[str, Formula] = {
+    "atan2": lambda xp, x, y: xp.atan2(x - 1, y - 1.25) * x + xp.atan2(y, -4 * x) + xp.atan2(-x, y - 3),
+    "ceil": lambda xp, x, y: x * y * xp.ceil(3 * x + 0.2),
+    "copysign": lambda xp, x, y: xp.copysign(x * x, y - x) * y,
+    "floor": lambda xp, x, y: x * y * xp.floor(3 * x + 0.2),
+    "floor_divide": lambda xp, x, y: x * y * xp.floor_divide(3 * x + 0.2, y),
+    "fmod": lambda xp, x, y: xp.fmod(3 * x + 0.2, y) * y,
+    "hypot": lambda xp, x, y: xp.hypot(x, y * y),
+    "isfinite": lambda xp, x, y: xp.where(xp.isfinite(x), x * y, y),
+    "isinf": lambda xp, x, y: xp.where(xp.isinf(x), y, x * y),
+    "isnan": lambda xp, x, y: xp.where(xp.isnan(x), y, x * y),
+    "log_sigmoid": lambda xp, x, y: xp.log_sigmoid(x - 2 * y),
+    "reciprocal": lambda xp, x, y: xp.reciprocal(x * y),
+    "remainder": lambda xp, x, y: xp.remainder(3 * x + 0.2, y) * y + xp.remainder(-3 * x - 0.2, y),
+    "round": lambda xp, x, y: x * y * xp.round(3 * x + 0.2),
+    "signbit": lambda xp, x, y: xp.where(xp.signbit(x - y), x * x, y),
+    "softplus": lambda xp, x, y: xp.softplus(x - 2 * y),
+    "trunc": lambda xp, x, y: x * y * xp.trunc(3 * x + 0.2),
+    "xlogy": lambda xp, x, y: xp.xlogy(x, y) + xp.xlogy(xp.asarray([0.0, 1.0, 2.0]), y),
+}
+VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS, **ELEMENTWISE, **MORE}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic.whole import as_condition, truncated
+from gdcompare.arithmetic.whole import as_condition, middle, on_tape, truncated
 
 
 def square(xp: Any, x: Any) -> Any:
@@ -21,6 +21,50 @@ def square(xp: Any, x: Any) -> Any:
 def positive(xp: Any, x: Any) -> Any:
     """x."""
     return xp.asarray(x)
+
+
+def reciprocal(xp: Any, x: Any) -> Any:
+    """1 / x."""
+    return xp.divide(1.0, x)
+
+
+def hypot(xp: Any, a: Any, b: Any) -> Any:
+    """The root of a^2 + b^2."""
+    a, b = xp.asarray(a), xp.asarray(b)
+    return xp.sqrt(a * a + b * b)
+
+
+def atan2(xp: Any, y: Any, x: Any) -> Any:
+    """The angle of the point (x, y), from -pi to pi: by the smaller over the larger, whose arc tangent it differs from.
+
+    It jumps where x < 0 and y changes its sign.
+    """
+    y, x = xp.broadcast_arrays(y, x)
+    up, right = middle(y.value), middle(x.value)
+    steep, back = np.abs(up) > np.abs(right), (np.abs(up) <= np.abs(right)) & (right < 0)
+    mask, behind, side = (on_tape(xp, x, each) for each in (steep * 1.0, back * 1.0, np.where(up < 0, -1.0, 1.0)))
+    angle = xp.atan(xp.where(mask, x, y) / xp.where(mask, y, x))
+    half = 2 * xp.greater_equal(xp.where(behind, y, 1.0), 0.0) - 1
+    return xp.where(mask, side * xp.number("pi / 2") - angle, angle + behind * half * xp.number("pi"))
+
+
+def xlogy(xp: Any, x: Any, y: Any) -> Any:
+    """x log(y), and 0 where x is a constant 0."""
+    x, y = xp.asarray(x), xp.asarray(y)
+    if x.tracked:
+        return x * xp.log(y)
+    nothing = xp.equal(x, 0.0)
+    return xp.where(nothing, 0.0, x * xp.log(xp.where(nothing, 1.0, y)))
+
+
+def softplus(xp: Any, x: Any) -> Any:
+    """log(1 + exp(x))."""
+    return xp.logaddexp(x, 0.0)
+
+
+def log_sigmoid(xp: Any, x: Any) -> Any:
+    """-log(1 + exp(-x))."""
+    return -xp.logaddexp(-xp.asarray(x), 0.0)
 
 
 def vecdot(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic import double_word as words
 from gdcompare.arithmetic.balls import BallNumbers, Balls, boxed, elementwise, upwards
 from gdcompare.arithmetic.double_word import Word
+from gdcompare.arithmetic.functions import Constant, Function, Tabled
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.word_matrices import product_of_matrices
 
@@ -123,7 +124,7 @@ class QuickBalls:
 
 
 @final
-class QuickNumbers(Numbers):
+class QuickNumbers(Tabled, Numbers):
     """Arrays of quick balls. NumPy may warn of overflow and of what is not defined: call it inside `np.errstate`."""
 
     def __init__(self) -> None:
@@ -132,6 +133,15 @@ class QuickNumbers(Numbers):
     def asarray(self, values: Any) -> QuickBalls:
         """Every finite float is an exact ball."""
         return as_quick_balls(values)
+
+    def tabled(self, function: Function, x: QuickBalls) -> QuickBalls:
+        """Arb's."""
+        return _by_arb(function.ball, x)
+
+    def number(self, each: Constant) -> QuickBalls:
+        """Arb's."""
+        with ctx.workprec(128):
+            return quick_from_balls(boxed(each.ball()))
 
     def rearrange(self, function: Callable[..., Any], *arrays: QuickBalls) -> QuickBalls:
         """Each part alike."""

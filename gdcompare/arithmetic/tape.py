@@ -20,8 +20,10 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from gdcompare.arithmetic import derived, moves, reductions
+from gdcompare.arithmetic import derived, moves, piecewise, reductions
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
+from gdcompare.arithmetic.functions import CONSTANTS as EXACTLY
+from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.backend import Reduction, reduced, scaled_rows
@@ -29,31 +31,18 @@ from gdcompare.problem import Problem
 
 Pullback: TypeAlias = Callable[[Any], Any]
 
-# f: f'(x), given the number system, x and y = f(x).
-SLOPES: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "exp": lambda _numbers, _x, y: y,
-    "expm1": lambda numbers, x, y: numbers.expm1_slope(x, y),
-    "log": lambda _numbers, x, _y: 1 / x,
-    "log1p": lambda _numbers, x, _y: 1 / (1 + x),
-    "sqrt": lambda _numbers, _x, y: 0.5 / y,
-    "sin": lambda numbers, x, _y: numbers.cos(x),
-    "cos": lambda numbers, x, _y: -numbers.sin(x),
-    "sinh": lambda numbers, x, _y: numbers.cosh(x),
-    "cosh": lambda numbers, x, _y: numbers.sinh(x),
-    "tanh": lambda numbers, x, y: numbers.tanh_slope(x, y),
-    "sign": lambda _numbers, _x, y: 0 * y,
-}
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (moves, reductions, derived)
+ROOMS = (moves, reductions, piecewise, derived)
 FUNCTIONS = {
     name: function
     for room in ROOMS
     for name, function in vars(room).items()
     if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
 }
-INNER = {"index", "gather", "conditions"}  # what these do is written x[...]
+INNER = {"index", "gather", "conditions", "trigamma", "tetragamma"}
+"""What these do is written otherwise."""
 WHOLE = "whole"  # the dtype of whole numbers, whatever their size
 CONSTANTS = (
     {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
@@ -250,6 +239,10 @@ class Tape:
         kind = np.asarray(x).dtype.kind if isinstance(x, np.ndarray | list | tuple | int) else ""
         variable.condition, variable.whole = kind == "b", kind in ("b", "i", "u")
         return variable
+
+    def number(self, name: str) -> Variable:
+        """Return a constant that no float is, like "pi"."""
+        return Variable(self, self.numbers.number(EXACTLY[name])[None])
 
     def leaf(self, value: Any) -> Variable:
         """Return a parameter, which is differentiated by."""
@@ -469,4 +462,4 @@ def known_functions() -> list[str]:
     ['abs', 'add', 'arange', 'asarray']
     """
     operations = {key for key, value in vars(Tape).items() if callable(value) and "xp." in (value.__doc__ or "")}
-    return sorted(operations | set(SLOPES) | set(RELATIONS) | set(FUNCTIONS) - INNER)
+    return sorted((operations | set(SLOPES) | set(RELATIONS) | set(FUNCTIONS)) - INNER)

@@ -15,9 +15,14 @@ def known_whole(value: Any) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     >>> known_whole(as_balls([2.0, 0.5]))
     (array([2, 0]), array([ True, False]))
     """
-    middle = _middle(value)
-    near = np.rint(np.where(np.isfinite(middle), middle, 0.0))
-    return near.astype(np.intp), (near == middle) & _is_exact(value)
+    floats = middle(value)
+    near = np.rint(np.where(np.isfinite(floats), floats, 0.0))
+    return near.astype(np.intp), (near == floats) & _is_exact(value)
+
+
+def on_tape(xp: Any, like: Any, array: Any) -> Any:
+    """Return floats, which have the hidden axis already, as a variable like another."""
+    return type(like)(xp, xp.numbers.asarray(array))
 
 
 def as_condition(x: Any) -> Any:
@@ -34,16 +39,16 @@ def truncated(xp: Any, x: Any) -> Any:
     x = xp.asarray(x)
     if x.whole:
         return x
-    near = np.rint(_middle(x.value))
+    near = np.rint(middle(x.value))
     side = np.sign(near)
     edge = np.where(near == 0, -1.0, abs(near))  # none at 0
-    sides, edges, k, below = (type(x)(xp, xp.numbers.asarray(each)) for each in (side, edge, near, near - side))
+    sides, edges, k, below = (on_tape(xp, x, each) for each in (side, edge, near, near - side))
     result = xp.where(xp.greater_equal(sides * x, edges), k, below)
     result.whole = True
     return result
 
 
-def _middle(value: Any) -> Any:
+def middle(value: Any) -> Any:
     """Return the floats in the middle of numbers of any system."""
     while hasattr(value, "value"):  # of a dual number, or one with a bound
         value = value.value
