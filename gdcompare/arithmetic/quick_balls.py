@@ -87,7 +87,8 @@ class QuickBalls:
         high, low = words.multiply(self.word, other.word)
         size, nothing = np.abs(high), _is_zero(self) | _is_zero(other)
         exact: Any = _is_scale(self) or _is_scale(other) or ((self.low == 0) & (other.low == 0))
-        exact = exact & (size > 2.0**-900)
+        lost = ((self.low != 0) | (other.low != 0)) & (np.abs(low) < 2.0**-960)
+        exact = exact & (size > 2.0**-900) & ~lost
         carried = np.abs(self.high) * other.rad + self.rad * (np.abs(other.high) + other.rad)
         rounded = np.where(exact, 0.0, words.PRODUCT * size)
         tiny = np.where(nothing | (exact & (self.rad + other.rad == 0)), 0.0, words.UNDERFLOW)
