@@ -111,4 +111,12 @@ MORE: Mapping[str, Formula] = {
     "trunc": lambda xp, x, y: x * y * xp.trunc(3 * x + 0.2),
     "xlogy": lambda xp, x, y: xp.xlogy(x, y) + xp.xlogy(xp.asarray([0.0, 1.0, 2.0]), y),
 }
-VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS, **ELEMENTWISE, **MORE}
+PROGRAMS: Mapping[str, Formula] = {
+    "avg_pool": lambda xp, x, y: xp.avg_pool(x * y, (2,), stride=1, padding=1),
+    "conv": lambda xp, x, y: xp.conv(
+        xp.reshape(x, (-1, 1, 3)), xp.asarray([[[1.0, 2.0]], [[0.5, -1.0]]]), padding=[(1, 0)], stride=2
+    ),
+    "max_pool": lambda xp, x, y: xp.max_pool(x * y, (2,), stride=1, padding=1),
+    "windows": lambda xp, x, y: xp.windows(x * y, (2,), stride=1),
+}
+VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS, **ELEMENTWISE, **MORE, **PROGRAMS}

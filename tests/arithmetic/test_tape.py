@@ -28,9 +28,7 @@ def known_functions() -> set[str]:
 
 
 def test_an_unknown_function_is_named_beside_those_there_are() -> None:
-    with pytest.raises(
-        AttributeError, match=r"referee has no xp\.nothing; it knows: abs, acos, .*, zeros, zeros_like"
-    ):
+    with pytest.raises(AttributeError, match=r"referee has no xp\.nothing; it knows: abs, acos, .*, zeros, zeros_like"):
         Tape(Floats()).nothing(0.0)
 
 
