@@ -68,6 +68,15 @@ AXES: Mapping[str, Formula] = {
     "min over several axes": lambda xp, x, y: xp.min(
         x[:, :, None] * xp.asarray([1.0, 2.0]), axis=(2, 1), keepdims=True
     ),
+    "an einsum of diagonals": lambda xp, x, y: xp.einsum("nii,n...->n...", x[:, :, None] * y[:, None, :], y),
+    "an implicit einsum": lambda xp, x, y: xp.einsum(
+        "...i,ij", x * y, xp.asarray(3 * [[1.0, 2.0, 0.5]], dtype=x.dtype)
+    ),
+    "an outer einsum": lambda xp, x, y: xp.einsum("ni,nj->nij", x, y),
+    "linalg under its name": lambda xp, x, y: (
+        xp.linalg.vecdot(x, y) + xp.linalg.matmul(x[:, None, :], y[:, :, None])[:, 0, 0]
+    ),
+    "norms of columns": lambda xp, x, y: xp.linalg.matrix_norm(x[:, :, None] * y[:, None, :], ord=1),
     "tensordot of pairs": lambda xp, x, y: xp.tensordot(
         x[:, :, None] * y[:, None, :], xp.eye(3, dtype=x.dtype), axes=([1, 2], [0, 1])
     ),
@@ -119,4 +128,17 @@ PROGRAMS: Mapping[str, Formula] = {
     "max_pool": lambda xp, x, y: xp.max_pool(x * y, (2,), stride=1, padding=1),
     "windows": lambda xp, x, y: xp.windows(x * y, (2,), stride=1),
 }
-VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS, **ELEMENTWISE, **MORE, **PROGRAMS}
+MATRICES: Mapping[str, Formula] = {
+    "cross": lambda xp, x, y: xp.linalg.cross(x * x, y, axis=1),
+    "einsum": lambda xp, x, y: xp.einsum("ni,nj,ij->nj", x, y, xp.asarray(3 * [[1.0, 2.0, 0.5]], dtype=x.dtype)),
+    "matrix_norm": lambda xp, x, y: xp.linalg.matrix_norm(x[:, :, None] * y[:, None, :]),
+    "matrix_power": lambda xp, x, y: xp.linalg.matrix_power(x[:, :, None] * y[:, None, :], 3),
+    "outer": lambda xp, x, y: xp.linalg.outer(x[0, :], y[0, :2]),
+    "trace": lambda xp, x, y: xp.linalg.trace(x[:, :, None] * y[:, None, :], offset=1),
+    "vector_norm": lambda xp, x, y: (
+        xp.linalg.vector_norm(x * y, axis=1)
+        + xp.linalg.vector_norm(x, axis=1, ord=3)
+        + xp.linalg.vector_norm(x, axis=1, ord=float("inf"))
+    ),
+}
+VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS, **ELEMENTWISE, **MORE, **PROGRAMS, **MATRICES}

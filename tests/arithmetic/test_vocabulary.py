@@ -23,7 +23,9 @@ from tests.formulas import Formula
 from tests.vocabulary import AXES, INDICES, VOCABULARY
 
 FORMULAS = {**VOCABULARY, **INDICES, **AXES}
-BY_ROWS = [name for name in FORMULAS if name not in ("meshgrid", "unstack", "concat(axis=None)")]  # each by itself
+BY_ROWS = [
+    name for name in FORMULAS if name not in ("meshgrid", "unstack", "outer", "concat(axis=None)")
+]  # each by itself
 WRONG = {("autograd", "a correction")}  # it takes no notice of the correction on the way back
 DIRECTION = np.array([1.0, -2.0, 3.0])
 
@@ -69,7 +71,7 @@ def test_the_number_systems_agree(name: str) -> None:
         assert all(one.overlaps(other) for one, other in zip(balls_from_quick(quick[1][key]), truth, strict=True))
         assert (quick[1][key].rad < 1e-22).all()
         assert (abs(rounded[1][key].value - exact) <= rounded[1][key].spread + 1e-300 + 2.0**-52 * abs(exact)).all()
-        assert (rounded[1][key].error < 1e-12).all()
+        assert (rounded[1][key].error < 1e-12 * np.maximum(1.0, abs(exact))).all()
         np.testing.assert_allclose(drawn[key].value, exact, rtol=1e-12, atol=1e-13)
 
 
