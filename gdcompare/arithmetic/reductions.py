@@ -7,7 +7,9 @@ are whole numbers that depend on nothing: they jump where two numbers change pla
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -79,15 +81,40 @@ def cumulative_sum(
 def cumulative_prod(
     xp: Any, x: Any, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Any:
-    """x_1 x_2 ... x_i."""
+    """y_i = x_1 x_2 ... x_i: dL/dx_i = y_{i - 1} r_i with r_i = g_i + x_{i + 1} r_{i + 1}.
+
+    Torch has sum_{j >= i} g_j y_j / x_i where x_i is not 0.
+    """
     del dtype
-    x = xp.asarray(x)
+    x, numbers, times = xp.asarray(x), xp.numbers, xp.numbers.chain
     axis = _only(x, axis)
-    each = xp.unstack(x, axis=axis)
-    products = [xp.ones_like(each[0])] if include_initial else []
-    for one in each:
-        products.append(products[-1] * one if products and one is not each[0] else one)
-    return xp.stack(products, axis=axis)
+    factors = xp.moveaxis(x, axis, -1)
+    n = factors.shape[-1]
+    each = [factors.value[..., i] for i in range(n)]
+    products = list(accumulate(each, operator.mul))
+
+    def stacked(parts: list[Any]) -> Any:
+        hidden = max(part.shape[0] for part in parts)
+        even = [xp.broadcast(part, (hidden, *factors.shape[:-1])) for part in parts]
+        return numbers.rearrange(lambda *some: np.stack(some, axis=-1), *even)
+
+    value = stacked(products)
+
+    def by_recurrence(g: Any) -> Any:
+        rest = [g[..., n - 1]]
+        for i in range(n - 2, -1, -1):
+            rest.append(g[..., i] + times(rest[-1], each[i + 1]))
+        return stacked([times(one, products[i - 1]) if i else one for i, one in enumerate(rest[::-1])])
+
+    def divided(g: Any) -> Any:
+        zero = numbers.compare(np.equal, factors.value, numbers.asarray(0.0), False)
+        below = numbers.asarray(np.tri(n)[None])
+        return numbers.where(zero, by_recurrence(g), (times(g, value)[..., None, :] @ below)[..., 0, :] / factors.value)
+
+    result = xp.record(value, (factors, lambda g: numbers.any_of(lambda: by_recurrence(g), lambda: divided(g))))
+    if include_initial:
+        result = xp.concat([xp.ones((*factors.shape[:-1], 1)), result], axis=-1)
+    return xp.moveaxis(result, -1, axis)
 
 
 def _only(x: Any, axis: int | None) -> int:

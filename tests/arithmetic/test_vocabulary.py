@@ -26,6 +26,7 @@ FORMULAS = {**VOCABULARY, **INDICES, **AXES}
 BY_ROWS = [
     name for name in FORMULAS if name not in ("meshgrid", "unstack", "outer", "concat(axis=None)")
 ]  # each by itself
+UNABLE = {("autograd", "an einsum of diagonals"): "its derivative of einsum knows no diagonals"}
 WRONG = {("autograd", "a correction")}  # it takes no notice of the correction on the way back
 DIRECTION = np.array([1.0, -2.0, 3.0])
 
@@ -93,6 +94,8 @@ def test_frameworks_keep_the_budget(name: str, backend: Backend[Any]) -> None:
     function, problem = name.split("[")[0], Formula(FORMULAS[name])
     if getattr(backend, "by_hand", False):
         pytest.skip("nobody has derived it by hand")
+    if (backend.name, name) in UNABLE:
+        pytest.skip(UNABLE[backend.name, name])
     spaces = (np, np.linalg), (backend.xp, backend.xp.linalg)
     if function in VOCABULARY and not all(any(hasattr(xp, function) for xp in space) for space in spaces):
         pytest.skip(f"{backend.name} or NumPy has no {function}")
