@@ -51,11 +51,25 @@ def prod(xp: Any, x: Any, *, axis: Axis = None, dtype: Any = None, keepdims: boo
 
 
 def var(xp: Any, x: Any, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
-    """sum (x_i - mean)^2 / (n - correction)."""
-    x = xp.asarray(x)
-    off = x - xp.mean(x, axis=axis, keepdims=True)
-    total = xp.sum(off * off, axis=axis, keepdims=keepdims)
-    return total / (x.size // total.size - correction)
+    """sum (x_i - m)^2 / (n - correction), m the mean: d = sum 2 (x_i - m) dx_i / (n - correction).
+
+    Whoever differentiates m, too, takes from these slopes their mean, which is 0 but for the rounding of m.
+    """
+    x, numbers, times = xp.asarray(x), xp.numbers, xp.numbers.chain
+    axes = axes_of(axis, x.ndim)
+    n = math.prod(x.shape[i] for i in axes)
+    off = x.value - numbers.sum(x.value, axes) / float(n)
+    value = numbers.sum(off * off, axes) / (n - correction)
+
+    def directly(g: Any) -> Any:
+        return times(g, off) * 2.0 / (n - correction)
+
+    def with_the_mean(g: Any) -> Any:
+        slopes = directly(g)
+        return slopes - numbers.sum(slopes, axes) / float(n)
+
+    result = xp.record(value, (x, lambda g: numbers.any_of(lambda: directly(g), lambda: with_the_mean(g))))
+    return result if keepdims else xp.squeeze(result, axes)
 
 
 def std(xp: Any, x: Any, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
