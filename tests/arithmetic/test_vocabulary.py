@@ -16,10 +16,11 @@ from gdcompare.arithmetic.numbers import Floats
 from gdcompare.arithmetic.quick_balls import QuickNumbers, balls_from_quick
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.sampled import SampledNumbers
-from gdcompare.arithmetic.tape import Tape, per_sample_gradients, value_and_gradient
+from gdcompare.arithmetic.tape import Tape, known_functions, per_sample_gradients, value_and_gradient
 from gdcompare.backend import Backend
 from tests.arithmetic.test_tape import GOALS, POINT, ROWS
 from tests.formulas import Formula
+from tests.functions_page import PAGE, rewritten, sections
 from tests.vocabulary import AXES, INDICES, VOCABULARY
 
 FORMULAS = {**VOCABULARY, **INDICES, **AXES}
@@ -158,3 +159,10 @@ def test_an_index_of_numbers_is_told_to_become_whole() -> None:
     with pytest.raises(TypeError, match=r"an index is a whole number: write xp\.astype\(index, xp\.int64\)"):
         x[x / 2]
     assert x[x - 1].value.astype(float).tolist() == [[1.0, 2.0]]
+
+
+def test_the_page_of_functions_shows_those_that_there_are() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert page == rewritten(page), "run: python -m tests.functions_page"
+    assert {name for functions in sections().values() for name in functions} == set(known_functions())
