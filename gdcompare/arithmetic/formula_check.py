@@ -343,7 +343,7 @@ def _way_out(error: Exception) -> str:
     if "unary +" in words or "positive" in words:
         return "; leave the sign away"
     if "step" in words:
-        return "; not every array library slices backwards: put the columns in order with xp.stack"
+        return "; not every array library slices backwards: write xp.flip"
     if isinstance(error, TypeError) or any(each in words for each in ("dtype", np.__name__, "scalar type")):
         return "; give constants as arrays of xp, in the dtype of the data: xp.asarray(W, dtype=features.dtype)"
     return ""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
-from gdcompare.arithmetic.whole import as_condition
+from gdcompare.arithmetic.whole import as_condition, known_whole, on_tape
 
 # Products and spreads.
 
@@ -170,18 +170,14 @@ def argsort(xp: Any, x: Any, *, axis: int = -1, descending: bool = False, stable
     """Which element comes first, second, ...; of equals the one that stands first."""
     del stable
     x = xp.asarray(x)
-    ranks = _ranks(xp, xp.moveaxis(x, axis, -1), descending)
-    n = ranks.shape[-1]
-    at = xp.equal(ranks[..., None, :], np.arange(float(n))[:, None])
-    return _whole(xp.moveaxis(at @ xp.asarray(np.arange(float(n))), -1, axis))
+    return xp.moveaxis(_order(xp, xp.moveaxis(x, axis, -1), descending), -1, axis)
 
 
 def argmax(xp: Any, x: Any, *, axis: int | None = None, keepdims: bool = False, descending: bool = True) -> Any:
     """Where the largest is; of equals the first."""
     x = xp.asarray(x)
-    ranks = _ranks(xp, with_axes_last(xp, x, axis), descending)
-    first = xp.equal(ranks, 0.0) @ xp.asarray(np.arange(float(ranks.shape[-1])))
-    return _whole(kept(xp, first, x, axis) if keepdims else first)
+    first = xp.index(_order(xp, with_axes_last(xp, x, axis), descending), (..., 0))
+    return kept(xp, first, x, axis) if keepdims else first
 
 
 def argmin(xp: Any, x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
@@ -189,14 +185,19 @@ def argmin(xp: Any, x: Any, *, axis: int | None = None, keepdims: bool = False) 
     return argmax(xp, x, axis=axis, keepdims=keepdims, descending=False)
 
 
-def _ranks(xp: Any, x: Any, descending: bool) -> Any:
-    """Return how many come before each, along the last axis: each pair is compared once, and a tie is a jump."""
+def _order(xp: Any, x: Any, descending: bool) -> Any:
+    """Return which comes first, second, ... along the last axis; of lines with an undecided pair nobody knows.
+
+    Each pair is compared once, and a tie is a jump. What hangs on that is no decision of its own.
+    """
     n = x.shape[-1]
     later, earlier = np.tril_indices(n, -1)
     one, other = (xp.index(x, (..., places)) for places in (earlier, later))
     first = xp.greater_equal(one, other) if descending else xp.less_equal(one, other)
     ranks = xp.scatter_add(xp.zeros(x.shape), (..., later), first)
-    return _whole(xp.scatter_add(ranks, (..., earlier), 1 - first))
+    ranks, known = known_whole(xp.scatter_add(ranks, (..., earlier), 1 - first).value)
+    order = np.where(known.all(axis=-1, keepdims=True), np.argsort(ranks, axis=-1), np.nan)
+    return _whole(on_tape(xp, x, order))
 
 
 def _whole(x: Any) -> Any:

@@ -438,6 +438,9 @@ class Tape:
         del dtype
         x = self.asarray(x)
         summed = axes_of(axis, x.ndim)
+        if not x.size and summed:
+            nothing = self.zeros([1 if i - x.ndim in summed else length for i, length in enumerate(x.shape)])
+            return nothing if keepdims else self.squeeze(nothing, summed)  # type: ignore[no-any-return]
         total = self.record(
             self.numbers.sum(x.value, summed) if summed else x.value,
             (x, lambda g: self.broadcast(g, (g.shape[0], *x.shape))),

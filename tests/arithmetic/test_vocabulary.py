@@ -18,6 +18,7 @@ from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.sampled import SampledNumbers
 from gdcompare.arithmetic.tape import Tape, known_functions, per_sample_gradients, value_and_gradient
 from gdcompare.backend import Backend
+from gdcompare.referee.enclosure import enclose
 from tests.arithmetic.test_tape import GOALS, POINT, ROWS
 from tests.formulas import Formula
 from tests.functions_page import PAGE, rewritten, sections
@@ -159,6 +160,40 @@ def test_an_index_of_numbers_is_told_to_become_whole() -> None:
     with pytest.raises(TypeError, match=r"an index is a whole number: write xp\.astype\(index, xp\.int64\)"):
         x[x / 2]
     assert x[x - 1].value.astype(float).tolist() == [[1.0, 2.0]]
+
+
+WEIGHTS = np.array([1.0, 2.0, 4.0])
+AT_TIES: dict[str, tuple[Any, list[float], bool, bool]] = {
+    "sort": (lambda xp, x: xp.sum(xp.sort(x) * WEIGHTS), [0.5, 0.5, 0.25], True, False),
+    "sort, of which all counts alike": (lambda xp, x: xp.sum(xp.sort(x) ** 2), [0.5, 0.5, 0.25], False, False),
+    "argmax": (lambda xp, x: (x * WEIGHTS)[xp.argmax(x)], [0.5, 0.5, 0.25], True, True),
+    "floor": (lambda xp, x: xp.sum(xp.floor(x) * x), [1.0, 2.5, 0.5], True, True),
+    "floor elsewhere": (lambda xp, x: xp.sum(xp.floor(x) * x), [1.25, 2.5, 0.5], False, False),
+    "the angle": (lambda xp, x: xp.atan2(x[0], x[1]) + x[2], [0.0, -1.0, 0.5], False, True),
+    "the norm": (lambda xp, x: xp.linalg.vector_norm(x), [0.0, 0.0, 0.0], True, False),
+    "a product of zeros": (lambda xp, x: xp.prod(x), [0.0, 0.0, 3.0], False, False),
+}
+
+
+@pytest.mark.parametrize(("formula", "at", "bends", "jumps"), AT_TIES.values(), ids=AT_TIES)
+def test_a_tie_is_a_kink_and_what_changes_places_jumps(formula: Any, at: list[float], bends: bool, jumps: bool) -> None:
+    problem = gdc.Operation(lambda xp, x: formula(xp, x) * x[2] ** 0, x=(3,))
+    point = {"x": np.array(at)}, np.ones((1, 1)), np.zeros(1)
+
+    truth = enclose(problem, *point)
+
+    found = truth.gradient["x"]
+    assert found.known.shape == (3,)
+    assert found.kinks.any() == bends
+    assert ("a jump of the value" in found.reason) == jumps
+
+
+def test_the_sum_of_nothing_is_0() -> None:
+    tape = Tape(RoundedNumbers("float64"))
+    nothing = tape.leaf([1.0, 2.0])[2:]
+
+    assert tape.sum(nothing).value.value.tolist() == [0.0]
+    assert tape.sum(tape.reshape(nothing, (0, 3)), axis=0).shape == (3,)
 
 
 def test_the_page_of_functions_shows_those_that_there_are() -> None:
