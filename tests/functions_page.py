@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gdcompare.arithmetic import convolution, derived, linear_algebra, moves, piecewise, reductions
+from gdcompare.arithmetic import convolution, derived, linear_algebra, linear_systems, moves, piecewise, reductions
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.rounded import ULPS
 from gdcompare.arithmetic.tape import RELATIONS, Tape, known_functions
 
+from .capabilities import with_made
+
 PAGE = Path(__file__).parents[1] / "docs" / "functions.md"
-BEGIN, END = "<!-- made by `python -m tests.functions_page` -->", "<!-- end of what was made -->"
+BEGIN = "<!-- made by `python -m tests.functions_page` -->"
 ROOMS = {
     "Operations": Tape,
     "Made of others": derived,
@@ -22,6 +24,7 @@ ROOMS = {
     "Along axes": reductions,
     "Roundings, remainders, signs": piecewise,
     "Vectors and matrices": linear_algebra,
+    "Systems of equations": linear_systems,
     "Convolution and pooling": convolution,
 }
 
@@ -62,11 +65,7 @@ def table() -> str:
 
 def rewritten(page: str) -> str:
     """Return the page with the tables as they are now between its two comments."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    return with_made(page, BEGIN, table())
 
 
 if __name__ == "__main__":

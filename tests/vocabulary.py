@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 Formula = Callable[[Any, Any, Any], Any]
 
 # Of x and y as in `formulas.FUNCTIONS`: all > 0.1 and < 2, both (n, 3).
@@ -76,6 +78,7 @@ AXES: Mapping[str, Formula] = {
     "linalg under its name": lambda xp, x, y: (
         xp.linalg.vecdot(x, y) + xp.linalg.matmul(x[:, None, :], y[:, :, None])[:, 0, 0]
     ),
+    "a power of the inverse": lambda xp, x, y: xp.linalg.matrix_power(square(xp, x, y), -2),
     "norms of columns": lambda xp, x, y: xp.linalg.matrix_norm(x[:, :, None] * y[:, None, :], ord=1),
     "tensordot of pairs": lambda xp, x, y: xp.tensordot(
         x[:, :, None] * y[:, None, :], xp.eye(3, dtype=x.dtype), axes=([1, 2], [0, 1])
@@ -141,4 +144,25 @@ MATRICES: Mapping[str, Formula] = {
         + xp.linalg.vector_norm(x, axis=1, ord=float("inf"))
     ),
 }
-VOCABULARY: Mapping[str, Formula] = {**MOVES, **REDUCTIONS, **ELEMENTWISE, **MORE, **PROGRAMS, **MATRICES}
+
+
+def square(xp: Any, x: Any, y: Any) -> Any:
+    """Matrices of which nothing is symmetric, one for each row."""
+    return x[:, :, None] * y[:, None, :] ** 2 + 2 * xp.asarray(np.roll(np.eye(3), 1, axis=0), dtype=x.dtype)
+
+
+SYSTEMS: Mapping[str, Formula] = {
+    "det": lambda xp, x, y: xp.linalg.det(square(xp, x, y)) * x[:, 0],
+    "inv": lambda xp, x, y: xp.linalg.inv(square(xp, x, y)),
+    "slogdet": lambda xp, x, y: xp.linalg.slogdet(square(xp, x, y))[1] * x[:, 0],
+    "solve": lambda xp, x, y: xp.linalg.solve(square(xp, x, y), xp.stack([x, y * y], axis=-1)),
+}
+VOCABULARY: Mapping[str, Formula] = {
+    **MOVES,
+    **REDUCTIONS,
+    **ELEMENTWISE,
+    **MORE,
+    **PROGRAMS,
+    **MATRICES,
+    **SYSTEMS,
+}

@@ -30,9 +30,9 @@ def cross(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
 
 
 def matrix_power(xp: Any, x: Any, n: int) -> Any:
-    """X X ... X, by squares; n >= 0."""
+    """X X ... X, by squares, or of the inverse."""
     if n < 0:
-        raise TypeError(f"the referee has no inverse of a matrix, and so no matrix_power with n = {n}")
+        return matrix_power(xp, xp.inv(x), -n)
     x = xp.asarray(x)
     power = xp.broadcast_to(np.eye(x.shape[-1]), x.shape) if n == 0 else x
     for bit in f"{n:b}"[1:]:

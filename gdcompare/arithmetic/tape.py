@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from gdcompare.arithmetic import convolution, derived, linear_algebra, moves, piecewise, reductions
+from gdcompare.arithmetic import convolution, derived, linear_algebra, linear_systems, moves, piecewise, reductions
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
 from gdcompare.arithmetic.functions import CONSTANTS as EXACTLY
 from gdcompare.arithmetic.functions import SLOPES
@@ -34,7 +34,7 @@ Pullback: TypeAlias = Callable[[Any], Any]
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (moves, reductions, piecewise, convolution, linear_algebra, derived)
+ROOMS = (moves, reductions, piecewise, convolution, linear_algebra, linear_systems, derived)
 FUNCTIONS = {
     name: function
     for room in ROOMS
