@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic.quick_balls import UndecidedError
 from gdcompare.arithmetic.whole import as_condition, known_whole, middle, on_tape, truncated
 
 
@@ -92,8 +93,15 @@ def isnan(xp: Any, x: Any) -> Any:
 
 
 def _of_middles(xp: Any, x: Any, is_so: Any) -> Any:
+    """Return the condition where numbers are known, and nothing of those that nobody knows."""
     x = xp.asarray(x)
-    return as_condition(on_tape(xp, x, is_so(middle(x.value)).astype(np.float64)))
+    value, floats = x.value, middle(x.value)
+    while not hasattr(value, "spread") and hasattr(value, "value"):  # of a dual number
+        value = value.value
+    if np.isinf(getattr(value, "rad", 0.0)).any():
+        raise UndecidedError
+    unknown = np.isinf(getattr(value, "spread", 0.0)) & np.isfinite(floats) | (np.isnan(floats) & x.tracked)
+    return as_condition(on_tape(xp, x, np.where(unknown, np.nan, is_so(floats))))
 
 
 def _whole(x: Any) -> Any:

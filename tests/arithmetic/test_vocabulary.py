@@ -13,7 +13,7 @@ from gdcompare.arithmetic.balls import BallNumbers, as_balls
 from gdcompare.arithmetic.dual import hessian_vector_products
 from gdcompare.arithmetic.formula_check import FormulaError
 from gdcompare.arithmetic.numbers import Floats
-from gdcompare.arithmetic.quick_balls import QuickNumbers, balls_from_quick
+from gdcompare.arithmetic.quick_balls import QuickNumbers, UndecidedError, balls_from_quick
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.sampled import SampledNumbers
 from gdcompare.arithmetic.tape import Tape, known_functions, per_sample_gradients, value_and_gradient
@@ -186,6 +186,21 @@ def test_a_tie_is_a_kink_and_what_changes_places_jumps(formula: Any, at: list[fl
     assert found.known.shape == (3,)
     assert found.kinks.any() == bends
     assert ("a jump of the value" in found.reason) == jumps
+
+
+def test_infinities_are_told_and_what_nobody_knows_is_not() -> None:
+    given = np.array([1.0, np.inf, -np.inf])
+
+    for numbers in (Floats(), BallNumbers(), RoundedNumbers("float64"), SampledNumbers("float64")):
+        tape = Tape(numbers)
+        finite, infinite = tape.isfinite(given).value, tape.isinf(given).value
+        assert np.asarray(getattr(finite, "value", finite)).astype(float).tolist() == [[1.0, 0.0, 0.0]]
+        assert np.asarray(getattr(infinite, "value", infinite)).astype(float).tolist() == [[0.0, 1.0, 1.0]]
+    with pytest.raises(UndecidedError):
+        Tape(QuickNumbers()).isfinite(given)
+    tape = Tape(BallNumbers())
+    zero = tape.leaf([0.0])
+    assert tape.isnan(zero / zero).value[0, 0].is_nan()
 
 
 def test_the_sum_of_nothing_is_0() -> None:
