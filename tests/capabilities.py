@@ -37,11 +37,16 @@ def reason(lack: Lack) -> str:
 
 def rewritten(page: str) -> str:
     """Return the page with the table as it is now between its two comments."""
-    before, begin, rest = page.partition(BEGIN)
+    return with_made(page, BEGIN, table())
+
+
+def with_made(page: str, begin: str, made: str) -> str:
+    """Return a page with what was made between two comments."""
+    before, found, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    if not (found and end):
+        raise ValueError(f"the page has no {begin} ... {END}")
+    return f"{before}{begin}\n\n{made}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

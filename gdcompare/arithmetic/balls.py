@@ -16,6 +16,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.functions import Constant, Function, Tabled
 from gdcompare.arithmetic.numbers import Numbers, formula_line
 
 Balls = NDArray[np.object_]
@@ -69,7 +70,7 @@ class Kink:
 
 
 @final
-class BallNumbers(Numbers):
+class BallNumbers(Tabled, Numbers):
     """Arrays of balls, at the working precision of flint's context.
 
     `choose` decides what is undecided by the name of the operation, instead of noting a kink: a condition holds (1) or
@@ -101,6 +102,14 @@ class BallNumbers(Numbers):
     def asarray(self, values: Any) -> Balls:
         """Every float is an exact ball."""
         return as_balls(values)
+
+    def tabled(self, function: Function, x: Balls) -> Balls:
+        """Arb's."""
+        return boxed(elementwise(function.ball)(x))
+
+    def number(self, each: Constant) -> Balls:
+        """Arb's."""
+        return boxed(each.ball())
 
     def rearrange(self, function: Callable[..., Any], *arrays: Balls) -> Any:
         """As it is."""

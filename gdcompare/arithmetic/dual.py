@@ -21,9 +21,10 @@ from typing import Any, final
 
 import numpy as np
 
+from gdcompare.arithmetic.functions import SLOPES, Constant
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
-from gdcompare.arithmetic.tape import SLOPES, Tape, Variable, recorded_loss
+from gdcompare.arithmetic.tape import Tape, Variable, recorded_loss
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
 
@@ -204,6 +205,10 @@ class DualNumbers(Numbers):
     def asarray(self, values: Any) -> Dual:
         """Constants."""
         return values if isinstance(values, Dual) else Dual(self, self.base.asarray(values))
+
+    def number(self, each: Constant) -> Dual:
+        """A constant."""
+        return Dual(self, self.base.number(each))
 
     def copied(self, tangent: Any, shape: tuple[int, ...]) -> Any:
         """Return copies, as many as the shape needs."""

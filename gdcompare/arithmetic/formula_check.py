@@ -39,8 +39,10 @@ LOSSES, ROW_GRADIENTS, GRADIENT = "per_sample_losses", "per_sample_gradients", "
 
 # What NumPy and Python call functions that the array API standard calls otherwise.
 STANDARD_NAMES = {
-    "absolute": "abs", "amax": "max", "amin": "min", "concatenate": "concat", "dot": "matmul", "fabs": "abs",
-    "float_power": "pow", "fmax": "maximum", "fmin": "minimum", "hstack": "concat", "power": "pow",
+    "absolute": "abs", "amax": "max", "amin": "min", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin",
+    "arcsinh": "asinh", "arctan": "atan", "arctan2": "atan2", "arctanh": "atanh", "concatenate": "concat",
+    "cumprod": "cumulative_prod", "cumsum": "cumulative_sum", "dot": "matmul", "fabs": "abs", "float_power": "pow",
+    "fmax": "maximum", "fmin": "minimum", "hstack": "concat", "mod": "remainder", "power": "pow", "rint": "round",
     "transpose": "permute_dims", "true_divide": "divide", "vstack": "concat",
 }  # fmt: skip
 
@@ -341,7 +343,7 @@ def _way_out(error: Exception) -> str:
     if "unary +" in words or "positive" in words:
         return "; leave the sign away"
     if "step" in words:
-        return "; not every array library slices backwards: put the columns in order with xp.stack"
+        return "; not every array library slices backwards: write xp.flip"
     if isinstance(error, TypeError) or any(each in words for each in ("dtype", np.__name__, "scalar type")):
         return "; give constants as arrays of xp, in the dtype of the data: xp.asarray(W, dtype=features.dtype)"
     return ""
@@ -426,7 +428,7 @@ def _foreign(written: str, function: Any, place: _Place) -> str | None:
 def _or(name: str | None, otherwise: str = "") -> str:
     """Return the advice to write what the array API standard calls a function of that name, if it has it."""
     standard = STANDARD_NAMES.get(name or "", name)
-    return f": write xp.{standard}" if standard in known_functions() else otherwise
+    return f": write xp.{standard}" if standard in known_functions() and hasattr(np, standard) else otherwise
 
 
 def _name(problem: Problem, formula: str) -> str:

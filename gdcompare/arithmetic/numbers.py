@@ -10,6 +10,8 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.functions import Constant, Function, Tabled
+
 Array = NDArray[np.float64]
 
 HERE = str(Path(__file__).parent)
@@ -18,7 +20,7 @@ HERE = str(Path(__file__).parent)
 class Numbers(Protocol):
     """A number system: few functions on arrays that offer `+ - * / @`, unary `-`, indexing, `shape` and `ndim`.
 
-    Besides these it has the functions in `tape.SLOPES`, by name. Axes are negative. A condition is an array of
+    Besides these it has the functions in `functions.SLOPES`, by name. Axes are negative. A condition is an array of
     numbers too: 1 where it holds, 0 where not, and what lies between where it is undecided.
     """
 
@@ -67,6 +69,9 @@ class Numbers(Protocol):
     def log(self, x: Any) -> Any:
         """Return log(x); the other functions of one variable look alike, and are called by name."""
 
+    def number(self, each: Constant) -> Any:
+        """Return a constant that no float is, without axes."""
+
     # Slopes for which several formulas are in use: a number system may choose one, or cover them all.
 
     def logaddexp_slope(self, x: Any, y: Any, value: Any) -> Any:
@@ -83,7 +88,7 @@ class Numbers(Protocol):
 
 
 @final
-class Floats(Numbers):
+class Floats(Tabled, Numbers):
     """NumPy's float64; a tie for the largest is shared equally."""
 
     exp, expm1, log1p, sqrt = np.exp, np.expm1, np.log1p, np.sqrt
@@ -92,6 +97,10 @@ class Floats(Numbers):
     def asarray(self, values: Any) -> Array:
         """As float64."""
         return np.asarray(values, dtype=np.float64)
+
+    def tabled(self, function: Function, x: Array) -> Array:
+        """In float64."""
+        return np.asarray(function.floats(x))
 
     def rearrange(self, function: Callable[..., Any], *arrays: Array) -> Any:
         """As it is."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic import double_word as words
 from gdcompare.arithmetic.balls import BallNumbers, Balls, boxed, elementwise, upwards
 from gdcompare.arithmetic.double_word import Word
+from gdcompare.arithmetic.functions import Constant, Function, Tabled
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.word_matrices import product_of_matrices
 
@@ -86,7 +87,8 @@ class QuickBalls:
         high, low = words.multiply(self.word, other.word)
         size, nothing = np.abs(high), _is_zero(self) | _is_zero(other)
         exact: Any = _is_scale(self) or _is_scale(other) or ((self.low == 0) & (other.low == 0))
-        exact = exact & (size > 2.0**-900)
+        lost = ((self.low != 0) | (other.low != 0)) & (np.abs(low) < 2.0**-960)
+        exact = exact & (size > 2.0**-900) & ~lost
         carried = np.abs(self.high) * other.rad + self.rad * (np.abs(other.high) + other.rad)
         rounded = np.where(exact, 0.0, words.PRODUCT * size)
         tiny = np.where(nothing | (exact & (self.rad + other.rad == 0)), 0.0, words.UNDERFLOW)
@@ -123,7 +125,7 @@ class QuickBalls:
 
 
 @final
-class QuickNumbers(Numbers):
+class QuickNumbers(Tabled, Numbers):
     """Arrays of quick balls. NumPy may warn of overflow and of what is not defined: call it inside `np.errstate`."""
 
     def __init__(self) -> None:
@@ -132,6 +134,15 @@ class QuickNumbers(Numbers):
     def asarray(self, values: Any) -> QuickBalls:
         """Every finite float is an exact ball."""
         return as_quick_balls(values)
+
+    def tabled(self, function: Function, x: QuickBalls) -> QuickBalls:
+        """Arb's."""
+        return _by_arb(function.ball, x)
+
+    def number(self, each: Constant) -> QuickBalls:
+        """Arb's."""
+        with ctx.workprec(128):
+            return quick_from_balls(boxed(each.ball()))
 
     def rearrange(self, function: Callable[..., Any], *arrays: QuickBalls) -> QuickBalls:
         """Each part alike."""

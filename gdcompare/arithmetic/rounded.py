@@ -49,6 +49,7 @@ from typing import Any, final
 
 import numpy as np
 
+from gdcompare.arithmetic.functions import FUNCTIONS, Function, Tabled, logistic
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounding import (
     SLACK,
@@ -78,11 +79,11 @@ ULPS = {
     "tanh": 4.0,  # 4.8 / 6.9
     "sqrt": 1.0,  # 1.5 / 1.0
     "pow": 4.0,  # 1.9 / 1.9
-}
+} | {name: function.ulps for name, function in FUNCTIONS.items()}
 
 
 @final
-class RoundedNumbers(Rounding, Numbers):
+class RoundedNumbers(Tabled, Rounding, Numbers):
     """Triples for programs in one dtype. NumPy may warn of overflow: call it inside `np.errstate`."""
 
     def scatter(self, x: Rounded, index: Any, shape: tuple[int, ...]) -> Rounded:
@@ -180,12 +181,21 @@ class RoundedNumbers(Rounding, Numbers):
 
     # Functions.
 
-    def _function(self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0) -> Rounded:
+    def tabled(self, function: Function, x: Rounded) -> Rounded:
+        """As the table has it."""
+        value, inside = function.floats(x.value), function.inside(x.value)
+        more = function.more_ulps(x.size, self.dtype)
+        return self._function(function.name, x, value, function.steepest(x), more, inside)
+
+    def _function(
+        self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0, inside: Any = 0.0
+    ) -> Rounded:
         """|f(x^) - f(x)| <= slope |x^ - x|, for the steepest slope within reach."""
         spread, error = (np.where(part == 0, 0.0, slope * part) for part in (x.spread, x.error))
         exact = (is_zero(x) | is_infinite(x)) & (value == 0)  # f(0) = 0, and exp(-inf)
         ulps = 2 * (ULPS[name] + more_ulps)
-        return self.rounded(value, spread, error, ulps, exact=exact, operation=name, known=partial(bounded, x))
+        known = partial(bounded, x)
+        return self.rounded(value, spread, error, ulps, inside, exact=exact, operation=name, known=known)
 
     def exp(self, x: Rounded) -> Rounded:
         """Steepest on the right."""
@@ -288,7 +298,7 @@ class RoundedNumbers(Rounding, Numbers):
         """
         d, reach = x.value - y.value, x.reach + y.reach
         value = np.maximum(x.value, y.value) + np.log1p(np.exp(-np.abs(d)))
-        by_x, by_y = _logistic(d + reach), _logistic(reach - d)
+        by_x, by_y = logistic(d + reach), logistic(reach - d)
         spread, error = (by_x * dx + by_y * dy for dx, dy in ((x.spread, y.spread), (x.error, y.error)))
         t, inside = _correction(x, y)
         size = np.abs(value) + spread + error
@@ -308,14 +318,14 @@ class RoundedNumbers(Rounding, Numbers):
         """
         d, reach = x.value - y.value, (x.reach + y.reach) * SLACK
         nearest = np.maximum(np.abs(d) - reach, 0.0)
-        steepest = _logistic(nearest) * _logistic(-nearest)  # ds = s (1 - s) dd
+        steepest = logistic(nearest) * logistic(-nearest)  # ds = s (1 - s) dd
         spread, error = steepest * (x.spread + y.spread), steepest * (x.error + y.error)
         t, inside = _correction(x, y)
-        divided = _times(np.abs(d) + reach, _logistic(reach - d))
+        divided = _times(np.abs(d) + reach, logistic(reach - d))
         subtracted = np.minimum(value.size, t / self.u) + inside + np.logaddexp(0.0, reach - d)
         vanishes = d + reach < 2 * np.log(self.tiny)
         rounded = np.where(vanishes, 0.0, divided + subtracted + 2 * ULPS["exp"] + 4)
-        slope = self.rounded(_logistic(d), spread, error, rounded)
+        slope = self.rounded(logistic(d), spread, error, rounded)
         return replace(slope, error=np.where(vanishes, 2 * self.tiny, slope.error))
 
     def tanh_slope(self, x: Rounded, value: Rounded) -> Rounded:
@@ -345,19 +355,13 @@ def _correction(x: Rounded, y: Rounded) -> tuple[Any, Any]:
     d, reach = np.abs(x.value - y.value), (x.reach + y.reach) * SLACK
     least = np.maximum(d - reach, 0.0)
     t = np.log1p(np.exp(-least)) * SLACK
-    inside = _times(d + reach, _logistic(-least)) + 2 * (ULPS["exp"] + ULPS["log1p"]) * t
+    inside = _times(d + reach, logistic(-least)) + 2 * (ULPS["exp"] + ULPS["log1p"]) * t
     return t, inside * 1.001  # for the products of these errors
 
 
 def _times(distance: Any, share: Any) -> Any:
     """Return the product, 0 where the share is, even of an infinite distance."""
     return np.where(share == 0, 0.0, distance * share)
-
-
-def _logistic(x: Any) -> Any:
-    """Return 1 / (1 + exp(-x)), also far out."""
-    small = np.exp(-np.abs(x))
-    return np.where(x > 0, 1.0, small) / (1 + small)
 
 
 def _reciprocal(x: Any) -> Any:

@@ -32,6 +32,7 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.functions import Function, Tabled
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounded import ULPS
 from gdcompare.backend import checked_dtype, unit_roundoff
@@ -141,7 +142,7 @@ class Witness(Protocol):
 
 
 @final
-class SampledNumbers(Numbers):
+class SampledNumbers(Tabled, Numbers):
     """Draws for programs in one dtype; the same each time. NumPy may warn of overflow: call it inside `np.errstate`.
 
     `rows` computations share the hidden axis, each with its draws beside each other; `first` is the number of the first
@@ -358,12 +359,24 @@ class SampledNumbers(Numbers):
 
     # Functions.
 
+    def tabled(self, function: Function, x: Sampled) -> Sampled:
+        """As the table has it."""
+        value, more = function.floats(x.value), function.more_ulps(np.abs(x.value), self.dtype)
+        return self._function(function.name, x, value, more, (x.value,), function.inside(x.value))
+
     def _function(
-        self, name: str, x: Sampled, value: Any, more_ulps: Any = 0.0, of: Sequence[Any] = (np.inf,)
+        self,
+        name: str,
+        x: Sampled,
+        value: Any,
+        more_ulps: Any = 0.0,
+        of: Sequence[Any] = (np.inf,),
+        inside: Any = 0.0,
     ) -> Sampled:
         """Off by its ulps, to the same side for all arguments, and by as many to any side for each."""
         zero = (value != 0) | (x.value != 0) if x.exact else True  # f(0) = 0
-        result = self.rounded(value, 2 * (ULPS[name] + more_ulps), where=zero, shared=True, name=name, of=of)
+        ulps, terms = 2 * (ULPS[name] + more_ulps), None if np.all(inside == 0) else np.abs(value) + inside
+        result = self.rounded(value, ulps, terms=terms, where=zero, shared=True, name=name, of=of)
         if self.witness is not None:
             self.witness.remembers(result, name)
         return result

@@ -21,6 +21,7 @@ import sympy
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.balls import boxed, elementwise
+from gdcompare.arithmetic.functions import Constant, Function, Tabled
 from gdcompare.arithmetic.numbers import Numbers, formula_line
 
 Expressions = NDArray[np.object_]
@@ -66,7 +67,7 @@ class Condition(NamedTuple):
 
 
 @final
-class Symbols(Numbers):
+class Symbols(Tabled, Numbers):
     """Arrays of SymPy's expressions, and the conditions met on the way; `parameters` are the symbols that may move.
 
     >>> x = sympy.Symbol("x", real=True)
@@ -92,6 +93,15 @@ class Symbols(Numbers):
     def asarray(self, values: Any) -> Expressions:
         """Expressions as they are, floats as what they stand for."""
         return as_expressions(values)
+
+    def tabled(self, function: Function, x: Expressions) -> Expressions:
+        """SymPy's."""
+        expression, symbol = sympy.sympify(function.symbol), sympy.Symbol("x")
+        return boxed(elementwise(lambda each: expression.xreplace({symbol: each}))(x))
+
+    def number(self, each: Constant) -> Expressions:
+        """SymPy's."""
+        return boxed(sympy.sympify(each.symbol))
 
     def rearrange(self, function: Callable[..., Any], *arrays: Expressions) -> Any:
         """As it is."""

@@ -20,7 +20,10 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from gdcompare.arithmetic import derived
+from gdcompare.arithmetic import convolution, derived, linear_algebra, linear_systems, moves, piecewise, reductions
+from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
+from gdcompare.arithmetic.functions import CONSTANTS as EXACTLY
+from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.backend import Reduction, reduced, scaled_rows
@@ -28,32 +31,23 @@ from gdcompare.problem import Problem
 
 Pullback: TypeAlias = Callable[[Any], Any]
 
-# f: f'(x), given the number system, x and y = f(x).
-SLOPES: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "exp": lambda _numbers, _x, y: y,
-    "expm1": lambda numbers, x, y: numbers.expm1_slope(x, y),
-    "log": lambda _numbers, x, _y: 1 / x,
-    "log1p": lambda _numbers, x, _y: 1 / (1 + x),
-    "sqrt": lambda _numbers, _x, y: 0.5 / y,
-    "sin": lambda numbers, x, _y: numbers.cos(x),
-    "cos": lambda numbers, x, _y: -numbers.sin(x),
-    "sinh": lambda numbers, x, _y: numbers.cosh(x),
-    "cosh": lambda numbers, x, _y: numbers.sinh(x),
-    "tanh": lambda numbers, x, y: numbers.tanh_slope(x, y),
-    "sign": lambda _numbers, _x, y: 0 * y,
-}
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-DERIVED = {
+ROOMS = (moves, reductions, piecewise, convolution, linear_algebra, linear_systems, derived)
+FUNCTIONS = {
     name: function
-    for name, function in vars(derived).items()
-    if inspect.isfunction(function) and function.__module__ == derived.__name__
+    for room in ROOMS
+    for name, function in vars(room).items()
+    if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
 }
+INNER = {"index", "gather", "conditions", "trigamma", "tetragamma"}
+"""What these do is written otherwise."""
 WHOLE = "whole"  # the dtype of whole numbers, whatever their size
 CONSTANTS = (
     {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
-    | dict.fromkeys(("bool", "float32", "float64"), "real")
+    | {"nan": math.nan, "bool": "condition"}
+    | dict.fromkeys(("float32", "float64"), "real")
     | dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), WHOLE)
 )
 
@@ -163,6 +157,7 @@ class Variable:
         self.tape, self.value, self.parents = tape, value, parents
         self.tracked = bool(parents)  # does it depend on a parameter?
         self.whole = False  # is it known to be a whole number everywhere?
+        self.condition = False  # is it known to be a condition, 1 or 0?
         self.operation = ""  # its name and line, if somebody watches for what has no value or no slope
         self.cotangents: list[Any] = []
 
@@ -196,7 +191,8 @@ class Variable:
         raise TypeError("a formula may not make a NumPy array of an array of xp")
 
     def __getitem__(self, key: Any) -> Variable:
-        return self.tape.index(self, key)
+        part: Variable = self.tape.index(self, key)
+        return part
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError("a formula may not change an array in place")
@@ -223,16 +219,30 @@ class Tape:
             return partial(self._function, name)
         if name in RELATIONS:
             return partial(self._compare, RELATIONS[name])
-        if name in DERIVED:
-            return partial(DERIVED[name], self)
+        if name in FUNCTIONS:
+            return partial(FUNCTIONS[name], self)
         if name in CONSTANTS:
             return CONSTANTS[name]
         raise AttributeError(f"the referee has no xp.{name}; it knows: {', '.join(known_functions())}")
 
+    @property
+    def linalg(self) -> Tape:
+        """xp.linalg: its functions are those of the tape."""
+        return self
+
     def asarray(self, x: Any, dtype: Any = None) -> Variable:
         """xp.asarray: take numbers in; a Variable passes as it is."""
         del dtype
-        return x if isinstance(x, Variable) else Variable(self, self.numbers.asarray(x)[None])
+        if isinstance(x, Variable):
+            return x
+        variable = Variable(self, self.numbers.asarray(x)[None])
+        kind = np.asarray(x).dtype.kind if isinstance(x, np.ndarray | list | tuple | int) else ""
+        variable.condition, variable.whole = kind == "b", kind in ("b", "i", "u")
+        return variable
+
+    def number(self, name: str) -> Variable:
+        """Return a constant that no float is, like "pi"."""
+        return Variable(self, self.numbers.number(EXACTLY[name])[None])
 
     def leaf(self, value: Any) -> Variable:
         """Return a parameter, which is differentiated by."""
@@ -259,15 +269,17 @@ class Tape:
     def gradient(self, leaf: Variable, rows: int = 1) -> Any:
         """Return what has arrived at a leaf, (rows, *shape)."""
         arrived = self._total(leaf) if leaf.cotangents else self.numbers.asarray(np.zeros((1, *leaf.shape)))
-        return self._broadcast(arrived, (rows, *leaf.shape))
+        return self.broadcast(arrived, (rows, *leaf.shape))
 
-    def _record(self, value: Any, *parents: tuple[Variable, Pullback]) -> Variable:
+    def record(self, value: Any, *parents: tuple[Variable, Pullback], name: str = "") -> Variable:
+        """Return a new array on the tape, and keep it if it depends on a parameter; its caller names the operation."""
         node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
         if node.tracked:
             self.nodes.append(node)
         if self.named:
             caller = sys._getframe(1)
-            node.operation = f"{caller.f_locals.get('name', caller.f_code.co_name)} ({formula_line()})"
+            name = name or caller.f_locals.get("name", caller.f_code.co_name)
+            node.operation = f"{name} ({formula_line()})"
         if self.watched is not None and not all_known(value) and all(all_known(each.value) for each, _ in parents):
             self.watched.append(node.operation)
         return node
@@ -277,7 +289,7 @@ class Tape:
         if len(node.cotangents) == 1:
             return node.cotangents[0]
         shape = (max(each.shape[0] for each in node.cotangents), *node.shape)
-        each = [self._broadcast(cotangent, shape) for cotangent in node.cotangents]
+        each = [self.broadcast(cotangent, shape) for cotangent in node.cotangents]
         stacked = self.numbers.rearrange(lambda *parts: np.stack(parts, axis=-1), *each)
         return self.numbers.sum(stacked, (-1,))[..., 0]
 
@@ -286,16 +298,17 @@ class Tape:
         axes = tuple(i for i in range(-len(shape), 0) if shape[i] == 1 != cotangent.shape[i])
         return self.numbers.sum(cotangent, axes) if axes else cotangent
 
-    def _broadcast(self, value: Any, shape: tuple[int, ...]) -> Any:
+    def broadcast(self, value: Any, shape: tuple[int, ...]) -> Any:
         """Copy along the axes that the formula sees, and at least to the hidden length of the shape."""
         hidden, *visible = shape
         copies = self.numbers.rearrange
         return copies(lambda part: np.broadcast_to(part, (max(part.shape[0], hidden), *visible)), value)
 
-    def _reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
+    def reshaped(self, value: Any, shape: tuple[int, ...]) -> Any:
+        """Return the numbers in another shape, as the formula sees it."""
         return self.numbers.rearrange(lambda part: np.reshape(part, (part.shape[0], *shape)), value)
 
-    def _aligned(self, *arrays: Any) -> list[Variable]:
+    def aligned(self, *arrays: Any) -> list[Variable]:
         """Return Variables with equally many axes, new ones of length 1 in front."""
         variables = [self.asarray(array) for array in arrays]
         ndim = max(each.ndim for each in variables)
@@ -305,28 +318,29 @@ class Tape:
 
     def add(self, a: Any, b: Any) -> Variable:
         """xp.add: d(a + b) = da + db."""
-        a, b = self._aligned(a, b)
-        return self._record(a.value + b.value, (a, lambda g: g), (b, lambda g: g))
+        a, b = self.aligned(a, b)
+        return _whole(self.record(a.value + b.value, (a, lambda g: g), (b, lambda g: g)), a, b)
 
     def subtract(self, a: Any, b: Any) -> Variable:
         """xp.subtract: d(a - b) = da - db."""
-        a, b = self._aligned(a, b)
-        return self._record(a.value - b.value, (a, lambda g: g), (b, lambda g: -g))
+        a, b = self.aligned(a, b)
+        return _whole(self.record(a.value - b.value, (a, lambda g: g), (b, lambda g: -g)), a, b)
 
     def negative(self, x: Any) -> Variable:
         """xp.negative: d(-x) = -dx."""
         x = self.asarray(x)
-        return self._record(-x.value, (x, lambda g: -g))
+        return _whole(self.record(-x.value, (x, lambda g: -g)), x)
 
     def multiply(self, a: Any, b: Any) -> Variable:
         """xp.multiply: d(a b) = b da + a db."""
-        a, b = self._aligned(a, b)
+        a, b = self.aligned(a, b)
         times = self.numbers.chain
-        return self._record(a.value * b.value, (a, lambda g: times(g, b.value)), (b, lambda g: times(g, a.value)))
+        product = self.record(a.value * b.value, (a, lambda g: times(g, b.value)), (b, lambda g: times(g, a.value)))
+        return _whole(product, a, b)
 
     def divide(self, a: Any, b: Any) -> Variable:
         """xp.divide: d(a / b) = da / b - a / b^2 db."""
-        a, b = self._aligned(a, b)
+        a, b = self.aligned(a, b)
         value, times, numbers = a.value / b.value, self.numbers.chain, self.numbers
 
         def by_divisor(g: Any) -> Any:
@@ -341,14 +355,14 @@ class Tape:
             """g (1 / b), or g / b, which a compiler may divide together with what it finds in g."""
             return numbers.any_of(lambda: times(g, 1 / b.value), lambda: g / b.value)
 
-        return self._record(value, (a, by_dividend), (b, by_divisor))
+        return self.record(value, (a, by_dividend), (b, by_divisor))
 
     def pow(self, a: Any, b: Any) -> Variable:
         """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b, b > 0."""
-        a, b = self._aligned(a, b)
+        a, b = self.aligned(a, b)
         times, value = self.numbers.chain, self.numbers.pow(a.value, b.value)
         constant = getattr(self.numbers, "constant", _as_it_is)
-        return self._record(
+        return self.record(
             value,
             (a, lambda g: times(constant(g, a.value), power_slope(self.numbers, a.value, b.value, not b.tracked))),
             (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
@@ -356,9 +370,9 @@ class Tape:
 
     def logaddexp(self, a: Any, b: Any) -> Variable:
         """xp.logaddexp: d log(exp(a) + exp(b)) = (exp(a) da + exp(b) db) / (exp(a) + exp(b))."""
-        a, b = self._aligned(a, b)
+        a, b = self.aligned(a, b)
         times, slope, value = self.numbers.chain, self.numbers.logaddexp_slope, self.numbers.logaddexp(a.value, b.value)
-        return self._record(
+        return self.record(
             value,
             (a, lambda g: times(g, slope(a.value, b.value, value))),
             (b, lambda g: times(g, slope(b.value, a.value, value))),
@@ -371,9 +385,9 @@ class Tape:
             return self.squeeze(self.matmul(self.expand_dims(a), b), -1 if b.ndim == 1 else -2)  # type: ignore[no-any-return]
         if b.ndim == 1:
             return self.squeeze(self.matmul(a, self.expand_dims(b, axis=1)), -1)  # type: ignore[no-any-return]
-        a, b = self._aligned(a, b)
+        a, b = self.aligned(a, b)
         turned = partial(self.numbers.rearrange, lambda part: np.swapaxes(part, -1, -2))
-        return self._record(a.value @ b.value, (a, lambda g: g @ turned(b.value)), (b, lambda g: turned(a.value) @ g))
+        return self.record(a.value @ b.value, (a, lambda g: g @ turned(b.value)), (b, lambda g: turned(a.value) @ g))
 
     def _function(self, name: str, x: Any) -> Variable:
         """d f(x) = f'(x) dx."""
@@ -386,98 +400,58 @@ class Tape:
         def pullback(g: Any) -> Any:
             return self.numbers.chain(constant(g, x.value), SLOPES[name](self.numbers, x.value, value))
 
-        return self._record(value, (x, pullback))
+        return self.record(value, (x, pullback))
 
     # Kinks: each is a tie for the largest, or a condition on its edge.
 
-    def max(self, x: Any, *, axis: int | None = None, keepdims: bool = False, kind: str = "max") -> Variable:
+    def max(self, x: Any, *, axis: Axis = None, keepdims: bool = False, kind: str = "max") -> Variable:
         """xp.max: d max_i x_i = sum_i s_i dx_i, where s_i = 1 for the largest, else 0; in a tie each is in [0, 1]."""
         x = self.asarray(x)
-        if axis is None:
-            top = self.max(self.reshape(x, (x.size,)), axis=0, kind=kind)
-            return self.reshape(top, (1,) * x.ndim) if keepdims else top
+        if axis is None or isinstance(axis, tuple):
+            top = self.max(with_axes_last(self, x, axis), axis=-1, kind=kind)
+            return kept(self, top, x, axis) if keepdims else top
         x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
         times = self.numbers.chain
         share = self.numbers.share_of_max(x.value, kind) if x.tracked else None  # now: a tie is noted with its line
-        top = self._record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share)))
+        top = self.record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share)))
         return self.expand_dims(top, axis=axis) if keepdims else top
 
     def where(self, condition: Any, a: Any, b: Any) -> Variable:
         """xp.where: d where(c, a, b) = where(c, da, db)."""
-        condition, a, b = self._aligned(condition, a, b)
+        condition, a, b = self.aligned(condition, a, b)
         c, keep = condition.value, self.numbers.leave_out
-        return self._record(
+        return self.record(
             self.numbers.where(c, a.value, b.value), (a, lambda g: keep(c, g)), (b, lambda g: keep(1 - c, g))
         )
 
     def _compare(self, relation: np.ufunc, a: Any, b: Any) -> Variable:
         """1 where the relation holds, else 0: constant on either side."""
-        a, b = self._aligned(a, b)
-        condition = self._record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
-        condition.whole = True
+        a, b = self.aligned(a, b)
+        condition = self.record(self.numbers.compare(relation, a.value, b.value, a.tracked or b.tracked))
+        condition.whole = condition.condition = True
         return condition
 
     # Sums and shapes.
 
-    def sum(
-        self, x: Any, *, axis: int | tuple[int, ...] | None = None, dtype: Any = None, keepdims: bool = False
-    ) -> Variable:
+    def sum(self, x: Any, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Variable:
         """xp.sum: d sum x_i = sum dx_i."""
         del dtype
         x = self.asarray(x)
-        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-        summed = tuple(sorted(i % x.ndim - x.ndim for i in axes))
-        total = self._record(
+        summed = axes_of(axis, x.ndim)
+        if not x.size and summed:
+            nothing = self.zeros([1 if i - x.ndim in summed else length for i, length in enumerate(x.shape)])
+            return nothing if keepdims else self.squeeze(nothing, summed)  # type: ignore[no-any-return]
+        total = self.record(
             self.numbers.sum(x.value, summed) if summed else x.value,
-            (x, lambda g: self._broadcast(g, (g.shape[0], *x.shape))),
+            (x, lambda g: self.broadcast(g, (g.shape[0], *x.shape))),
         )
         return total if keepdims else self.squeeze(total, summed)
 
-    def index(self, x: Variable, key: Any) -> Variable:
-        """Return x[key], for integers, slices, None and `...`."""
-        keys = key if isinstance(key, tuple) else (key,)
-        if not all(each is None or each is ... or isinstance(each, int | slice | np.integer) for each in keys):
-            kinds = ", ".join("an array" if hasattr(each, "shape") else type(each).__name__ for each in keys)
-            raise TypeError(
-                f"the referee indexes with integers, slices, None and ..., not with {kinds}: write xp.where for a mask "
-                "and xp.stack of single columns for an index"
-            )
-        places, scatter = (slice(None), *keys), self.numbers.scatter
-        return self._record(x.value[places], (x, lambda g: scatter(g, places, (g.shape[0], *x.shape))))
 
-    def reshape(self, x: Any, shape: tuple[int, ...]) -> Variable:
-        """xp.reshape: the same numbers in another shape."""
-        x, reshaped = self.asarray(x), self._reshaped
-        return self._record(reshaped(x.value, shape), (x, lambda g: reshaped(g, x.shape))) if shape != x.shape else x
-
-    def permute_dims(self, x: Any, axes: Sequence[int]) -> Variable:
-        """xp.permute_dims: the same numbers, the axes in another order."""
-        x = self.asarray(x)
-        there = (0, *(axis % x.ndim + 1 for axis in axes))
-        back = np.argsort(there)
-        move = self.numbers.rearrange
-        return self._record(
-            move(lambda part: np.permute_dims(part, there), x.value),
-            (x, lambda g: move(lambda part: np.permute_dims(part, back), g)),
-        )
-
-    def broadcast_to(self, x: Any, shape: tuple[int, ...]) -> Variable:
-        """xp.broadcast_to: copies of x, as many as the shape needs."""
-        x = self.asarray(x)
-        x = self.reshape(x, (1,) * (len(shape) - x.ndim) + x.shape)
-        return self._record(self._broadcast(x.value, (x.value.shape[0], *shape)), (x, lambda g: g))
-
-    def concat(self, arrays: Sequence[Any], *, axis: int = 0) -> Variable:
-        """xp.concat: one after the other along an axis."""
-        variables = [self.asarray(array) for array in arrays]
-        hidden, axis = max(each.value.shape[0] for each in variables), axis % variables[0].ndim + 1
-        values = [self._broadcast(each.value, (hidden, *each.shape)) for each in variables]
-        ends = np.cumsum([0, *(value.shape[axis] for value in values)])
-        pieces = [(*[slice(None)] * axis, slice(*ends[i : i + 2])) for i in range(len(values))]
-        return self._record(
-            self.numbers.rearrange(lambda *parts: np.concat(parts, axis=axis), *values),
-            *((each, partial(_piece, place)) for each, place in zip(variables, pieces, strict=True)),
-        )
+def _whole(result: Variable, *operands: Variable) -> Variable:
+    """Note that the result is whole if its operands are."""
+    result.whole = all(each.whole for each in operands)
+    return result
 
 
 def _as_it_is(cotangent: Any, _: Any) -> Any:
@@ -491,8 +465,4 @@ def known_functions() -> list[str]:
     ['abs', 'add', 'arange', 'asarray']
     """
     operations = {key for key, value in vars(Tape).items() if callable(value) and "xp." in (value.__doc__ or "")}
-    return sorted(operations | set(SLOPES) | set(RELATIONS) | set(DERIVED))
-
-
-def _piece(place: tuple[slice, ...], cotangent: Any) -> Any:
-    return cotangent[place]
+    return sorted((operations | set(SLOPES) | set(RELATIONS) | set(FUNCTIONS)) - INNER)

@@ -1,10 +1,34 @@
-"""Conversion to whole numbers, over any number system: the fraction is cut off."""
+"""Whole numbers, over any number system: what is known of them, and the conversion that cuts a fraction off."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+
+def known_whole(value: Any) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the whole numbers in the middle of numbers of any system, and where nothing else is possible.
+
+    >>> from gdcompare.arithmetic.balls import as_balls
+    >>> known_whole(as_balls([2.0, 0.5]))
+    (array([2, 0]), array([ True, False]))
+    """
+    floats = middle(value)
+    near = np.rint(np.where(np.isfinite(floats), floats, 0.0))
+    return near.astype(np.intp), (near == floats) & _is_exact(value)
+
+
+def on_tape(xp: Any, like: Any, array: Any) -> Any:
+    """Return floats, which have the hidden axis already, as a variable like another."""
+    return type(like)(xp, xp.numbers.asarray(array))
+
+
+def as_condition(x: Any) -> Any:
+    """Note that a variable is 1 or 0."""
+    x.whole = x.condition = True
+    return x
 
 
 def truncated(xp: Any, x: Any) -> Any:
@@ -15,18 +39,31 @@ def truncated(xp: Any, x: Any) -> Any:
     x = xp.asarray(x)
     if x.whole:
         return x
-    near = np.rint(_middle(x.value))
+    near = np.rint(middle(x.value))
     side = np.sign(near)
     edge = np.where(near == 0, -1.0, abs(near))  # none at 0
-    sides, edges, k, below = (type(x)(xp, xp.numbers.asarray(each)) for each in (side, edge, near, near - side))
+    sides, edges, k, below = (on_tape(xp, x, each) for each in (side, edge, near, near - side))
     result = xp.where(xp.greater_equal(sides * x, edges), k, below)
     result.whole = True
     return result
 
 
-def _middle(value: Any) -> Any:
+def middle(value: Any) -> Any:
     """Return the floats in the middle of numbers of any system."""
     while hasattr(value, "value"):  # of a dual number, or one with a bound
         value = value.value
     value = getattr(value, "high", value)  # of a double word
     return np.vectorize(float, otypes=[np.float64])(value)
+
+
+def _is_exact(value: Any) -> Any:
+    """Say which numbers are known: without a radius, spread, error or low word."""
+    while not hasattr(value, "error") and hasattr(value, "value"):  # a dual number, or draws
+        value = value.value
+    if hasattr(value, "error"):
+        return value.exact
+    if hasattr(value, "rad") and not callable(value.rad):
+        return (value.rad == 0) & (value.low == 0)
+    if value.dtype == object:
+        return np.vectorize(lambda each: not hasattr(each, "is_exact") or each.is_exact(), otypes=[bool])(value)
+    return np.ones(value.shape, dtype=bool)

@@ -600,17 +600,6 @@ def test_what_a_framework_cannot_is_said_with_its_line_and_the_way_out(
         assert len(each.err.splitlines()) == 1
 
 
-def test_an_index_is_told_without_its_address(run: Any, tmp_path: Path) -> None:
-    text = UNDERIVED.replace("z = features @", "z = features[:, features[0] > 0] @")
-    (tmp_path / "mine.py").write_text(text)
-
-    done = run("verify", "mine.py")
-
-    assert done.code == 2
-    assert "not with slice, an array: write xp.where for a mask" in done.err
-    assert " at 0x" not in done.err
-
-
 def test_an_operation_that_needs_more_than_ones_is_counted_at_unit_matrices() -> None:
     inverse = gdc.Operation(lambda xp, m: np.linalg.inv(m) if xp is np else m, m=(2, 2))
 

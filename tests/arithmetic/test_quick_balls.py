@@ -112,6 +112,7 @@ def test_functions_of_numbers_of_any_size_contain_the_exact_values(name: str, x:
 @given(x=numbers(), y=numbers(), near=st.booleans())
 @example(x=(1.0, 1e-17, 0.0), y=(1.0, 0.0, 0.0), near=False)
 @example(x=(1.0, 0.0, 1e-10), y=(1.0, 1e-17, 1e-9), near=False)
+@example(x=(2.0**-12, 0.0, 0.0), y=(1.0, 6.037e-321, 0.0), near=False)
 @settings(deadline=None)
 def test_functions_of_two_numbers_contain_the_exact_values(name: str, x: Number, y: Number, near: bool) -> None:
     quick, exact = BINARY[name]

@@ -1,0 +1,29 @@
+"""Axes of arrays on the tape: one, several or all of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """Return axes as negative numbers, in order; None stands for all of them."""
+    axes = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return tuple(sorted(each % ndim - ndim for each in axes))
+
+
+def with_axes_last(xp: Any, x: Any, axis: Axis) -> Any:
+    """Return x with these axes as one, the last."""
+    axes = axes_of(axis, x.ndim)
+    rest = [i for i in range(x.ndim) if i - x.ndim not in axes]
+    order = (*rest, *(i + x.ndim for i in axes))
+    moved = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
+    return xp.reshape(moved, (*(x.shape[i] for i in rest), math.prod(x.shape[i] for i in axes)))
+
+
+def kept(xp: Any, result: Any, x: Any, axis: Axis) -> Any:
+    """Return a result for these axes of x with axes of length 1 in their places."""
+    axes = axes_of(axis, x.ndim)
+    return xp.reshape(result, tuple(1 if i - x.ndim in axes else length for i, length in enumerate(x.shape)))
