@@ -16,7 +16,6 @@ import click
 from click.testing import CliRunner
 
 import gdcompare as gdc
-from gdcompare.arithmetic.tape import DERIVED, RELATIONS, Tape, known_functions
 from gdcompare.cli import commands
 from gdcompare.explain.example import BY_HAND, FORMULAS, LOSS, sources
 from gdcompare.explain.proof import typeset
@@ -50,7 +49,6 @@ def pages() -> dict[Path, str]:
     found |= {Path(name): above(name) for name in SHARED}
     found |= {Path("reference") / f"{area}.md": reference(area) for area in AREAS}
     found[Path("commands.md")] = command_page()
-    found[Path("functions.md")] = functions()
     found[Path("problems") / "index.md"] = problem_index()
     found |= {Path("problems") / f"{name}.md": problem_page(name) for name in gdc.problem_names()}
     return found
@@ -86,7 +84,7 @@ def index() -> str:
     trees = [tree("The suite", ["README"])]
     for heading, text in zip(parts[::2], parts[1::2], strict=True):
         trees.append(tree(heading, (f"../{link}" for link in re.findall(r"\]\(([^):.]+)\.md\)", text))))
-    made = ["commands", *(f"reference/{area}" for area in AREAS), "problems/index", "functions"]
+    made = ["commands", *(f"reference/{area}" for area in AREAS), "problems/index"]
     trees += [tree("Reference", made), tree("The project", ["CONTRIBUTING", "CHANGELOG"])]
     words = chapters.partition("\n## ")[0].partition("\n")[2].strip()
     tables = "\n".join(f"## {h}\n{t.rstrip()}\n" for h, t in zip(parts[::2], parts[1::2], strict=True))
@@ -271,26 +269,7 @@ def draw(name: str, path: Path) -> None:
         raise RuntimeError(f"{' '.join(descend(name))} drew nothing:\n{done.output}")
 
 
-# What the referee knows.
-
-
-def functions() -> str:
-    """Return the table of array functions that a formula may use, with the rule of each derivative."""
-    rows = [(f"`xp.{name}`", about(name)) for name in known_functions()]
-    lead = (
-        "# Functions that the referee knows\n\nA formula may use these of the array namespace `xp`, and operators. The "
-        "referee has each beside its derivative: in proven enclosures, with bounds of rounding, and along directions.\n"
-    )
-    return f"{lead}\n{markdown(['function', 'what it is, or its derivative'], rows)}\n"
-
-
-def about(name: str) -> str:
-    """Return the first line of what is said of a function of the tape."""
-    own = getattr(Tape, name, None) or DERIVED.get(name)
-    if own is not None:
-        line = (inspect.getdoc(own) or "").partition("\n")[0]
-        return line.removeprefix(f"xp.{name}: ")
-    return "a condition, constant on either side" if name in RELATIONS else "the elementary function"
+# Tables.
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

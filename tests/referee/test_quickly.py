@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -42,7 +42,9 @@ def both(
     quick = enclose_quickly(problem, inputs, rows, goals, weights, budgets=budgets)
     if quick is None:
         return None
-    exact = enclose(problem, inputs, rows, goals, weights, budgets=budgets, precision=300)
+    exact = enclose(
+        problem, inputs, rows, goals, weights, budgets=budgets, precision=1200
+    )  # products of few bits are exact but for 1e-300
     assert not exact.kinks
     return {"loss": quick.loss, **quick.gradient}, {"loss": exact.loss, **exact.gradient}
 
@@ -94,6 +96,8 @@ def test_it_contains_the_truth_at_any_scale(dtype: str, name: str, seed: int, we
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(st.integers(0, 2**32))
+@example(2125)
+@example(66154969)
 @settings(deadline=None, max_examples=40)
 def test_it_contains_the_truth_of_drawn_compositions(dtype: str, seed: int) -> None:
     generator = np.random.default_rng(seed)
