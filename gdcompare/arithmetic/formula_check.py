@@ -344,6 +344,8 @@ def _way_out(error: Exception) -> str:
         return "; leave the sign away"
     if "step" in words:
         return "; not every array library slices backwards: write xp.flip"
+    if isinstance(error, NotImplementedError | AttributeError):
+        return "; write it by other functions, or name the backends that have it: --backend, backends="
     if isinstance(error, TypeError) or any(each in words for each in ("dtype", np.__name__, "scalar type")):
         return "; give constants as arrays of xp, in the dtype of the data: xp.asarray(W, dtype=features.dtype)"
     return ""

@@ -600,6 +600,17 @@ def test_what_a_framework_cannot_is_said_with_its_line_and_the_way_out(
         assert len(each.err.splitlines()) == 1
 
 
+def test_what_a_framework_does_not_differentiate_is_said_with_the_way_out(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("autograd")
+    line = 'z = features @ xp.flip(params["slopes"], axis=0)'
+    (tmp_path / "mine.py").write_text(UNDERIVED.replace('z = features @ params["slopes"] + params["offset"]', line))
+
+    done = run("verify", "mine.py", "--backend", "autograd")
+
+    assert done.code == 2
+    assert "name the backends that have it: --backend" in done.err
+
+
 def test_an_operation_that_needs_more_than_ones_is_counted_at_unit_matrices() -> None:
     inverse = gdc.Operation(lambda xp, m: np.linalg.inv(m) if xp is np else m, m=(2, 2))
 
