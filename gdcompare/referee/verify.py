@@ -20,8 +20,8 @@ from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_n
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.explained import explained
 from gdcompare.referee.formula import allowances_of_formula, formula_of, told
-from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, budgets_of, judge_all
+from gdcompare.referee.point import Implementation, Referee, Reference
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Report, budgets_of, judge_all
 from gdcompare.registry import refuse_nobody
 
 
