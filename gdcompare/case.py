@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,32 @@ from gdcompare.registry import as_problem, backends_for
 
 DataLike: TypeAlias = "str | os.PathLike[str] | Dataset | tuple[ArrayLike, ArrayLike] | None"
 """Data by name, by path, as `"path/to/file.py:NAME"`, as (features, targets) or themselves; None for the problem's."""
+
+
+class Posed(Protocol):
+    """A problem with its data and parameters, and who is judged by it."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - of what posed it
+    @property
+    def problem(self) -> Problem: ...  # noqa: D102 - as in `Case`
+    @property
+    def data(self) -> Dataset: ...  # noqa: D102
+    @property
+    def params(self) -> dict[str, NDArray[np.float64]]: ...  # noqa: D102
+    def implementations(self, others: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return who is judged: what posed the problem, and others beside it."""
+
+    def of_rows(self, other: Any = None) -> Any:
+        """Return what posed the problem, or another, for batch laws; a ValueError if its rows are no samples."""
+
+
+@runtime_checkable
+class Poses(Protocol):
+    """What is no problem itself, but poses one of data, as a model does that somebody wrote."""
+
+    def posed(self, data: Any, params: Mapping[str, Any] | None = None, dtype: str = "float64") -> Posed:
+        """Return the problem; `params=None` takes its own."""
 
 
 @final
@@ -164,6 +190,16 @@ def data_for(problem: Problem, data: DataLike, target: str | None = None, weight
         raise ValueError(f"{name!r} has targets and weights of its own; a column's name goes with a file of data")
     found = from_file(name)
     return datasets.suited(problem, _as_dataset(found() if callable(found) else found, name))
+
+
+def data_as_they_are(data: str, target: str | None = None, weights: str | None = None) -> Any:
+    """Return the data that a name, path or `file.py:NAME` stands for, for one that takes arrays of any shape."""
+    if ".py:" not in data:
+        return datasets.load(data, target, weights)
+    if (target or weights) is not None:
+        raise ValueError(f"{data!r} has targets and weights of its own; a column's name goes with a file of data")
+    found = from_file(data)
+    return found() if callable(found) else found
 
 
 def _as_dataset(found: Any, name: str) -> Dataset:

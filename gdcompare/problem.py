@@ -52,6 +52,9 @@ class Problem(ABC):
     least_target: ClassVar[float] = -math.inf
     """The smallest value that a target may take: 0 for counts."""
 
+    formula_is_read: ClassVar[bool] = False
+    """Whether its formula was read from a program that runs: then there is no mistake of writing to look for."""
+
     @abstractmethod
     def parameter_shapes(self, data: Dataset) -> dict[str, tuple[int, ...]]:
         """Return the shape of each parameter, by name, for data of this width; the number of rows must not matter."""
@@ -59,6 +62,10 @@ class Problem(ABC):
     @abstractmethod
     def per_sample_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
         """Return the losses l_i, shape (n,). This alone is what the frameworks differentiate."""
+
+    def separate_losses(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> Any:
+        """Return the same, (n,), where a weight for each row needs its own: a read program may know but their mean."""
+        return self.per_sample_losses(xp, params, features, targets)
 
     def per_sample_gradients(self, xp: Any, params: Mapping[str, Any], features: Any, targets: Any) -> dict[str, Any]:
         """Return dl_i/dparameter derived by hand, `{name: (n, *shape)}`; no 1/n in it.

@@ -8,11 +8,13 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.program import Program
 from gdcompare.models.matching import Layout
-from gdcompare.models.native import Layer, Native, check_independence, check_outputs, mean_of, working_dtype
+from gdcompare.models.native import Layer, Native, check_independence, check_outputs, cotangents, mean_of, working_dtype
 from gdcompare_jax.layers import is_parameter, narrowed, recorded, watching
+from gdcompare_jax.program import read
 
 # Native models.
 
@@ -87,18 +89,22 @@ def from_autograd_function(
     """
     name = name or str(getattr(function, "__name__", "mine"))
 
-    def mean(arrays: list[jax.Array], cotangents: jax.Array, targets: jax.Array) -> Any:
-        del targets
+    def outputs_of(arrays: Sequence[Any]) -> list[Any]:
         returned = function(*arrays)
         outputs = [each for each in jax.tree.leaves(returned) if is_parameter(each)]
         if not outputs:
             raise TypeError(f"{name!r} returns {type(returned).__name__}, where an array, or several, is due")
-        check_outputs(name, [each.shape for each in outputs], cotangents.shape[1])
+        return outputs
+
+    def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
+        del targets
+        outputs = outputs_of(arrays)
+        check_outputs(name, [each.shape for each in outputs], features.shape[1])
         flat = jnp.concatenate([each.reshape(-1) for each in outputs])
-        return jnp.mean(cotangents @ flat)  # l_i = x_i . vec(f(params))
+        return jnp.mean(features @ flat)  # l_i = x_i . vec(f(params))
 
     # It has a backward pass, and need not have a forward mode.
-    return JaxFunction(mean, {}, layout, name, derivatives=frozenset({"hvp", "hessian"}))
+    return JaxFunction(mean, {}, layout, name, derivatives=frozenset({"hvp", "hessian"}), outputs=outputs_of)
 
 
 @final
@@ -115,7 +121,9 @@ class JaxFunction(Native):
         name: str,
         coupling: Sequence[str] = (),
         derivatives: frozenset[str] = frozenset({"jvp", "hvp", "hessian"}),
+        outputs: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
     ) -> None:
+        self._outputs = outputs
         self.name, self.layout, self._parameters = name, layout, parameters
         self.derivatives, self._coupling = derivatives, list(coupling)
         gradient = jax.grad(mean)
@@ -208,6 +216,20 @@ class JaxFunction(Native):
             return []
         with self._precision(params, features):
             return narrowed(jax.make_jaxpr(self._mean)(arrays, features, targets))
+
+    def example(self, params: Mapping[str, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Random cotangents, if it is an operation."""
+        if self._outputs is None:
+            return Native.example(self, params)
+        with jax.enable_x64(True):
+            outputs = jax.eval_shape(self._outputs, [np.asarray(each, dtype=np.float64) for each in params.values()])
+        return cotangents(sum(each.size for each in outputs))
+
+    def program(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Program:
+        """The jaxpr of the mean loss, in the tape's vocabulary."""
+        arrays, dtype = self._arrays(params, features), working_dtype(params, features)
+        with self._precision(params, features):
+            return read(self._mean, arrays, features, targets, dtype, self.name)
 
     def _arrays(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the parameters in the order of the pytree, and in the dtype."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
+from gdcompare.arithmetic.program import Program
 from gdcompare.models.matching import Layout
 from gdcompare.models.native import (
     WHOLE,
@@ -19,11 +21,13 @@ from gdcompare.models.native import (
     Native,
     check_independence,
     check_outputs,
+    cotangents,
     mean_of,
     without_row,
     working_dtype,
 )
 from gdcompare_torch.layers import Narrowed, keeping
+from gdcompare_torch.program import read
 
 # Native models.
 
@@ -112,8 +116,11 @@ class _Torch(Native):
     @abstractmethod
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the loss as a function of the parameters, and copies of these, leaves of a tape."""
+    ) -> tuple[partial[torch.Tensor], dict[str, torch.Tensor]]:
+        """Return the loss as a function of the parameters, and copies of these, leaves of a tape.
+
+        The data are its keywords, "features" and "targets".
+        """
 
     def value_and_grad(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
@@ -139,6 +146,12 @@ class _Torch(Native):
             return _to_numpy(value), dict(zip(leaves, map(_to_numpy, gradients), strict=True))
 
         return call, read
+
+    def program(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Program:
+        """What torch does on the way to the mean loss, in the tape's vocabulary."""
+        loss, leaves = self.loss_at(params, features, targets)
+        data = {"features": (loss.keywords["features"], features), "targets": (loss.keywords["targets"], targets)}
+        return read(loss, leaves, data, working_dtype(params, features), self.name)
 
     def jvp(
         self,
@@ -230,7 +243,7 @@ class TorchModule(_Torch):
 
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
+    ) -> tuple[partial[torch.Tensor], dict[str, torch.Tensor]]:
         """The loss of the module's outputs; its buffers and other parameters are copied each time."""
         self._refuse_unfit()
         device = next(iter(self._trainable().values())).device
@@ -239,15 +252,15 @@ class TorchModule(_Torch):
         constants = _constants(self.module, dtype)
         constants_of_loss = _constants(self.loss, dtype) if isinstance(self.loss, torch.nn.Module) else {}
 
-        def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
-            outputs = torch.func.functional_call(self.module, constants | leaves, (rows,))
+        def loss(leaves: dict[str, torch.Tensor], features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            outputs = torch.func.functional_call(self.module, constants | leaves, (features,))
             if isinstance(self.loss, torch.nn.Module):
-                found = torch.func.functional_call(self.loss, constants_of_loss, (outputs, goals))
+                found = torch.func.functional_call(self.loss, constants_of_loss, (outputs, targets))
             else:
-                found = self.loss(outputs, goals)
-            return mean_of(found, len(rows))
+                found = self.loss(outputs, targets)
+            return mean_of(found, len(features))
 
-        return loss, _leaves(params, dtype, device)
+        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, device)
 
     def _trainable(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
@@ -292,16 +305,16 @@ class TorchFunction(_Torch):
 
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
+    ) -> tuple[partial[torch.Tensor], dict[str, torch.Tensor]]:
         """The loss, its parameters put together again."""
         dtype = getattr(torch, working_dtype(params, features))
         rows, goals = (_data(each, dtype, self.device) for each in (features, targets))
 
-        def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
+        def loss(leaves: dict[str, torch.Tensor], features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             filled = [leaves.get(name, leaf) for name, leaf in self._leaves]
-            return mean_of(self.loss(tree_unflatten(filled, self._structure), rows, goals), len(rows))
+            return mean_of(self.loss(tree_unflatten(filled, self._structure), features, targets), len(features))
 
-        return loss, _leaves(params, dtype, self.device)
+        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, self.device)
 
 
 @final
@@ -320,24 +333,36 @@ class _TorchOperation(_Torch):
         """It has no values of its own."""
         return {}
 
+    def example(self, params: Mapping[str, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Random cotangents of its outputs."""
+        with torch.no_grad():
+            outputs = self._outputs(
+                [torch.tensor(np.asarray(each, np.float64), device=self.device) for each in params.values()]
+            )
+        return cotangents(sum(output.numel() for output in outputs))
+
+    def _outputs(self, arrays: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        returned = self.function(*arrays)
+        each = returned if isinstance(returned, tuple | list) else (returned,)
+        outputs = [output for output in each if torch.is_tensor(output) and output.is_floating_point()]
+        if not outputs:
+            raise TypeError(f"{self.name!r} returns {type(returned).__name__}, where a tensor, or several, is due")
+        return outputs
+
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
-    ) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], dict[str, torch.Tensor]]:
+    ) -> tuple[partial[torch.Tensor], dict[str, torch.Tensor]]:
         """l_i = x_i . vec(f(params)): the gradient of the mean is the backward pass of the mean cotangent."""
-        del targets
         dtype = getattr(torch, str(features.dtype))
-        cotangents = torch.tensor(features, dtype=dtype, device=self.device)
+        drawn, unused = (torch.tensor(each, dtype=dtype, device=self.device) for each in (features, targets))
 
-        def loss(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
-            returned = self.function(*leaves.values())
-            each = returned if isinstance(returned, tuple | list) else (returned,)
-            outputs = [output for output in each if torch.is_tensor(output) and output.is_floating_point()]
-            if not outputs:
-                raise TypeError(f"{self.name!r} returns {type(returned).__name__}, where a tensor, or several, is due")
+        def loss(leaves: dict[str, torch.Tensor], features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            del targets
+            outputs = self._outputs([*leaves.values()])
             check_outputs(self.name, [tuple(output.shape) for output in outputs], features.shape[1])
-            return (cotangents @ torch.cat([output.reshape(-1) for output in outputs])).mean()
+            return (features @ torch.cat([output.reshape(-1) for output in outputs])).mean()
 
-        return loss, _leaves(params, dtype, self.device)
+        return partial(loss, features=drawn, targets=unused), _leaves(params, dtype, self.device)
 
 
 def _leaves(params: Mapping[str, NDArray[Any]], dtype: torch.dtype, device: Any) -> dict[str, torch.Tensor]:

@@ -89,7 +89,8 @@ def recorded_loss(
     reduction: Reduction = "mean",
 ) -> Variable:
     """Return the mean loss, or the sum, on the tape; with weights (n,), the weighted one."""
-    losses = problem.per_sample_losses(tape, leaves, tape.asarray(features), tape.asarray(targets))
+    per_row = problem.per_sample_losses if weights is None else problem.separate_losses
+    losses = per_row(tape, leaves, tape.asarray(features), tape.asarray(targets))
     loss: Variable = reduced(tape, losses, None if weights is None else tape.asarray(weights), reduction)
     return loss
 

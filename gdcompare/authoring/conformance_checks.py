@@ -18,8 +18,8 @@ from gdcompare.backend import Precision, eager_scan
 from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem, drawn_parameters
 from gdcompare.referee.laws import check_batch_laws
-from gdcompare.referee.point import LOSS, Referee
-from gdcompare.referee.verdict import Entry, judge_all
+from gdcompare.referee.point import Referee
+from gdcompare.referee.verdict import LOSS, Entry, judge_all
 from gdcompare.referee.verify import verify
 from gdcompare.registry import approximation_names, load_problem, registered_backends
 

@@ -96,6 +96,12 @@ def verify(
     problem, data, dtype = subject.problem, subject.data, subject.dtype
     params, own = given_parameters(at, subject), named_functions(implementations)
     functions = {name: function for name, (function, _) in own.items()}
+    if subject.posed is not None:
+        params, functions = params or subject.posed.params, subject.posed.implementations(functions)
+        if certificate or script or every_method or fault is not None:
+            raise click.UsageError(
+                "--certificate, --counterexample, --all-methods and --fault go with a problem, not with a model"
+            )
     if derivative != "gradient" and (certificate or script or every_method or fault or digits):
         raise click.UsageError(
             "--certificate, --counterexample, --all-methods, --fault and --digits are about gradients: "
@@ -213,9 +219,13 @@ def laws(
         if name not in own:
             known = f"known: {', '.join(own)}{did_you_mean(name, own)}" if own else "there is none"
             raise click.UsageError(f"--per-sample {name} goes with an --implementation of that name; {known}")
+    params = given_parameters(at, subject)
+    if subject.posed is not None:
+        params = params or subject.posed.params
+        own = {name: (subject.posed.of_rows(function), origin) for name, (function, origin) in own.items()}
+        own |= {subject.posed.name: (subject.posed.of_rows(), "")}
     backends = subject.backends if subject.backend_names or subject.device or not own else []
     refuse_nobody(subject.problem, [*backends, *own])
-    params = given_parameters(at, subject)
     asked: list[tuple[str, Any, dict[str, Any]]] = [(each.name, each, {}) for each in backends]
     for name, (function, _) in own.items():
         row_function, _ = rows.get(name, (None, ""))

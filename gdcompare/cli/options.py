@@ -17,7 +17,7 @@ import numpy as np
 import gdcompare as gdc
 import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
-from gdcompare.case import data_for
+from gdcompare.case import Posed, Poses, data_as_they_are, data_for
 from gdcompare.cli.output import keep_stdout_for_json
 from gdcompare.own_files import from_file
 from gdcompare.registry import backends_for
@@ -185,6 +185,14 @@ def plot_option(what: str, moving: bool = False) -> Callable[[Any], Any]:
     return click.option("--plot", "plot", type=_PictureFile(moving), metavar="FILE", help=words)
 
 
+TAKE_MODELS = {"verify", "laws"}
+"""Commands that also take a model as it stands, which poses its own problem."""
+
+
+def _named_in_a_file(problem: str) -> Any:
+    return from_file(problem) if ".py:" in problem else None
+
+
 @dataclass(frozen=True)
 class Subject:
     """What every command about a problem is about."""
@@ -197,10 +205,14 @@ class Subject:
     json_path: str | None
     has_data: bool = True
     """Whether the data were asked for, rather than the problem's own."""
+    posed: Posed | None = None
+    """What posed the problem, if a model did."""
 
     @cached_property
     def backends(self) -> list[gdc.Backend[Any]]:
-        """Those asked for, or all that suit the problem."""
+        """Those asked for, or all that suit the problem; a model's program is judged by the model."""
+        if self.posed is not None and not self.backend_names:
+            return []
         return backends_for(self.problem, self.backend_names or None, self.dtype, self.device)
 
 
@@ -241,6 +253,14 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         refuse_overwriting()
         refuse_twice("--backend", backends)
+        if command.__name__ in TAKE_MODELS and isinstance(model := _named_in_a_file(problem), Poses):
+            if settings or standardise:
+                raise click.UsageError("--set and --standardise go with a problem, not with a model")
+            given = None if data_name is None else data_as_they_are(data_name, target, weights)
+            posed = model.posed(given, None, dtype)
+            about = Subject(posed.problem, posed.data, backends, dtype, device, json_path, True, posed)
+            command(about, **others)
+            return
         found = gdc.load_problem(problem, **settings_of(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")

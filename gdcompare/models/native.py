@@ -16,8 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.program import Program, ProgramError
 from gdcompare.gradients import hessian_blocks, unit_directions
 from gdcompare.models.matching import Layout, Matching, match
+from gdcompare.models.posed import Posed, posed
+
+COTANGENTS = 40
+"""How many are drawn for an operation."""
 
 WHOLE = "(output)"
 """The name of a whole model's output among its layers."""
@@ -117,6 +122,26 @@ class Native(ABC):
         """Return what its layers compute, in order of execution; for a single row, without the axis of the rows."""
         del params, features, targets
         return []
+
+    def program(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Program:
+        """Return what it computes, read from its framework's graph; called with its parameters, then with the data.
+
+        Raises ProgramError if it cannot be read.
+        """
+        del params, features, targets
+        raise ProgramError(
+            f"{self.name!r} has no graph that could be read: judge it by a problem's formula, "
+            "gdcompare.verify(problem, ..., implementations={...}), or compare it with another model, gdcompare.compare"
+        )
+
+    def posed(self, data: Any, params: Mapping[str, Any] | None = None, dtype: str = "float64") -> Posed:
+        """Return the problem that it poses on these data: what `verify` judges it by, where no other is given."""
+        return posed(self, data, params, dtype)
+
+    def example(self, params: Mapping[str, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return data of its own making, where it has some: an operation draws cotangents."""
+        del params
+        raise ValueError(f"{self.name!r} needs data: a Dataset, or a pair (features, targets)")
 
     def coupling(self) -> list[str]:
         """Name the parts that are known to mix the rows of a batch, such as batch normalisation in training mode."""
@@ -355,6 +380,12 @@ def check_independence(name: str, random: Sequence[str], coupling: Sequence[str]
             "depends on the other rows, so that the mean of the per-sample gradients is not the gradient, and no batch "
             "law holds; call .eval() on it first, use a group or layer norm, or compare it with another model"
         )
+
+
+def cotangents(m: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Draw cotangents (n, m) of an operation's m outputs, for features, and targets that are not used."""
+    drawn = np.random.default_rng(0).standard_normal((COTANGENTS, m))
+    return np.round(drawn, 3), np.zeros(COTANGENTS)
 
 
 def check_outputs(name: str, shapes: Sequence[tuple[int, ...]], m: int) -> None:

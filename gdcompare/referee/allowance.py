@@ -22,7 +22,7 @@ from gdcompare.arithmetic.sampled import root_mean_square
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.sampling import allowance_of
-from gdcompare.referee.verdict import NOTHING, Allowance, Floats
+from gdcompare.referee.verdict import LOSS, NOTHING, Allowance, Floats
 
 BY_HAND = 100.0
 """A derivation may allow itself so many times what the differentiated loss is: it cannot buy a pass by cancelling.
@@ -57,9 +57,11 @@ def allowances(
     if not any(_wanting(each, own[name], enough).any() for name, each in found.items()):
         return found
     sizes = magnitudes()
+    largest = max(map(_mean_size, sizes.values()), default=0.0)
     for name, proven in found.items():
-        scale = scale_of(own[name], sizes.get(name))
+        scale = _scale(truths[name], own[name], sizes.get(name), largest)
         found[name] = replace(proven, scale=scale, why=partial(why, name))
+    found = _beside_the_others(found)
     if draws is None or not any(_wanting(each, each.scale, enough).any() for each in found.values()):
         return found
     drawn, small = draws(), SMALL[dtype]
@@ -82,6 +84,34 @@ def scale_of(size: Floats, magnitude: Floats | None) -> Floats:
     scale = size if magnitude is None else np.fmax(size, magnitude)
     finite = scale[np.isfinite(scale)]
     return np.asarray(np.where(scale == 0, root_mean_square(finite) if finite.size else 0.0, scale))
+
+
+def _mean_size(values: Floats) -> float:
+    finite = values[np.isfinite(values)]
+    return float(root_mean_square(finite)) if finite.size else 0.0
+
+
+def _beside_the_others(found: Mapping[str, Allowance]) -> dict[str, Allowance]:
+    """Measure an array that is 0 everywhere, as by a bias before batch normalisation, by the smallest of the others."""
+    sizes = {name: 0.0 if each.scale is None else _mean_size(each.scale) for name, each in found.items()}
+    least = min((size for name, size in sizes.items() if size and name != LOSS), default=0.0)
+    return {
+        name: each if sizes[name] else replace(each, scale=np.full(each.budget.shape, least))
+        for name, each in found.items()
+    }
+
+
+def _scale(truth: Enclosed, size: Floats, magnitude: Floats | None, largest: float) -> Floats:
+    """Return the scale; what may be 0, and in every row is no more than rounding beside the largest, is 0 there.
+
+    So it is where terms cancel, as in the gradient by the bias of an attention's keys.
+    """
+    if magnitude is not None:
+        small = (magnitude <= 2.0**-44 * largest) & ~truth.kinks
+        if small.any():
+            nothing = [here and ball.contains(0) for here, ball in zip(small.ravel(), truth.balls.ravel(), strict=True)]
+            size, magnitude = (np.where(np.reshape(nothing, small.shape), 0.0, each) for each in (size, magnitude))
+    return scale_of(size, magnitude)
 
 
 def _wanting(allowance: Allowance, scale: Floats | None, enough: float) -> NDArray[np.bool_]:

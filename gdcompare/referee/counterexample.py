@@ -24,9 +24,9 @@ from gdcompare.backend import Backend, checked_dtype
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import kind_of_failure
-from gdcompare.referee.point import LOSS, Implementation
+from gdcompare.referee.point import Implementation
 from gdcompare.referee.reproduction import Counterexample
-from gdcompare.referee.verdict import Report
+from gdcompare.referee.verdict import LOSS, Report
 from gdcompare.referee.verify import verify
 from gdcompare.registry import as_backend
 

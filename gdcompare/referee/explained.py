@@ -15,8 +15,8 @@ from gdcompare.referee.diagnosis import cause_of, cause_of_all
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.evidence import Evidence
 from gdcompare.referee.in_floats import InFloats
-from gdcompare.referee.point import LOSS, Referee, Reference
-from gdcompare.referee.verdict import Allowance, Entry, Floats, budgets_of
+from gdcompare.referee.point import Referee, Reference
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, budgets_of
 
 BY_ITSELF = "; the derivation cancels so much that its own rounding may be as large: write it otherwise"
 

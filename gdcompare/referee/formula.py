@@ -16,8 +16,8 @@ from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import scale_of
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosure import Enclosed
-from gdcompare.referee.point import LOSS, Implementation, Referee
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Truth
+from gdcompare.referee.point import Implementation, Referee
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Truth
 
 Gradient = Callable[..., tuple[Any, dict[str, Any]]]
 """`f(xp, params, features, targets) -> (mean loss, {name: gradient})`."""

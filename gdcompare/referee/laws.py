@@ -34,7 +34,7 @@ import numpy as np
 
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend, Reduction
-from gdcompare.case import Case, DataLike
+from gdcompare.case import Case, DataLike, Poses
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowance_within
 from gdcompare.referee.hypotheses import number
@@ -60,10 +60,10 @@ class _Claim:
 
 
 def check_batch_laws(
-    problem: str | Problem,
-    data: DataLike,
-    params: Mapping[str, Any] | None,
-    backend: str | Backend[Any] | Implementation,
+    problem: str | Problem | Poses,
+    data: DataLike = None,
+    params: Mapping[str, Any] | None = None,
+    backend: str | Backend[Any] | Implementation | None = None,
     *,
     per_sample: RowsFunction | None = None,
     dtype: str | None = None,
@@ -83,12 +83,18 @@ def check_batch_laws(
     Raises ValueError, LookupError, TypeError or BackendUnavailableError before any work for arguments that make no
     sense.
 
+    A model as it stands, as `verify` takes one, is a problem and the implementation in one: give no other, or one.
+
     >>> import gdcompare as gdc
     >>> data = gdc.datasets.noisy_line()
     >>> report = gdc.check_batch_laws("linear-regression", data, {"theta_0": 1, "theta_1": [0]}, "numpy")
     >>> report.verdict, report.entries[0].law
     ('agree', 'mean of per-sample gradients')
     """
+    if isinstance(problem, Poses):
+        posed = problem.posed(data, params, dtype or "float64")
+        problem, data, params = posed.problem, posed.data, posed.params
+        backend, name = posed.of_rows(backend), name or posed.name
     backends: list[Backend[Any]] = []
     bench: Bench
     if callable(backend) and not isinstance(backend, type):

@@ -19,8 +19,8 @@ from gdcompare.case import Case, DataLike
 from gdcompare.gradients import value_and_grad
 from gdcompare.problem import Dataset, Problem, refuse_weights
 from gdcompare.referee.classical import METHODS, Answer, Subject, Vector
-from gdcompare.referee.point import LOSS, Implementation, Referee
-from gdcompare.referee.verdict import Report, Verdict
+from gdcompare.referee.point import Implementation, Referee
+from gdcompare.referee.verdict import LOSS, Report, Verdict
 from gdcompare.referee.verify import verify
 from gdcompare.registry import as_backend, backends_for
 

@@ -20,8 +20,8 @@ from gdcompare.problem import Problem
 from gdcompare.referee.allowance import either
 from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, no_exit
 from gdcompare.referee.formula import allowances_of_formula, formula_of
-from gdcompare.referee.point import LOSS, Implementation, Referee
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Truth, budgets_of
+from gdcompare.referee.point import Implementation, Referee
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Truth, budgets_of
 from gdcompare.referee.verify import changed_inputs
 
 RowsFunction = Callable[..., Mapping[str, Any]]

@@ -34,14 +34,12 @@ from gdcompare.referee.sampling import (
     row_draws_of_formula,
     row_draws_of_loss,
 )
-from gdcompare.referee.verdict import RESOLUTION, Allowance, Floats
+from gdcompare.referee.verdict import LOSS, RESOLUTION, Allowance, Floats
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
 
 Weights are a fourth argument, where the data have any."""
-
-LOSS = "loss"
 
 LIMIT_ROUNDINGS = 16
 """How many roundings a program may take to compute a limit: a few functions of some ulps each, and what joins them."""

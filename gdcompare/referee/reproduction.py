@@ -23,8 +23,8 @@ from gdcompare.case import Case
 from gdcompare.own_files import can_be_imported
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.diagnosis import CALLS_DIFFER, kind_of_failure
-from gdcompare.referee.point import LOSS, Implementation, Referee
-from gdcompare.referee.verdict import Entry, Report
+from gdcompare.referee.point import Implementation, Referee
+from gdcompare.referee.verdict import LOSS, Entry, Report
 from gdcompare.table import count
 from gdcompare.words import one_line
 

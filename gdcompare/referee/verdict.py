@@ -34,6 +34,9 @@ Verdict: TypeAlias = Literal["agree", "wrong", "inconclusive"]
 Grade: TypeAlias = Literal["proven", "sampled"]
 Floats: TypeAlias = NDArray[np.float64]
 
+LOSS = "loss"
+"""The loss's own name among the parameters."""
+
 RESOLUTION = 1e-3
 """An element whose allowance is no more than this share of its scale is resolved."""
 

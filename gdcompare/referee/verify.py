@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gdcompare.backend import Backend
-from gdcompare.case import Case, DataLike
+from gdcompare.case import Case, DataLike, Poses
 from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem
@@ -20,13 +20,13 @@ from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_n
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.explained import explained
 from gdcompare.referee.formula import allowances_of_formula, formula_of, told
-from gdcompare.referee.point import LOSS, Implementation, Referee, Reference
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Report, budgets_of, judge_all
+from gdcompare.referee.point import Implementation, Referee, Reference
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Report, budgets_of, judge_all
 from gdcompare.registry import refuse_nobody
 
 
 def verify(
-    problem: str | Problem,
+    problem: str | Problem | Poses,
     data: DataLike = None,
     params: Mapping[str, Any] | None = None,
     *,
@@ -70,6 +70,10 @@ def verify(
     'agree'
     """
     kind = checked_derivative(derivative, direction)
+    if isinstance(problem, Poses):
+        posed = problem.posed(data, params, dtype)
+        problem, data, params = posed.problem, posed.data, posed.params
+        implementations, backends = posed.implementations(implementations), backends or []
     case = Case.of(problem, data, params, dtype, reduction)
     loaded = case.backends(backends)
     if backends is None:
@@ -106,7 +110,7 @@ def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any
         environment |= getattr(backend, "environment", dict)()
     along = getattr(referee, "direction", None) or {}
     return {
-        "problem": type(referee.problem).__name__,
+        "problem": getattr(referee.problem, "title", type(referee.problem).__name__),
         "data": data.name,
         "n": len(data),
         "d": data.features.shape[1],

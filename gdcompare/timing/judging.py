@@ -22,8 +22,8 @@ from gdcompare.descent.record import Descent
 from gdcompare.descent.sampling import RowStream
 from gdcompare.problem import Dataset
 from gdcompare.referee.along import RefereeAlong
-from gdcompare.referee.point import LOSS, Referee
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Truth, budgets_of, judge_all
+from gdcompare.referee.point import Referee
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Truth, budgets_of, judge_all
 from gdcompare.timing.contender import Judgement
 from gdcompare.timing.sized import Sized
 

@@ -18,7 +18,7 @@ from gdcompare.descent.sampling import steps_per_epoch
 from gdcompare.gradients import backend_arguments, derivative_function
 from gdcompare.own_files import from_file, made_by
 from gdcompare.problem import Problem, drawn_parameters, refuse_weights
-from gdcompare.referee.point import LOSS
+from gdcompare.referee.verdict import LOSS
 from gdcompare.registry import load_backend, load_problem
 from gdcompare.timing.contender import Contender, Judgement
 from gdcompare.timing.judging import Bench

@@ -394,3 +394,43 @@ def test_a_certificate_of_an_older_version_is_judged_by_what_it_has() -> None:
         assert report.verdict == "agree"
         assert {entry.grade for entry in report.entries} == {"proven"}
         assert check_certificate(each, [], wrong).verdict == "wrong"
+
+
+# What is 0 in every row
+
+
+class Shifted(gdc.Problem):
+    """log sum exp(x_j w_j + b) - b, which does not depend on b, though rounding does."""
+
+    share = 1.0
+
+    def parameter_shapes(self, data: gdc.Dataset) -> dict[str, tuple[int, ...]]:
+        return {"w": (data.features.shape[1],), "b": (2,)}
+
+    def per_sample_losses(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+        scores = features * params["w"] + params["b"][0]
+        return xp.log(xp.sum(xp.exp(scores), axis=1)) - params["b"][0] + targets * params["b"][1] * self.share
+
+
+class ShiftedAlone(Shifted):
+    share = 0.0
+
+
+@pytest.mark.parametrize("problem", [Shifted(), ShiftedAlone()], ids=["beside others of its array", "the whole array"])
+@pytest.mark.parametrize(("by", "verdict"), [(0.0, "agree"), (1e-2, "wrong")])
+def test_what_cancels_in_every_row_is_measured_by_the_other_gradients(
+    problem: gdc.Problem, by: float, verdict: str, dtype: str
+) -> None:
+    share = getattr(problem, "share", 1.0)
+    data = gdc.Dataset([[0.5, -1.0], [0.25, 2.0], [1.5, -0.75]], [1.0, 2.0, -0.5])
+
+    def moved(params: Any, features: Any, targets: Any) -> Any:
+        powers = np.exp(features * params["w"] + params["b"][0])
+        shares = powers / powers.sum(axis=1, keepdims=True)
+        by_shift = (shares.sum(axis=1) - 1).mean() + by
+        found = {"w": (shares * features).mean(axis=0), "b": np.array([by_shift, share * targets.mean()], dtype)}
+        return problem.per_sample_losses(np, params, features, targets).mean(), found
+
+    report = gdc.verify(problem, data, backends=[], implementations={"mine": moved}, dtype=dtype)
+
+    assert {each.verdict for each in report.entries if each.parameter == "b"} == {verdict}

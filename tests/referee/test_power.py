@@ -21,9 +21,9 @@ from gdcompare import Backend, BackendUnavailableError
 from gdcompare.authoring.faults import FAULTS, Implementation
 from gdcompare.backend import Precision
 from gdcompare.case import Case
-from gdcompare.referee.point import LOSS, Referee, as_implementation
+from gdcompare.referee.point import Referee, as_implementation
 from gdcompare.referee.sampling import K
-from gdcompare.referee.verdict import Allowance, Entry, budgets_of, judge_all
+from gdcompare.referee.verdict import LOSS, Allowance, Entry, budgets_of, judge_all
 from gdcompare.registry import registered_backends
 from gdcompare.table import Part, as_text, table
 from tests.deep_formulas import FORMULAS, Deep

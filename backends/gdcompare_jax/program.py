@@ -1,0 +1,170 @@
+"""A program from a jaxpr: functions that JAX holds inside are walked through, and its loops unrolled.
+
+`custom_vjp` and `custom_jvp` are read by their primal functions, so that a derivative written by hand has no part in
+the truth by which it is judged. Numbers that no input enters are computed by JAX itself, if they are whole or were only
+moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import source_info_util
+from jax.extend.core import Jaxpr, Literal
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, checked
+from gdcompare_jax.primitives import FORMULAS, MOVES
+
+INSIDE = ("jaxpr", "call_jaxpr")
+"""Parameters of an equation that calls another jaxpr once."""
+MOST_STEPS = 100_000
+"""A program of more is refused: a loop is unrolled."""
+
+
+def read(
+    mean: Callable[..., Any],
+    arrays: Mapping[str, NDArray[Any]],
+    features: NDArray[Any],
+    targets: NDArray[Any],
+    dtype: str,
+    name: str,
+) -> Program:
+    """Return the program of `mean([arrays], features, targets)` at that point; a ProgramError if it cannot be read."""
+    closed = jax.make_jaxpr(mean)([*arrays.values()], features, targets)
+    draft = Draft()
+    given = {**arrays, "features": features, "targets": targets}
+    inputs = [draft.input(key, np.asarray(value), str(value.dtype)) for key, value in given.items()]
+    (output,) = _Walk(draft, dtype, name).through(closed.jaxpr, closed.consts, inputs)
+    found = float(jax.jit(mean)([*arrays.values()], features, targets))
+    return checked(draft.program(output), output, found, dtype, name)
+
+
+class _Walk:
+    """A walk through a jaxpr; values are places of the draft, or arrays that no input enters."""
+
+    def __init__(self, draft: Draft, dtype: str, name: str) -> None:
+        self.draft, self.dtype, self.name = draft, dtype, name
+        self.walked = 0
+        self.line = ""
+
+    def through(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+        known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+        known |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+        def value(variable: Any) -> Any:
+            return variable.val if isinstance(variable, Literal) else known[variable]
+
+        for equation in jaxpr.eqns:
+            self.walked += 1
+            if self.walked > MOST_STEPS:
+                raise self._refusal(f"the program has more than {MOST_STEPS} steps", "unroll fewer")
+            found = self._equation(equation, [value(each) for each in equation.invars])
+            known |= dict(zip(equation.outvars, found, strict=True))
+        return [value(each) for each in jaxpr.outvars]
+
+    def _equation(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        primitive, params = equation.primitive, equation.params
+        self.line = _line(equation) or self.line  # what JAX holds inside has none of its own
+        if (control := getattr(self, f"_{primitive.name}", None)) is not None:
+            return control(equation, operands)  # type: ignore[no-any-return]
+        inner = next((params[key] for key in INSIDE if hasattr(params.get(key), "eqns")), None)
+        if inner is not None:
+            return self.through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
+        formula = FORMULAS.get(primitive.name)
+        if not any(isinstance(each, Place) for each in operands) and (
+            formula is None or primitive.name in MOVES or not any(map(self._is_wide, equation.outvars))
+        ):
+            found = primitive.bind(*operands, **params)
+            return found if primitive.multiple_results else [found]
+        if formula is None:
+            raise self._refusal(f"{primitive.name} is none of the operations that can be read")
+        self._refuse_narrow(equation, operands)
+        dtype = str(equation.outvars[0].aval.dtype)
+        try:
+            with self.draft.at(self.line, dtype):
+                found = formula(self.draft, *(_array(each) for each in operands), **params)
+        except (AttributeError, NotImplementedError) as error:
+            raise self._refusal(f"{primitive.name} cannot be read so: {error}") from error
+        return found if primitive.multiple_results else [found]
+
+    def _refuse_narrow(self, equation: Any, operands: Sequence[Any]) -> None:
+        """Refuse what is rounded to less than the dtype that is judged: the rounding of that is not known yet."""
+        for variable, operand in zip(equation.outvars, [*operands, *[None] * len(equation.outvars)], strict=False):
+            exact = isinstance(operand, Place) and np.dtype(operand.dtype).kind in "biu"
+            kind = variable.aval.dtype
+            if jax.dtypes.issubdtype(kind, np.complexfloating):
+                raise self._refusal(f"{equation.primitive.name} makes complex numbers")
+            if _is_float(variable) and not self._is_wide(variable) and not exact:
+                raise self._refusal(f"{equation.primitive.name} rounds to {kind}, where {self.dtype} is judged")
+
+    def _is_wide(self, variable: Any) -> bool:
+        """Whether it is a float of the dtype that is judged, or a longer one."""
+        return _is_float(variable) and bool(jax.numpy.finfo(variable.aval.dtype).eps <= np.finfo(self.dtype).eps)
+
+    def _refusal(self, what: str, way_out: str = "") -> ProgramError:
+        where = f"{line}: " if (line := self.line) else ""
+        return ProgramError(
+            f"the program of {self.name!r} cannot be read: {where}{what}. "
+            f"{way_out or 'Write that part otherwise, or compare the model with another: gdcompare.compare'}"
+        )
+
+    # What is chosen, and what is repeated.
+
+    def _cond(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        which, *inputs = operands
+        branches = equation.params["branches"]
+        index = int(np.asarray(which.value if isinstance(which, Place) else which))
+        if isinstance(which, Place):
+            with self.draft.at(self.line, "bool"):
+                self.draft.decide(self.draft.equal(which, index), True)
+        chosen = branches[min(max(index, 0), len(branches) - 1)]
+        return self.through(chosen.jaxpr, chosen.consts, inputs)
+
+    def _while(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        params = equation.params
+        m, n = params["cond_nconsts"], params["body_nconsts"]
+        of_condition, of_body, carry = operands[:m], operands[m : m + n], operands[m + n :]
+        condition, body = params["cond_jaxpr"], params["body_jaxpr"]
+        while True:
+            (goes_on,) = self.through(condition.jaxpr, condition.consts, [*of_condition, *carry])
+            if isinstance(goes_on, Place):
+                raise self._refusal("how often a while loop runs depends on the data", "Use scan or fori_loop")
+            if not goes_on:
+                return carry
+            carry = self.through(body.jaxpr, body.consts, [*of_body, *carry])
+
+    def _scan(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        params = equation.params
+        m, n, length = params["num_consts"], params["num_carry"], params["length"]
+        constants, carry, inputs = operands[:m], operands[m : m + n], operands[m + n :]
+        body, rows = params["jaxpr"], []
+        order = range(length)[::-1] if params["reverse"] else range(length)
+        for i in order:
+            row = [each[i] for each in inputs]
+            found = self.through(body.jaxpr, body.consts, [*constants, *carry, *row])
+            carry = list(found[:n])
+            rows.append(found[n:])
+        rows = rows[::-1] if params["reverse"] else rows
+        return [*carry, *(self._stacked(each) for each in zip(*rows, strict=True))]
+
+    def _stacked(self, parts: Sequence[Any]) -> Any:
+        some = any(isinstance(each, Place) for each in parts)
+        return self.draft.stack([_array(each) for each in parts]) if some else jax.numpy.stack(parts)
+
+
+def _array(operand: Any) -> Any:
+    return operand if isinstance(operand, Place) else np.asarray(operand)
+
+
+def _is_float(variable: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(variable.aval.dtype, np.floating))
+
+
+def _line(equation: Any) -> str:
+    frame = source_info_util.user_frame(equation.source_info.traceback)
+    return "" if frame is None else f"{Path(frame.file_name).name}:{frame.start_line}"

@@ -1,0 +1,333 @@
+"""Each ATen operation as a formula in the tape's vocabulary: `formula(xp, *its arguments)`.
+
+What is missing here and has a decomposition in torch is taken apart by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gdcompare_torch import moves
+
+
+def _named(name: str) -> Callable[..., Any]:
+    return lambda xp, *operands: getattr(xp, name)(*operands)
+
+
+def _add(xp: Any, a: Any, b: Any, *, alpha: float = 1) -> Any:
+    return xp.add(a, b if alpha == 1 else xp.multiply(b, alpha))
+
+
+def _sub(xp: Any, a: Any, b: Any, *, alpha: float = 1) -> Any:
+    return xp.subtract(a, b if alpha == 1 else xp.multiply(b, alpha))
+
+
+def _rsub(xp: Any, a: Any, b: Any, alpha: float = 1) -> Any:
+    return _sub(xp, b, a, alpha=alpha)
+
+
+def _div(xp: Any, a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
+    if rounding_mode is None:
+        return xp.divide(a, b)
+    return xp.floor_divide(a, b) if rounding_mode == "floor" else xp.trunc(xp.divide(a, b))
+
+
+def _pow(xp: Any, a: Any, b: Any) -> Any:
+    known = {0.5: xp.sqrt, 1.0: xp.positive, 2.0: xp.square} if isinstance(b, int | float) else {}
+    return known[float(b)](a) if known and float(b) in known else xp.pow(a, b)
+
+
+def _equal(xp: Any, a: Any, b: Any) -> Any:
+    """Whether they are equal; what is infinite stays so all around."""
+    return xp.equal(xp.stop_gradient(a) if isinstance(b, float) and math.isinf(b) else a, b)
+
+
+def _unequal(xp: Any, a: Any, b: Any) -> Any:
+    """Whether they differ; of one and the same number, it asks for NaN, and there is none."""
+    return xp.zeros(tuple(a.shape)) if a is b else xp.not_equal(a, b)
+
+
+def _clamp(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002 - torch's names
+    return xp.clip(x, min, max)
+
+
+def _addmm(xp: Any, c: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    product = xp.matmul(a, b)
+    return xp.add(c if beta == 1 else xp.multiply(c, beta), product if alpha == 1 else xp.multiply(product, alpha))
+
+
+# Sums.
+
+
+def _axes(x: Any, dim: Any) -> tuple[int, ...]:
+    dims = range(x.ndim) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
+    return tuple(i % x.ndim for i in dims) if x.ndim else ()
+
+
+def _sum(xp: Any, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    del dtype
+    axes = _axes(x, dim)
+    return xp.sum(x, axis=axes, keepdims=keepdim) if axes else x
+
+
+def _mean(xp: Any, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    del dtype
+    axes = _axes(x, dim)
+    return xp.mean(x, axis=axes, keepdims=keepdim) if axes else x
+
+
+def _extreme(name: str) -> Callable[..., Any]:
+    def formula(xp: Any, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        axes = _axes(x, dim)
+        kept = [i for i in range(x.ndim) if i not in axes]
+        moved = xp.permute_dims(x, (*kept, *axes)) if x.ndim > 1 else x
+        flat = moves.reshaped(xp, moved, (*(x.shape[i] for i in kept), math.prod(x.shape[i] for i in axes)))
+        top = getattr(xp, name)(flat, axis=len(kept))
+        return moves.reshaped(xp, top, [1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdim else top
+
+    return formula
+
+
+def _of_dim(name: str) -> Callable[..., Any]:
+    """Return the extreme along an axis; of where it is, the program knows nothing."""
+    return lambda xp, x, dim, keepdim=False: (_extreme(name)(xp, x, dim, keepdim), None)
+
+
+def _var(xp: Any, x: Any, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
+    axes = _axes(x, dim)
+    apart = xp.subtract(x, xp.mean(x, axis=axes, keepdims=True))
+    n = math.prod(x.shape[i] for i in axes) - (1 if correction is None else correction)
+    return xp.divide(xp.sum(xp.square(apart), axis=axes, keepdims=keepdim), float(n))
+
+
+def _var_mean(xp: Any, x: Any, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
+    return _var(xp, x, dim, correction=correction, keepdim=keepdim), _mean(xp, x, dim, keepdim)
+
+
+def _std(xp: Any, x: Any, dim: Any = None, **how: Any) -> Any:
+    return xp.sqrt(_var(xp, x, dim, **how))
+
+
+def _softmax(name: str) -> Callable[..., Any]:
+    return lambda xp, x, dim, *_: getattr(xp, name)(x, axis=dim % x.ndim)
+
+
+def _normalized(xp: Any, x: Any, axes: tuple[int, ...], eps: float) -> Any:
+    apart = xp.subtract(x, xp.mean(x, axis=axes, keepdims=True))
+    return xp.divide(apart, xp.sqrt(xp.add(xp.mean(xp.square(apart), axis=axes, keepdims=True), eps)))
+
+
+def _scaled(xp: Any, x: Any, weight: Any, bias: Any, shape: Sequence[int]) -> Any:
+    x = x if weight is None else xp.multiply(x, moves.reshaped(xp, weight, shape))
+    return x if bias is None else xp.add(x, moves.reshaped(xp, bias, shape))
+
+
+def _layer_norm(xp: Any, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    return _scaled(xp, _normalized(xp, x, axes, eps), weight, bias, tuple(shape)), None, None
+
+
+def _group_norm(
+    xp: Any, x: Any, weight: Any, bias: Any, n: int, channels: int, size: int, groups: int, eps: float
+) -> Any:
+    parts = moves.reshaped(xp, x, (n, groups, channels // groups * size))
+    whole = moves.reshaped(xp, _normalized(xp, parts, (2,), eps), x.shape)
+    return _scaled(xp, whole, weight, bias, (channels, *[1] * (x.ndim - 2))), None, None
+
+
+def _batch_norm(
+    xp: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Any:
+    del momentum
+    shape = (x.shape[1], *[1] * (x.ndim - 2))
+    if training:
+        normal = _normalized(xp, x, (0, *range(2, x.ndim)), eps)
+    else:
+        spread = xp.sqrt(xp.add(moves.reshaped(xp, var, shape), eps))
+        normal = xp.divide(xp.subtract(x, moves.reshaped(xp, mean, shape)), spread)
+    return _scaled(xp, normal, weight, bias, shape), None, None
+
+
+def _batch_norm_fixed(xp: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
+    return _batch_norm(xp, x, weight, bias, mean, var, False, momentum, eps)
+
+
+def _lstm_layer(
+    xp: Any, x: Any, w_in: Any, w_state: Any, b_in: Any, b_state: Any, h: Any, c: Any, reverse: bool, sizes: Any,
+    mode: int, width: int, layers: int, has_biases: bool, bidirectional: bool, batch_first: bool, train: bool,
+) -> Any:  # fmt: skip
+    """One layer, as oneDNN computes it in float32: the rows are the second axis."""
+    del sizes, layers, bidirectional, batch_first, train
+    if mode != 2:
+        raise NotImplementedError(f"a recurrent layer of kind {mode}")
+    h, c = (moves.reshaped(xp, each, each.shape[-2:]) for each in (h, c))
+    outputs: list[Any] = []
+    for t in range(x.shape[0])[:: -1 if reverse else 1]:
+        gates = xp.add(
+            xp.matmul(xp.index(x, t), moves.transposed(xp, w_in)), xp.matmul(h, moves.transposed(xp, w_state))
+        )
+        gates = xp.add(gates, xp.add(b_in, b_state)) if has_biases else gates
+        i, f, g, o = moves.split(xp, gates, width, 1)
+        c = xp.add(xp.multiply(xp.sigmoid(f), c), xp.multiply(xp.sigmoid(i), xp.tanh(g)))
+        h = xp.multiply(xp.sigmoid(o), xp.tanh(c))
+        outputs.append(h)
+    return xp.stack(outputs[:: -1 if reverse else 1]), xp.stack([h]), xp.stack([c]), None
+
+
+# Convolution and pooling.
+
+
+def _convolution(
+    xp: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int,
+) -> Any:  # fmt: skip
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    how |= {"transposed": True, "output_padding": output_padding} if transposed else {}
+    found = xp.conv(x, weight, **how)
+    return found if bias is None else xp.add(found, moves.reshaped(xp, bias, (-1, *[1] * (x.ndim - 2))))
+
+
+def _max_pool(
+    xp: Any, x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    if ceil_mode:
+        raise NotImplementedError("it pools beyond the end (ceil_mode)")
+    how = {"stride": stride or kernel_size, "padding": padding, "dilation": dilation}
+    return xp.max_pool(x, kernel_size, **how), None
+
+
+def _avg_pool(
+    xp: Any, x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Any:  # fmt: skip
+    uneven = not count_include_pad and any(padding if isinstance(padding, list | tuple) else [padding])
+    if ceil_mode or uneven or divisor_override is not None:
+        raise NotImplementedError("it divides by more than the size of a window")
+    return xp.avg_pool(x, kernel_size, stride=stride or kernel_size, padding=padding)
+
+
+# Functions.
+
+
+def _softplus(xp: Any, x: Any, beta: float = 1, threshold: float = 20) -> Any:
+    scaled = x if beta == 1 else xp.multiply(x, beta)
+    return xp.where(xp.greater(scaled, threshold), x, xp.divide(xp.logaddexp(0.0, scaled), beta))
+
+
+def _relu(xp: Any, x: Any) -> Any:
+    return xp.maximum(x, 0.0)
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
+    **{
+        operation: _named(name)
+        for operation, name in {
+            "mul": "multiply", "neg": "negative", "abs": "abs", "sign": "sign", "sgn": "sign", "exp": "exp",
+            "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "sin": "sin", "cos": "cos",
+            "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "maximum": "maximum", "minimum": "minimum",
+            "logaddexp": "logaddexp", "sigmoid": "sigmoid", "tan": "tan", "asin": "asin", "acos": "acos",
+            "atan": "atan",
+            "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "atan2": "atan2", "erf": "erf", "erfc": "erfc",
+            "lgamma": "lgamma", "digamma": "digamma", "log2": "log2", "log10": "log10", "exp2": "exp2",
+            "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round", "fmod": "fmod",
+            "remainder": "remainder", "isnan": "isnan", "isfinite": "isfinite", "isinf": "isinf",
+            "lt": "less", "le": "less_equal",
+            "gt": "greater", "ge": "greater_equal", "logical_and": "logical_and", "logical_or": "logical_or",
+            "logical_not": "logical_not", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul",
+            "where": "where",
+        }.items()
+    },
+    "bitwise_and": moves.bits("logical_and"),
+    "bitwise_or": moves.bits("logical_or"),
+    "bitwise_xor": moves.bits("logical_xor"),
+    "bitwise_not": moves.bits("logical_not"),
+    "add": _add,
+    "sub": _sub,
+    "rsub": _rsub,
+    "div": _div,
+    "pow": _pow,
+    "reciprocal": lambda xp, x: xp.divide(1.0, x),
+    "rsqrt": lambda xp, x: xp.divide(1.0, xp.sqrt(x)),
+    "clamp": _clamp,
+    "clamp_min": lambda xp, x, least: xp.maximum(x, least),
+    "clamp_max": lambda xp, x, most: xp.minimum(x, most),
+    "relu": _relu,
+    "softplus": _softplus,
+    "addmm": _addmm,
+    "baddbmm": _addmm,
+    "t": moves.transposed,
+    "transpose": moves.transposed,
+    "permute": moves.permuted,
+    "view": moves.reshaped,
+    "_unsafe_view": moves.reshaped,
+    "reshape": moves.reshaped,
+    "unsqueeze": moves.unsqueezed,
+    "squeeze": moves.squeezed,
+    "expand": moves.expanded,
+    "slice": moves.sliced,
+    "select": moves.select,
+    "split": moves.split,
+    "split_with_sizes": moves.split,
+    "unsafe_split": moves.split,
+    "unbind": moves.unbind,
+    "cat": moves.cat,
+    "stack": moves.stack,
+    "clone": moves.same,
+    "contiguous": moves.same,
+    "alias": moves.same,
+    "detach": moves.same,
+    "lift_fresh": moves.same,
+    "_to_copy": moves.to_copy,
+    "copy": moves.copied,
+    "fill": moves.filled,
+    "zero": lambda xp, x: moves.filled(xp, x, 0.0),
+    "masked_fill": moves.masked_fill,
+    "embedding": moves.embedding,
+    "gather": moves.gather,
+    "index": moves.indexed,
+    "_unsafe_index": moves.indexed,
+    "index_select": moves.index_select,
+    "tril": moves.triangle("tril"),
+    "triu": moves.triangle("triu"),
+    "flip": moves.flipped,
+    "constant_pad_nd": moves.padded,
+    "cumsum": lambda xp, x, dim, **_: xp.cumulative_sum(x, axis=dim % x.ndim),
+    "sort": lambda xp, x, dim=-1, descending=False: (xp.sort(x, axis=dim % x.ndim, descending=descending), None),
+    "prod.default": lambda xp, x, **_: xp.prod(x),
+    "prod.dim_int": lambda xp, x, dim, keepdim=False, **_: xp.prod(x, axis=dim % x.ndim, keepdims=keepdim),
+    "argmax": lambda xp, x, dim=None, keepdim=False: xp.argmax(x, axis=dim, keepdims=keepdim),
+    "convolution": _convolution,
+    "max_pool2d_with_indices": _max_pool,
+    "max_pool3d_with_indices": _max_pool,
+    "avg_pool1d": _avg_pool,
+    "avg_pool2d": _avg_pool,
+    "avg_pool3d": _avg_pool,
+    "sum": _sum,
+    "mean": _mean,
+    "amax": _extreme("max"),
+    "amin": _extreme("min"),
+    "max.default": _extreme("max"),
+    "min.default": _extreme("min"),
+    "max.dim": _of_dim("max"),
+    "min.dim": _of_dim("min"),
+    "var": _var,
+    "std": _std,
+    "var_mean": _var_mean,
+    "_softmax": _softmax("softmax"),
+    "_log_softmax": _softmax("log_softmax"),
+    "logsumexp": lambda xp, x, dim, keepdim=False: xp.logsumexp(x, axis=_axes(x, dim), keepdims=keepdim),
+    "ne": _unequal,
+    "eq": _equal,
+    "_safe_softmax": lambda xp, x, dim, **_: xp.softmax(x, axis=dim % x.ndim),
+    "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit": _batch_norm,
+    "_native_batch_norm_legit.no_stats": lambda xp, x, weight, bias, training, momentum, eps: _batch_norm(
+        xp, x, weight, bias, None, None, training, momentum, eps
+    ),
+    "_native_batch_norm_legit_no_training": _batch_norm_fixed,
+    "mkldnn_rnn_layer": _lstm_layer,
+}  # fmt: skip

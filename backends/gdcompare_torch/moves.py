@@ -1,0 +1,241 @@
+"""Operations of ATen that move numbers and change none: shapes, parts, indices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+# Shapes.
+
+
+def reshaped(xp: Any, x: Any, shape: Sequence[int]) -> Any:
+    """aten.view: -1 stands for what is left."""
+    size = math.prod(x.shape)
+    known = math.prod(n for n in shape if n != -1)
+    full = tuple(size // known if n == -1 else int(n) for n in shape)
+    return x if tuple(x.shape) == full else xp.reshape(x, full)
+
+
+def transposed(xp: Any, x: Any, one: int = 0, other: int = 1) -> Any:
+    """aten.transpose: two axes exchanged."""
+    if x.ndim < 2:
+        return x
+    axes = list(range(x.ndim))
+    axes[one], axes[other] = axes[other], axes[one]
+    return xp.permute_dims(x, tuple(axes))
+
+
+def permuted(xp: Any, x: Any, axes: Sequence[int]) -> Any:
+    """aten.permute: the axes in another order."""
+    return xp.permute_dims(x, tuple(axis % x.ndim for axis in axes))
+
+
+def unsqueezed(xp: Any, x: Any, dim: int) -> Any:
+    """aten.unsqueeze: a new axis of length 1."""
+    at = dim % (x.ndim + 1)
+    return xp.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def squeezed(xp: Any, x: Any, dim: Any = None) -> Any:
+    """aten.squeeze: without axes of length 1, all or some."""
+    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {i % x.ndim for i in dims} if x.ndim else set()
+    return reshaped(xp, x, [n for i, n in enumerate(x.shape) if not (i in gone and n == 1)])
+
+
+def expanded(xp: Any, x: Any, shape: Sequence[int], *, implicit: bool = False) -> Any:
+    """aten.expand: copies; -1 keeps a length."""
+    del implicit
+    old = (1,) * (len(shape) - x.ndim) + tuple(x.shape)
+    full = tuple(b if a == -1 else a for a, b in zip(shape, old, strict=True))
+    return x if full == tuple(x.shape) else xp.broadcast_to(x, full)
+
+
+def part(xp: Any, x: Any, dim: int, key: Any) -> Any:
+    """x[..., key], along an axis."""
+    return xp.index(x, (*[slice(None)] * (dim % x.ndim), key))
+
+
+def sliced(xp: Any, x: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    """aten.slice: a part of an axis."""
+    return part(xp, x, dim, slice(*slice(start, end, step).indices(x.shape[dim])))
+
+
+def select(xp: Any, x: Any, dim: int, index: int) -> Any:
+    """aten.select: one index of an axis."""
+    return part(xp, x, dim, index % x.shape[dim])
+
+
+def split(xp: Any, x: Any, sizes: Any, dim: int = 0) -> list[Any]:
+    """aten.split: pieces of that size, or of those sizes."""
+    length = x.shape[dim]
+    sizes = [min(sizes, length - i) for i in range(0, length, sizes)] if isinstance(sizes, int) else sizes
+    ends = np.cumsum([0, *sizes])
+    return [part(xp, x, dim, slice(int(a), int(b))) for a, b in pairwise(ends)]
+
+
+def unbind(xp: Any, x: Any, dim: int = 0) -> list[Any]:
+    """aten.unbind: the slices along an axis."""
+    return [part(xp, x, dim, i) for i in range(x.shape[dim])]
+
+
+def cat(xp: Any, parts: Sequence[Any], dim: int = 0) -> Any:
+    """aten.cat: one after the other."""
+    some = [each for each in parts if tuple(each.shape) != (0,)]  # what torch leaves out, too
+    return some[0] if len(some) == 1 else xp.concat(some, axis=dim % some[0].ndim)
+
+
+def stack(xp: Any, parts: Sequence[Any], dim: int = 0) -> Any:
+    """aten.stack: one beside the other."""
+    return xp.stack(list(parts), axis=dim % (parts[0].ndim + 1))
+
+
+def same(xp: Any, x: Any, *_: Any, **__: Any) -> Any:
+    """x itself."""
+    del xp
+    return x
+
+
+def to_copy(xp: Any, x: Any, *, dtype: Any = None, **_: Any) -> Any:
+    """aten._to_copy: whole numbers and conditions of floats; else x itself."""
+    old = np.dtype(x.dtype).kind
+    if dtype is None or dtype.is_floating_point or old == "b":
+        return x
+    if str(dtype) == "torch.bool":
+        return xp.not_equal(x, 0)
+    return xp.astype(x, np.int64) if old == "f" else x
+
+
+def copied(xp: Any, x: Any, source: Any, non_blocking: bool = False) -> Any:
+    """aten.copy_: the source, in the shape of x."""
+    del non_blocking
+    return xp.broadcast_to(source, tuple(x.shape))
+
+
+def filled(xp: Any, x: Any, value: Any) -> Any:
+    """aten.fill_: one number, in the shape of x."""
+    return xp.broadcast_to(value, tuple(x.shape))
+
+
+def bits(name: str) -> Callable[..., Any]:
+    """Return a function of conditions; of the bits of whole numbers it is refused."""
+
+    def formula(xp: Any, *operands: Any) -> Any:
+        if any(np.dtype(each.dtype).kind != "b" for each in operands if hasattr(each, "dtype")):
+            raise NotImplementedError("it works on the bits of whole numbers")
+        return getattr(xp, name)(*operands)
+
+    return formula
+
+
+def masked_fill(xp: Any, x: Any, mask: Any, value: Any) -> Any:
+    """aten.masked_fill: a number where the mask holds."""
+    return xp.where(mask, value, x)
+
+
+# Indices. What is taken are flat places, so that indices from the data may be among the operands.
+
+
+def taken(xp: Any, x: Any, places: Any) -> Any:
+    """Take numbers of x at flat places."""
+    flat = reshaped(xp, x, (math.prod(x.shape),))
+    return xp.reshape(xp.take(flat, reshaped(xp, places, (math.prod(places.shape),)), axis=0), tuple(places.shape))
+
+
+def wrapped(xp: Any, index: Any, length: int) -> Any:
+    """Return indices of which negative ones count from the end."""
+    if isinstance(index, np.ndarray):
+        return index % length
+    return xp.where(xp.less(index, 0), xp.add(index, length), index)
+
+
+def embedding(xp: Any, table: Any, index: Any, padding_idx: int = -1, *_: Any) -> Any:
+    """aten.embedding: rows of a table; that of the padding is a constant."""
+    width = table.shape[1]
+    at = xp.multiply(reshaped(xp, index, (*index.shape, 1)), width)
+    found = taken(xp, table, xp.add(at, np.arange(width)))
+    if padding_idx < 0:
+        return found
+    padded = reshaped(xp, xp.equal(index, padding_idx), (*index.shape, 1))
+    return xp.where(padded, xp.stop_gradient(found), found)
+
+
+def gather(xp: Any, x: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
+    """aten.gather: along an axis, each at its own index."""
+    del sparse_grad
+    return xp.take_along_axis(within(xp, x, dim, index.shape), index, axis=dim % x.ndim)
+
+
+def within(xp: Any, x: Any, dim: int, shape: Sequence[int]) -> Any:
+    """Return the part of x that an index of that shape sees: it may be shorter along the other axes."""
+    key = tuple(slice(None) if i == dim % x.ndim else slice(0, n) for i, n in enumerate(shape))
+    return xp.index(x, key)
+
+
+def indexed(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
+    """x[indices], of which None stands for a whole axis; the axes of indices that are apart come first."""
+    keys = [*indices, *[None] * (x.ndim - len(indices))]
+    if any(key is not None and np.dtype(key.dtype).kind == "b" for key in keys):
+        if any(key is not None and not isinstance(key, np.ndarray) for key in keys):
+            raise NotImplementedError("the shape of the result depends on the data")
+        return xp.index(x, tuple(slice(None) if key is None else key for key in keys))
+    strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]
+    given = [i for i, key in enumerate(keys) if key is not None]
+    inner = np.broadcast_shapes(*(tuple(keys[i].shape) for i in given))
+    together = given == list(range(given[0], given[-1] + 1))
+    at = given[0] if together else 0
+    before, after = [i for i in range(at) if i not in given], [i for i in range(x.ndim) if i >= at and i not in given]
+    shape = (*(x.shape[i] for i in before), *inner, *(x.shape[i] for i in after))
+    places: Any = np.zeros((1,) * len(shape), dtype=np.int64)
+    for axis, i in [*enumerate(before), *((len(before) + len(inner) + j, i) for j, i in enumerate(after))]:
+        places = places + along(np.arange(x.shape[i]) * strides[i], axis, len(shape))
+    for i in given:
+        key = xp.multiply(wrapped(xp, keys[i], x.shape[i]), strides[i])
+        key = reshaped(xp, key, (*(1,) * (len(inner) - key.ndim), *key.shape, *(1,) * len(after)))
+        places = xp.add(places, key)
+    return taken(xp, x, xp.broadcast_to(places, shape))
+
+
+def along(values: Any, axis: int, ndim: int) -> Any:
+    """Put values along one of so many axes."""
+    return values.reshape(tuple(-1 if i == axis else 1 for i in range(ndim)))
+
+
+def index_select(xp: Any, x: Any, dim: int, index: Any) -> Any:
+    """aten.index_select: some indices of an axis."""
+    return indexed(xp, x, [None] * (dim % x.ndim) + [index])
+
+
+def triangle(name: str) -> Callable[..., Any]:
+    """aten.tril and triu."""
+    return lambda xp, x, diagonal=0: getattr(xp, name)(x, k=diagonal)
+
+
+def flipped(xp: Any, x: Any, dims: Sequence[int]) -> Any:
+    """aten.flip: axes backwards."""
+    return xp.flip(x, axis=tuple(i % x.ndim for i in dims))
+
+
+def padded(xp: Any, x: Any, pad: Sequence[int], value: float = 0.0) -> Any:
+    """Pairs of widths, from the last axis on; negative ones cut."""
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)][::-1]
+    pairs = [(0, 0)] * (x.ndim - len(pairs)) + pairs
+    cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(pairs, x.shape, strict=True))
+    return xp.pad(xp.index(x, cut), tuple((max(a, 0), max(b, 0)) for a, b in pairs), constant_values=value)
+
+
+MOVES = {
+    "t", "transpose", "permute", "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "expand", "slice", "select",
+    "split", "split_with_sizes", "unsafe_split", "unbind", "cat", "stack", "clone", "contiguous", "alias", "detach",
+    "lift_fresh", "_to_copy", "where", "masked_fill",
+}  # fmt: skip
+"""What only moves numbers, or chooses between them."""
+
+CONSTANT = {
+    "full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones", "new_empty", "sym_size",
+}  # fmt: skip
+"""What looks at a shape and a dtype alone."""

@@ -1,0 +1,288 @@
+"""A program from what torch does: the loss runs once, and each ATen operation on the way is written down.
+
+A `torch.autograd.Function` is read by its forward, so that a backward pass written by hand has no part in the truth by
+which it is judged. What torch does not differentiate, under `no_grad` or behind `detach`, is a constant. What is
+written in place is a new value for the tensor, and for all that share its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch._decomp import decomposition_table
+from torch._dispatch.python import enable_python_dispatcher
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, checked
+from gdcompare_torch.aten import FORMULAS
+from gdcompare_torch.moves import CONSTANT, MOVES
+
+_TORCH, _OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
+_BETWEEN = (_TORCH, __file__, "<frozen")
+_FUNCTION = str(Path(_TORCH) / "autograd" / "function.py")
+
+Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+
+
+def read(
+    loss: Loss,
+    leaves: Mapping[str, torch.Tensor],
+    data: Mapping[str, tuple[torch.Tensor, NDArray[Any]]],
+    dtype: str,
+    name: str,
+) -> Program:
+    """Return the program of `loss(leaves)`, which also sees the tensors of the data; a ProgramError if it has none.
+
+    Its inputs are the leaves, and then the data, `{name: (tensor, its numbers)}`.
+    """
+    reading = _Reading(dtype, name)
+    for key, leaf in leaves.items():
+        reading.input(key, leaf, leaf.detach().cpu().numpy())
+    for key, (tensor, numbers) in data.items():
+        reading.input(key, tensor, numbers)
+    with torch.enable_grad(), enable_python_dispatcher(), _GradMode(reading), reading:
+        value = loss(dict(leaves))
+    if reading.refused is not None:  # somebody's own code may have caught it
+        raise reading.refused
+    output = reading.result(value)
+    return checked(reading.draft.program(output), output, float(value.detach()), dtype, name)
+
+
+@final
+class _GradMode(TorchFunctionMode):  # type: ignore[misc]  # torch comes without types here
+    """Sees `no_grad` and its like; inside a Function they say nothing, for there torch never records."""
+
+    def __init__(self, reading: _Reading) -> None:
+        super().__init__()
+        self.reading = reading
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        del types
+        if getattr(function, "__name__", "") == "_set_grad_enabled" and not _in_function():
+            self.reading.differentiates = bool(arguments[0])
+        return function(*arguments, **(options or {}))
+
+
+@final
+class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
+    """Writes down what each operation does with tensors that come from the inputs."""
+
+    def __init__(self, dtype: str, name: str) -> None:
+        super().__init__()
+        self.draft, self.dtype, self.name = Draft(), dtype, name
+        self.differentiates = True
+        self.refused: ProgramError | None = None
+        self._places: dict[int, Place] = {}
+        self._written: dict[int, int] = {}  # how often somebody has written into a base
+        self._seen: dict[int, int] = {}  # and how often when this view of it was made
+        self._lost: dict[int, ProgramError] = {}  # why nobody knows how a tensor depends on the inputs
+        self._kept: list[torch.Tensor] = []  # alive, so that their ids stay theirs
+
+    def input(self, name: str, tensor: torch.Tensor, numbers: NDArray[Any]) -> None:
+        """Make a tensor an input of the program."""
+        self._keep(tensor, self.draft.input(name, numbers, str(numbers.dtype)))
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        del types
+        options = options or {}
+        name = operation._overloadpacket.__name__
+        target = arguments[0] if operation._schema.is_mutable and name.endswith("_") else None
+        formula = FORMULAS.get(f"{name}.{operation._overloadname}") or FORMULAS.get(name.removesuffix("_"))
+        given = [each for each in tree_leaves((arguments, options)) if isinstance(each, torch.Tensor)]
+        enters = name not in CONSTANT and any(self._place(each) is not None for each in given)
+        if formula is None and enters:
+            with self:
+                if target is not None and (plain := getattr(torch.ops.aten, name.removesuffix("_"), None)) is not None:
+                    return target.copy_(plain(*arguments, **options))
+                if (apart := decomposition_table.get(operation)) is not None:
+                    return apart(*arguments, **options)
+                if (result := operation.decompose(*arguments, **options)) is not NotImplemented:
+                    return result
+        lost = next((self._lost[id(each)] for each in given if id(each) in self._lost), None)
+        operands = tree_map(self.operand, (list(arguments), dict(options))) if lost is None and formula else ([], {})
+        result = operation(*arguments, **options)
+        if name == "_local_scalar_dense" and (enters or lost):
+            self._decide(given[0], result, lost)
+        outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        if torch.Tag.nondeterministic_seeded in operation.tags:
+            lost = self._refusal(name, "draws random numbers", "Call .eval() on the model, or give the draws as data")
+        inexact = any(each.is_floating_point() for each in given) and any(map(torch.is_floating_point, outputs))
+        exact = (
+            formula is None or not inexact or name in MOVES or target is not None or any(map(self._is_narrow, given))
+        )
+        if not outputs or (lost is None and not enters and exact):
+            return result
+        if lost is None:
+            lost = self._written_down(operation, formula, operands, result, target)
+        self._lose(operation, arguments, outputs, lost or self._refusal(name, "gives more than what can be read"))
+        return result
+
+    def _written_down(
+        self, operation: Any, formula: Any, operands: tuple[Any, Any], result: Any, target: torch.Tensor | None
+    ) -> ProgramError | None:
+        """Write an operation down as its formula; return what is said if that cannot be."""
+        name = operation._overloadpacket.__name__
+        if formula is None:
+            return self._refusal(name, "is none of the operations that can be read")
+        outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        if any(each.is_complex() for each in outputs):
+            return self._refusal(name, "makes complex numbers")
+        if narrow := [each for each in outputs if self._is_narrow(each)]:
+            return self._refusal(name, f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged")
+        try:
+            with self.draft.at(_line(), _dtype(outputs[0])):
+                self._note(name, result, formula(self.draft, *operands[0], **operands[1]), target)
+        except (AttributeError, NotImplementedError, TypeError) as error:
+            return self._refusal(name, f"cannot be read so: {error}")
+        return None
+
+    def operand(self, value: Any) -> Any:
+        """Return the place of a tensor, or its numbers if no input enters it; all else as it is."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        place = self._place(value)
+        return _numbers(value) if place is None else place
+
+    def result(self, value: torch.Tensor) -> Any:
+        """Return the place of the loss; raises why it has none."""
+        if id(value) in self._lost:
+            raise self._lost[id(value)]
+        return self.operand(value)
+
+    def _note(self, name: str, result: Any, found: Any, target: torch.Tensor | None) -> None:
+        """Keep where the results are; constants of the gradient where torch does not differentiate."""
+        results = result if isinstance(result, tuple | list) else [result]
+        places = found if isinstance(found, tuple | list) else [found]
+        cut = not self.differentiates or (name in ("detach", "detach_") and not _in_function())
+        for tensor, place in zip(results, places, strict=True):
+            if not isinstance(tensor, torch.Tensor) or not isinstance(place, Place):
+                continue
+            fixed = self.draft.stop_gradient(place) if cut and tensor.is_floating_point() else place
+            if target is not None:
+                self._write(target, fixed)
+            else:
+                self._keep(tensor, fixed)
+
+    def _lose(self, operation: Any, arguments: Any, outputs: Sequence[torch.Tensor], why: ProgramError) -> None:
+        """Note what nobody knows of what an operation gives out, or writes, as running statistics."""
+        written = [
+            given
+            for argument, given in zip(operation._schema.arguments, arguments, strict=False)
+            if argument.alias_info is not None and argument.alias_info.is_write and given is not None
+        ]
+        for each in [*outputs, *written]:
+            if id(each) not in self._places:
+                self._kept.append(each)
+                self._lost[id(each)] = why
+
+    def _keep(self, tensor: torch.Tensor, place: Place) -> None:
+        if tuple(tensor.shape) != tuple(place.shape):
+            raise TypeError(f"its shape is {tuple(tensor.shape)}, and the formula's {tuple(place.shape)}")
+        self._kept.append(tensor)
+        self._places[id(tensor)] = place
+        self._seen[id(tensor)] = self._written.get(id(_base(tensor)), 0)
+
+    # Memory that several tensors share.
+
+    def _place(self, tensor: torch.Tensor) -> Place | None:
+        base = _base(tensor)
+        fresh = self._seen.get(id(tensor), 0) == self._written.get(id(base), 0)
+        if tensor is base or fresh:
+            return self._places.get(id(tensor))
+        whole = self._places[id(base)]  # somebody has written into it since
+        positions = _positions(tensor, base)
+        place = self.draft.reshape(
+            self.draft.take(self.draft.reshape(whole, (whole.size,)), positions.ravel()), positions.shape
+        )
+        self._keep(tensor, place)
+        return place  # type: ignore[no-any-return]
+
+    def _write(self, target: torch.Tensor, place: Place) -> None:
+        base = _base(target)
+        if tuple(place.shape) != tuple(target.shape):
+            place = self.draft.broadcast_to(place, tuple(target.shape))
+        if target is not base:
+            before = self.operand(base)
+            positions = _positions(target, base).ravel()
+            there, taken = np.zeros(base.numel(), dtype=bool), np.zeros(base.numel(), dtype=np.int64)
+            there[positions], taken[positions] = True, np.arange(positions.size)
+            new = self.draft.take(self.draft.reshape(place, (place.size,)), taken)
+            old = self.draft.reshape(before, (base.numel(),))
+            place = self.draft.reshape(self.draft.where(there, new, old), tuple(base.shape))
+        self._written[id(base)] = self._written.get(id(base), 0) + 1
+        self._keep(base, place)
+
+    # What is refused.
+
+    def _decide(self, condition: torch.Tensor, found: Any, lost: ProgramError | None) -> None:
+        if lost is not None or condition.dtype != torch.bool:
+            what = "makes a Python number of what depends on the inputs"
+            self.refused = lost or self._refusal("item", what, "Leave it a tensor")
+            raise self.refused
+        with self.draft.at(_line(), "bool"):
+            self.draft.decide(self.operand(condition), bool(found))
+
+    def _is_narrow(self, tensor: torch.Tensor) -> bool:
+        return bool(tensor.is_floating_point() and torch.finfo(tensor.dtype).eps > np.finfo(self.dtype).eps)
+
+    def _refusal(self, name: str, what: str, way_out: str = "") -> ProgramError:
+        where = f"{line}: " if (line := _line()) else ""
+        return ProgramError(
+            f"the program of {self.name!r} cannot be read: {where}{name} {what}. "
+            f"{way_out or 'Write that part otherwise, or compare the model with another: gdcompare.compare'}"
+        )
+
+
+def _base(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor whose memory it shares, or itself."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def _positions(view: torch.Tensor, base: torch.Tensor) -> NDArray[np.int64]:
+    """Return where the elements of a view are among those of its base."""
+    end = base.untyped_storage().nbytes() // base.element_size()
+    cells, order = torch.arange(end), np.zeros(end, dtype=np.int64)
+    own = cells.as_strided(base.size(), base.stride(), base.storage_offset()).numpy().ravel()
+    order[own] = np.arange(own.size)
+    return order[cells.as_strided(view.size(), view.stride(), view.storage_offset()).numpy()]  # type: ignore[no-any-return]
+
+
+def _numbers(tensor: torch.Tensor) -> NDArray[Any]:
+    value = tensor.detach().cpu()
+    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy().copy()  # type: ignore[no-any-return]
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _in_function() -> bool:
+    """Whether this runs inside the forward of an autograd Function."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == _FUNCTION and frame.f_code.co_name == "apply":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _line() -> str:
+    """Return the innermost line that is neither torch's nor ours."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_OURS) and not file.startswith(_BETWEEN):
+            return ""  # what lies further out has called us
+        if not file.startswith(_BETWEEN) and file != contextlib.__file__:
+            return f"{Path(file).name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""

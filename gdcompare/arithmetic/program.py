@@ -1,0 +1,291 @@
+"""Programs: what a framework computes, read from its own graph, as steps in the tape's vocabulary.
+
+A reader, which lives with its framework, walks the graph and writes each operation down on a `Draft`, as a formula over
+`xp` would. What comes out runs over any namespace with those names, and so over the tape in every number system: the
+formula of a model that nobody has written as one.
+
+The draft computes along in floats, so that shapes are known, and the end can be compared with what the framework found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic.numbers import Floats
+from gdcompare.arithmetic.tape import Tape, Variable
+from gdcompare.arithmetic.whole import known_whole
+
+
+class ProgramError(ValueError):
+    """A program that cannot be read, or cannot be trusted as it was read; says where and what to do."""
+
+
+class Earlier(NamedTuple):
+    """The value of an input or of an earlier step, among the operands of one."""
+
+    number: int
+
+
+class Input(NamedTuple):
+    """What a program is called with."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """One operation: the name of a function of the tape, what it is called with, and what it returns."""
+
+    function: str
+    operands: tuple[Any, ...]
+    """`Earlier` values, arrays, and lists of these; settings such as shapes as they are."""
+    settings: Mapping[str, Any]
+    shape: tuple[int, ...]
+    dtype: str
+    line: str
+    """Where in the user's file it stands, if the framework says so."""
+
+    def __str__(self) -> str:
+        where = f"  # {self.line}" if self.line else ""
+        return f"{self.function} -> {self.dtype}{list(self.shape)}{where}"
+
+
+INDEX, DECIDE = "index", "decide"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A function of named arrays, step by step.
+
+    >>> draft = Draft()
+    >>> x = draft.input("x", np.array([1.0, 2.0]), "float64")
+    >>> program = draft.program(draft.sum(x * draft.exp(x)))
+    >>> print(program)
+    program(x: float64[2])
+    exp -> float64[2]
+    multiply -> float64[2]
+    sum -> float64[]
+    >>> float(program(np, np.array([0.0, 1.0]))) == np.e
+    True
+    """
+
+    inputs: tuple[Input, ...]
+    steps: tuple[Step, ...]
+    output: Any
+    """The `Earlier` value that is returned, or a constant."""
+
+    def __call__(self, xp: Any, *arrays: Any) -> Any:
+        """Return what the program computes of these arrays, one for each input, over the namespace.
+
+        NumPy has not all that the tape knows: for its arrays, the tape runs on floats.
+        """
+        if xp is np:
+            tape = Tape(Floats())
+            return self(tape, *map(tape.asarray, arrays)).value[0]
+        values = list(arrays)
+        for step in self.steps:
+            operands = [_filled(each, values) for each in step.operands]
+            try:
+                values.append(_applied(xp, step.function, operands, step.settings))
+            except AttributeError as error:
+                raise ProgramError(f"{step.function}{_at(step.line)}: {error}") from error
+        return xp.asarray(_filled(self.output, values))
+
+    def __str__(self) -> str:
+        inputs = ", ".join(f"{name}: {dtype}{list(shape)}" for name, shape, dtype in self.inputs)
+        return "\n".join([f"program({inputs})", *map(str, self.steps)])
+
+
+def _filled(operand: Any, values: Sequence[Any]) -> Any:
+    if isinstance(operand, Earlier):
+        return values[operand.number]
+    return [_filled(each, values) for each in operand] if isinstance(operand, list) else operand
+
+
+def _applied(xp: Any, function: str, operands: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+    if function == INDEX:
+        x, key = operands
+        return x[key]
+    if function == DECIDE:
+        return _decided(*operands)
+    return getattr(xp, function)(*operands, **settings)
+
+
+def _decided(condition: Any, found: bool, line: str) -> Any:
+    """Pass a condition that a branch was taken by; refuse one that is known to be otherwise here."""
+    if isinstance(condition, Variable):
+        numbers, known = known_whole(condition.value)
+        if (known & ((numbers != 0) != found)).any():
+            raise ProgramError(
+                f"a branch{_at(line)} goes one way for some rows or values, and the other way for others: write it "
+                "with where, which takes both"
+            )
+    return condition
+
+
+def _at(line: str) -> str:
+    return f" at {line}" if line else ""
+
+
+# Writing a program down
+
+
+def _operator(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return lambda a, b: getattr(a.draft, name)(a, b), lambda b, a: getattr(b.draft, name)(a, b)
+
+
+@final
+class Place:
+    """A value of a program that is being written down; its operators are the functions of the tape."""
+
+    __array_ufunc__ = None  # NumPy's arrays leave their operators to us
+
+    def __init__(self, draft: Draft, number: int, known: Variable, dtype: str) -> None:
+        self.draft, self.number, self.known, self.dtype = draft, number, known, dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.known.shape
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """What it is at the point where the program is read."""
+        return np.asarray(self.known.value[0])
+
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: math.prod(self.shape))
+
+    __add__, __radd__ = _operator("add")
+    __sub__, __rsub__ = _operator("subtract")
+    __mul__, __rmul__ = _operator("multiply")
+    __truediv__, __rtruediv__ = _operator("divide")
+    __pow__, __rpow__ = _operator("pow")
+    __matmul__, __rmatmul__ = _operator("matmul")
+
+    def __neg__(self) -> Any:
+        return self.draft.negative(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.draft.index(self, key)
+
+
+@final
+class Draft:
+    """A namespace that writes down what is done, and does it in floats.
+
+    `draft.function(...)` is a step for each function of the tape, with `Place`s among its operands or constants alone.
+    """
+
+    def __init__(self) -> None:
+        self._tape = Tape(Floats())
+        self._inputs: list[Input] = []
+        self._steps: list[Step] = []
+        self._line, self._dtype = "", "float64"
+
+    def input(self, name: str, value: NDArray[Any], dtype: str) -> Place:
+        """Return the next input; they come before all steps."""
+        self._inputs.append(Input(name, np.shape(value), dtype))
+        return Place(self, len(self._inputs) - 1, self._tape.asarray(value), dtype)
+
+    @contextmanager
+    def at(self, line: str, dtype: str) -> Iterator[None]:
+        """Say of the steps in between where they stand, and of which dtype their framework makes the result."""
+        before, (self._line, self._dtype) = (self._line, self._dtype), (line, dtype)
+        try:
+            yield
+        finally:
+            self._line, self._dtype = before
+
+    def decide(self, condition: Any, found: bool) -> None:
+        """Note that the graph was read on this side of a branch."""
+        if isinstance(condition, Place):
+            self._write(DECIDE, (condition, found, self._line), {})
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name != INDEX:
+            getattr(self._tape, name)  # what the tape does not have, it says
+        return lambda *operands, **settings: self._write(name, operands, settings)
+
+    def _write(self, name: str, operands: tuple[Any, ...], settings: Mapping[str, Any]) -> Place:
+        with np.errstate(all="ignore"):
+            found = _applied(self._tape, name, [_each(_known, each) for each in operands], settings)
+        step = Step(
+            name,
+            tuple(_each(_earlier, each) for each in operands),
+            settings,
+            found.shape,
+            self._dtype,
+            self._line,
+        )
+        self._steps.append(step)
+        return Place(self, -len(self._steps), found, self._dtype)
+
+    def program(self, output: Any) -> Program:
+        """Return what was written down, without the steps that the output does not need."""
+        needed, todo = set(), [output.number] if isinstance(output, Place) else []
+        todo += [-i for i, step in enumerate(self._steps, 1) if step.function == DECIDE]
+        while todo:
+            if (number := todo.pop()) < 0 and number not in needed:
+                needed.add(number)
+                todo += _numbers(self._steps[-number - 1].operands)
+        order = sorted(needed, reverse=True)
+        places = {number: len(self._inputs) + i for i, number in enumerate(order)}
+        renumbered = partial(_renumbered, places)
+        steps = []
+        for number in order:
+            step = self._steps[-number - 1]
+            operands = tuple(_each(renumbered, each) for each in step.operands)
+            steps.append(Step(step.function, operands, step.settings, step.shape, step.dtype, step.line))
+        return Program(tuple(self._inputs), tuple(steps), renumbered(_earlier(output)))
+
+
+def _each(function: Callable[[Any], Any], operand: Any) -> Any:
+    """Apply a function to an operand, or to each of a list of them."""
+    holds = isinstance(operand, list | tuple) and any(isinstance(each, Place | Earlier) for each in operand)
+    if holds and not isinstance(operand, Earlier):
+        return [function(each) for each in operand]
+    return function(operand)
+
+
+def _known(operand: Any) -> Any:
+    return operand.known if isinstance(operand, Place) else operand
+
+
+def _earlier(operand: Any) -> Any:
+    return Earlier(operand.number) if isinstance(operand, Place) else operand
+
+
+def _renumbered(places: Mapping[int, int], operand: Any) -> Any:
+    return Earlier(places.get(operand.number, operand.number)) if isinstance(operand, Earlier) else operand
+
+
+def _numbers(operands: Sequence[Any]) -> list[int]:
+    flat = [part for each in operands for part in (each if isinstance(each, list) else [each])]
+    return [each.number for each in flat if isinstance(each, Earlier)]
+
+
+def checked(program: Program, draft_value: Any, found: float, dtype: str, name: str) -> Program:
+    """Return a program that computes what its framework did; a ProgramError if it does not."""
+    mine = float(draft_value.value) if isinstance(draft_value, Place) else float(draft_value)
+    allowed = 1e-2 if dtype == "float32" else 1e-6
+    if not (abs(mine - found) <= allowed * max(abs(found), 1.0) or (math.isnan(mine) and math.isnan(found))):
+        raise ProgramError(
+            f"the program of {name!r} was read wrongly: its steps give {mine:.9g}, and it gives {found:.9g}. "
+            "That is a fault of the reader, so nothing is judged by it; please report it"
+        )
+    return program

@@ -1,0 +1,240 @@
+"""Models as they stand, judged by the truth of their own programs: right ones agree, and planted faults are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gdcompare as gdc
+from gdcompare.arithmetic.program import ProgramError
+from tests.models.zoo import jax_zoo, numbers, torch_zoo
+
+torch = pytest.importorskip("torch", reason="reads the programs of torch")
+jax = pytest.importorskip("jax", reason="reads the programs of JAX")
+for module in ("equinox", "flax", "optax"):
+    pytest.importorskip(module, reason="reads the programs of JAX's libraries")
+
+import gdcompare_jax  # noqa: E402 - the frameworks may be missing
+import gdcompare_torch  # noqa: E402
+
+ZOO = {("torch", name): case for name, case in torch_zoo().items()} | {
+    ("jax", name): case for name, case in jax_zoo().items()
+}
+ALWAYS = {
+    "mlp", "block, mask -inf", "block, finite mask", "cnn", "convolution", "batch norm, training", "embedding", "gru",
+    "written in place", "a branch", "cross entropy",
+}  # fmt: skip
+CASES = [
+    pytest.param(case, id=": ".join(name), marks=[] if name[1] in ALWAYS else [pytest.mark.thorough])
+    for name, case in ZOO.items()
+]
+FEATURES, TARGETS = numbers(6, 3), numbers(6)
+WEIGHTS = {"w": numbers(3, seed=5)}
+
+Make = Callable[[], Any]
+
+
+def torch_loss(loss: Callable[..., Any]) -> Any:
+    return gdcompare_torch.from_function(loss, WEIGHTS, name="mine")
+
+
+def jax_loss(loss: Callable[..., Any]) -> Any:
+    return gdcompare_jax.from_function(loss, WEIGHTS, name="mine")
+
+
+def judged(native: Any, **how: Any) -> gdc.Report:
+    return gdc.verify(native, (FEATURES, TARGETS), **how)
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_a_right_gradient_agrees_and_a_scaled_one_does_not(make: Make, dtype: str) -> None:
+    native, data = make()
+    by = 1e-6 if dtype == "float64" else 2e-2
+
+    def scaled(params: Any, features: Any, targets: Any) -> Any:
+        loss, gradient = native.value_and_grad(params, features, targets)
+        name = max(gradient, key=lambda each: float(np.abs(gradient[each]).max()))
+        return loss, gradient | {name: (gradient[name] * (1 + by)).astype(dtype)}
+
+    report = gdc.verify(native, data, dtype=dtype, implementations={"scaled": scaled})
+
+    assert {each.verdict for each in report.entries if each.implementation == "model"} == {"agree"}
+    assert "wrong" in {each.verdict for each in report.entries if each.implementation == "scaled"}
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_the_program_on_floats_computes_what_the_framework_does(make: Make) -> None:
+    native, data = make()
+    problem = native.posed(data).problem
+
+    found = problem.program(len(problem.features))(np, *problem.params.values(), problem.features, problem.targets)
+
+    due, _ = native.value_and_grad(problem.params, problem.features, problem.targets)
+    np.testing.assert_allclose(float(found), float(due), rtol=1e-11)
+
+
+Function: Any = torch.autograd.Function
+
+
+class Squared(Function):  # type: ignore[misc]  # torch comes without types here
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        with torch.no_grad():  # which says nothing there
+            return x.detach() * x
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return cotangent * ctx.saved_tensors[0]  # half of it
+
+
+@jax.custom_vjp  # type: ignore[untyped-decorator]
+def squared(x: Any) -> Any:
+    return x * x
+
+
+squared.defvjp(lambda x: (x * x, x), lambda x, cotangent: (cotangent * x,))
+
+
+@jax.custom_jvp  # type: ignore[untyped-decorator]
+def squared_forward(x: Any) -> Any:
+    return x * x
+
+
+squared_forward.defjvp(lambda primals, tangents: (primals[0] ** 2, primals[0] * tangents[0]))
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        torch_loss(lambda p, x, y: (Squared.apply(x @ p["w"]) - y) ** 2),
+        jax_loss(lambda p, x, y: (squared(x @ p["w"]) - y) ** 2),
+        jax_loss(lambda p, x, y: (squared_forward(x @ p["w"]) - y) ** 2),
+    ],
+    ids=["autograd.Function", "custom_vjp", "custom_jvp"],
+)
+def test_a_wrong_rule_has_no_part_in_the_truth(native: Any, dtype: str) -> None:
+    causes = {each.parameter: each.cause for each in judged(native, dtype=dtype).entries if each.verdict == "wrong"}
+
+    assert causes == {"w": "a constant factor 1/2 in all 3 elements"}
+
+
+@pytest.mark.parametrize(
+    "function", [gdcompare_torch.from_autograd_function(Squared), gdcompare_jax.from_autograd_function(squared)]
+)
+def test_an_operation_needs_no_formula(function: Any) -> None:
+    report = gdc.verify(function, params={"x": [1.0, -2.0, 0.5]})
+
+    assert {each.parameter: each.verdict for each in report.entries} == {"loss": "agree", "x": "wrong"}
+
+
+def without_gradient(p: Any, x: Any, y: Any) -> Any:
+    with torch.no_grad():
+        scale = (x @ p["w"]).sin()
+    return (scale * (x @ p["w"]) * (x @ p["w"]).detach() - y) ** 2
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        torch_loss(without_gradient),
+        jax_loss(lambda p, x, y: (jax.lax.stop_gradient(jax.numpy.sin(x @ p["w"])) * (x @ p["w"]) - y) ** 2),
+    ],
+    ids=["torch", "jax"],
+)
+@pytest.mark.parametrize("derivative", ["gradient", "hvp"])
+def test_what_is_not_differentiated_is_a_constant(native: Any, derivative: str) -> None:
+    judged(native, derivative=derivative).assert_agree()
+
+
+@pytest.mark.parametrize(
+    ("native", "said"),
+    [
+        (torch_loss(lambda p, x, y: (torch.nn.functional.dropout(x, 0.5) @ p["w"] - y) ** 2), "draws random numbers"),
+        (torch_loss(lambda p, x, y: (x @ p["w"] * (x @ p["w"]).sum().item() - y) ** 2), "makes a Python number"),
+        (torch_loss(lambda p, x, y: ((x @ p["w"]).float().double() - y) ** 2), "rounds to float32"),
+        (torch_loss(lambda p, x, y: (torch.fft.fft(x @ p["w"]).abs() - y) ** 2), "cannot be read"),
+        (jax_loss(lambda p, x, y: ((x @ p["w"]).astype("float32") - y) ** 2), "rounds to float32"),
+        (jax_loss(lambda p, x, y: (abs(jax.numpy.fft.fft(x @ p["w"])) - y) ** 2), "complex"),
+        (gdc.from_functions(lambda p, x, y: 0.0, lambda p, x, y: p, WEIGHTS), "has no graph"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_said(native: Any, said: str) -> None:
+    with pytest.raises(ProgramError, match=said) as error:
+        native.program(native.parameters, FEATURES, TARGETS)
+
+    assert "test_programs.py:" in str(error.value) or "has no graph" in said
+    assert "compare" in str(error.value) or ".eval()" in str(error.value) or "Leave it" in str(error.value)
+
+
+def test_a_loop_of_unknown_length_is_said() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return jax.lax.while_loop(lambda h: h.sum() > 100, lambda h: h / 2, x @ p["w"]).sum() - y.sum()
+
+    with pytest.raises(ProgramError, match=r"test_programs.py:.*how often a while loop runs depends"):
+        jax_loss(loss).program(WEIGHTS, FEATURES, TARGETS)
+
+
+def test_a_branch_that_goes_both_ways_is_said() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        h = x @ p["w"]
+        return (h.sin() if bool((x[:, 0] > 0).all()) else h.cos()) - y
+
+    native = torch_loss(lambda p, x, y: loss(p, x, y) ** 2)
+
+    with pytest.raises(ProgramError, match="goes one way for some rows"):
+        gdc.check_batch_laws(native, (np.where(np.arange(6)[:, None] < 4, 1.0, -1.0) * np.abs(FEATURES), TARGETS))
+
+
+def test_the_users_module_and_random_numbers_are_left_as_they_are() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+
+    judged(gdcompare_torch.from_module(model, lambda o, t: ((o[:, 0] - t) ** 2).mean()))
+
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not jax.config.jax_enable_x64
+
+
+def test_laws_hold_for_a_model_and_do_not_apply_where_rows_are_coupled() -> None:
+    native = jax_loss(lambda p, x, y: (jax.numpy.tanh(x @ p["w"]) - y) ** 2)
+    gdc.check_batch_laws(native, (FEATURES, TARGETS)).assert_agree()
+
+    coupled = jax_loss(lambda p, x, y: ((x @ p["w"] - (x @ p["w"]).mean()) ** 2).mean())
+    report = judged(coupled)
+    report.assert_agree()
+    assert report.context["problem"] == "mine, whose 6 rows are one sample,"
+    with pytest.raises(ValueError, match="no batch law applies to 'mine': the loss of a row depends"):
+        gdc.check_batch_laws(coupled, (FEATURES, TARGETS))
+
+
+def test_models_of_two_frameworks_are_judged_beside_each_other() -> None:
+    one = jax_loss(lambda p, x, y: (jax.numpy.tanh(x @ p["w"]) - y) ** 2)
+    other = torch_loss(lambda p, x, y: (torch.tanh(x @ p["w"]) - y) ** 2)
+
+    report = judged(one, implementations={"port": other}, params={"w": [0.5, 1.0, -2.0]})
+
+    report.assert_agree()
+    assert {each.implementation for each in report.entries} == {"mine", "port"}
+
+
+@pytest.mark.parametrize(
+    ("data", "how", "said"),
+    [
+        ((FEATURES, TARGETS[:3]), {}, "must have a row for each sample"),
+        ((FEATURES[:, :2], TARGETS), {}, "'mine' fails on these data, features"),
+        (None, {}, "needs data"),
+        ((FEATURES, TARGETS), {"params": {"v": [1.0]}}, "has the parameters w; got v"),
+        (gdc.Dataset(FEATURES, TARGETS, weights=np.ones(6)), {}, "takes no sample weights"),
+        ((FEATURES, TARGETS), {"implementations": {"mine": print}}, "the model itself is called 'mine'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_said_before_the_work(data: Any, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        gdc.verify(torch_loss(lambda p, x, y: (x @ p["w"] - y) ** 2), data, **how)
