@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -15,6 +15,7 @@ import gdcompare as gdc
 from gdcompare.backend import Backend, Params, PerSampleGrad, Precision, Reduction, Run, Step, ValueAndGrad, eager_scan
 from gdcompare.case import Case
 from gdcompare.gradients import backend_arguments
+from gdcompare.problem import Problem, drawn_parameters
 from gdcompare.registry import how_to_install
 from gdcompare.timing.contender import Contender, Judgement
 
@@ -237,3 +238,37 @@ def _near_the_least(case: DescentCase, answer: Any) -> Judgement:
 
 
 _LINEAR_REGRESSION = gdc.load_problem("linear-regression")
+
+
+# Verdicts, by their size
+
+
+@dataclass(frozen=True)
+class Question:
+    """A gradient to be judged: of a problem with so many rows and features, at a point that is drawn."""
+
+    problem: Problem
+    n: int
+    d: int
+
+    @cached_property
+    def data(self) -> gdc.Dataset:
+        """Labels of a plane."""
+        features = np.random.default_rng(45).uniform(-1, 1, (self.n, self.d)).astype(np.float32)
+        return gdc.Dataset(features, features.sum(axis=1) > 0)
+
+
+def verdict(question: Question, name: str, dtype: str = "float64", factor: float = 1.0) -> Contender:
+    """`gdc.verify` of the gradient by hand, times a factor: it is to say whether that is 1."""
+    problem, data = question.problem, question.data
+    params = drawn_parameters(problem, data)
+
+    def it(params: Params[Array], features: Array, targets: Array) -> Any:
+        loss, gradient = problem.value_and_gradient(np, params, features, targets)
+        return loss, {name: each * np.asarray(factor, each.dtype) for name, each in gradient.items()}
+
+    def call() -> gdc.Report:
+        return gdc.verify(problem, data, params, backends=[], implementations={"it": it}, dtype=dtype)
+
+    due = "agree" if factor == 1 else "wrong"
+    return Contender(name, call, lambda report: Judgement(report.verdict == due, f"it is called {report.verdict}"))

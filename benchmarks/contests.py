@@ -6,7 +6,7 @@ contender of the same race, and says what takes the time, for where it is missed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Literal, TypeAlias
@@ -61,7 +61,7 @@ class Contest:
     """Bytes that a unit must read or write in memory at least."""
 
     targets: tuple[Target, ...] = ()
-    kind: Literal["descents", "gradients", "verdicts", "machine"] = "gradients"
+    kind: Literal["descents", "gradients", "verdicts", "larger verdicts", "machine"] = "gradients"
     owned: bool = True
     """Whether frameworks may be set up for the process, as our command line does (`registry.own_this_process`)."""
 
@@ -404,6 +404,32 @@ def _verdicts() -> Contest:
     )
 
 
+def _larger_verdicts() -> Iterator[Contest]:
+    """Verdicts of a right gradient in either dtype, and of one that is 0.1 % too large."""
+    network = gdc.load_problem("tanh-network", widths=(128, 128))
+    logistic = gdc.load_problem("logistic-regression")
+    why = "most of it encloses the truth, in ball arithmetic"
+    for words, question, seconds in (
+        ("logistic regression, 100,000 x 20", contenders.Question(logistic, 100_000, 20), 1.0),
+        ("logistic regression, 1,000 x 2,000", contenders.Question(logistic, 1000, 2000), 0.8),
+        ("a tanh network of 18,049 parameters, 100 rows", contenders.Question(network, 100, 10), 0.25),
+        ("a tanh network of 18,049 parameters, 800 rows", contenders.Question(network, 800, 10), 2.0),
+    ):
+        entries: dict[str, Make] = {
+            "right": partial(contenders.verdict, question, "right"),
+            "one wrong": partial(contenders.verdict, question, "one wrong", factor=1.001),
+        }
+        if question.n < 10_000:  # of a long sum float32 keeps too few digits for a verdict
+            entries["right, float32"] = partial(contenders.verdict, question, "right, float32", "float32")
+        targets = (
+            Target(("right",), "", seconds, why, "seconds"),
+            Target(("one wrong",), "right", 2.0, "the diagnosis asks for the gradients of the samples, and of batches"),
+        )
+        yield Contest(
+            f"a verdict, {words}", entries, tuple(entries), "verdict", targets=targets, kind="larger verdicts"
+        )
+
+
 # What the machine can do at most
 
 READ, PRODUCT = "read 160 MB", "product of matrices, 512 x 512"
@@ -468,6 +494,7 @@ CONTESTS: dict[str, Contest] = {
         _seam(),
         _whole(),
         _verdicts(),
+        *_larger_verdicts(),
     )
 }
 FASTER_OF = {_OPACUS: tuple(_PACKED)}

@@ -289,6 +289,7 @@ PARTS = {
     "descents": lambda results: _contests(results, ["descents"]),
     "gradients": lambda results: _contests(results, ["gradients"]),
     "verdicts": lambda results: _contests(results, ["verdicts"]),
+    "larger verdicts": lambda results: _contests(results, ["larger verdicts"]),
 }
 
 
