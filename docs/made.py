@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -329,7 +330,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # The picture of the README.
 
 
-def draw_start(path: Path = START) -> None:
+def draw_start(path: Path) -> None:
     """Draw three descents on one surface, and the samples' gradients with their mean, side by side."""
     from matplotlib.figure import Figure
 
@@ -340,7 +341,7 @@ def draw_start(path: Path = START) -> None:
         "stochastic": gdc.descend(problem, data, "numpy", rule, epochs=15, batch_size=1),
     }
     where = problem, data, {"theta_0": 1, "theta_1": [0]}, "numpy"
-    figure = Figure(figsize=(13, 5.6), dpi=80)
+    figure = Figure(figsize=(10.4, 4.8), layout="constrained")
     left, right = figure.subfigures(1, 2)
     gdc.pictures.surface(problem, data, fits, on=left)
     gdc.pictures.fan(gdc.per_sample_grad(*where), gdc.value_and_grad(*where)[1], on=right)
@@ -348,4 +349,4 @@ def draw_start(path: Path = START) -> None:
 
 
 if __name__ == "__main__":
-    draw_start()
+    draw_start(Path(sys.argv[1]) if len(sys.argv) > 1 else START)
