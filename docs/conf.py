@@ -21,7 +21,8 @@ author = copyright = "The gdcompare developers"  # noqa: A001 - Sphinx's name
 release = version = gdcompare.__version__
 extensions = ["myst_nb"]
 root_doc = "made/index"
-exclude_patterns = ["_build", "README.md", "**/*.py"]
+exclude_patterns = ["_build", "README.md", "**/*.py"]  # made/index.md has the chapters of README.md
+nitpicky = True
 suppress_warnings = ["misc.highlighting_failure"]  # examples show what a shell or a traceback prints
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -35,6 +36,14 @@ html_theme = "furo"
 html_title = f"gdcompare {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+
+ENTRANCE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>gdcompare</title>
+<meta http-equiv="refresh" content="0; url=made/index.html"><a href="made/index.html">gdcompare</a></html>
+"""
+"""What stands where a browser looks first: the start page is made, and lies with what is made."""
 
 
 def _mathml(self: Any, node: nodes.Element, display: str) -> None:
@@ -48,7 +57,7 @@ def _inline(self: Any, node: nodes.Element) -> None:
 
 
 def _block(self: Any, node: nodes.Element) -> None:
-    self.body.append('<div class="formula" style="overflow-x: auto">')
+    self.body.append('<div class="formula" tabindex="0">')  # a long one scrolls, by the keyboard, too
     try:
         _mathml(self, node, "block")
     finally:
@@ -59,8 +68,13 @@ def _at_home(_app: Any, name: str, source: list[str]) -> None:
     """Links from a chapter to what stands above docs/ lead to its copy."""
     if not name.startswith("made/"):
         up = "../" if "/" in name else ""
+        source[0] = re.sub(r"\]\((?:\.\./)*README\.md", f"]({up}made/index.md", source[0])
         source[0] = re.sub(r"\]\((?:\.\./)+([A-Z]+\.md)", rf"]({up}made/\1", source[0])
-        source[0] = re.sub(r"\]\((?:\.\./)?README\.md", f"]({up}made/index.md", source[0])
+
+
+def _enter(app: Any, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        (Path(app.outdir) / "index.html").write_text(ENTRANCE, encoding="utf-8")
 
 
 def setup(app: Any) -> None:
@@ -68,3 +82,4 @@ def setup(app: Any) -> None:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("builder-inited", lambda _: made.write_all())
     app.connect("source-read", _at_home)
+    app.connect("build-finished", _enter)

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,8 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 MADE = DOCS / "made"
 START = DOCS / "start.png"
-SHARED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-"""Pages that stand above docs/."""
+SHARED = ("CONTRIBUTING.md", "CHANGELOG.md")
+"""Pages that stand above docs/, beside the README, with which the start page begins."""
 
 AREAS = {
     "gradients": "Gradients and derivatives",
@@ -39,8 +43,8 @@ AREAS = {
 }
 """The room that a public name lives in, and the page that it stands on."""
 HOMES = {"data": "problem", "problems": "problem", "registry": "backend", "authoring": "backend"}
-MOST_LATEX = 2600
-"""A longer formula fills more than a screen."""
+LONGEST = 650
+"""A line of LaTeX with more letters is too wide to be read."""
 
 
 def pages() -> dict[Path, str]:
@@ -78,17 +82,17 @@ def write(path: Path, text: str) -> None:
 
 
 def index() -> str:
-    """Return the start page: the chapters of docs/README.md, heading by heading, and what is made of the code."""
+    """Return the start page: the README, the chapters of docs/README.md for its table of links, and what is made."""
     chapters = (DOCS / "README.md").read_text(encoding="utf-8")
     _, *parts = re.split(r"^## (.*)$", chapters, flags=re.MULTILINE)
-    trees = [tree("The suite", ["README"])]
-    for heading, text in zip(parts[::2], parts[1::2], strict=True):
-        trees.append(tree(heading, (f"../{link}" for link in re.findall(r"\]\(([^):.]+)\.md\)", text))))
+    trees = [
+        tree(heading, (f"../{link}" for link in re.findall(r"\]\(([^):.]+)\.md\)", text)))
+        for heading, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
     made = ["commands", *(f"reference/{area}" for area in AREAS), "problems/index"]
     trees += [tree("Reference", made), tree("The project", ["CONTRIBUTING", "CHANGELOG"])]
-    words = chapters.partition("\n## ")[0].partition("\n")[2].strip()
     tables = "\n".join(f"## {h}\n{t.rstrip()}\n" for h, t in zip(parts[::2], parts[1::2], strict=True))
-    return f"# gdcompare\n\n![Paths and gradients](../start.png)\n\n{words}\n\n{linked(tables)}\n{''.join(trees)}"
+    return f"{above('README.md').partition('## Go on')[0]}{linked(tables)}\n{''.join(trees)}"
 
 
 def tree(caption: str, names: Iterable[str]) -> str:
@@ -98,8 +102,8 @@ def tree(caption: str, names: Iterable[str]) -> str:
 
 def linked(text: str) -> str:
     """Return a text of docs/ as it stands in docs/made/: its links lead to the same pages."""
-    text = re.sub(r"\]\(\.\./([A-Z]+\.md)", r"](\1", text)
-    return re.sub(r"\]\((?!\.\./|[a-z]+:|[A-Z]+\.md|#)([^)]+\.md)", r"](../\1", text)
+    text = re.sub(r"\]\(\.\./([A-Z]+\.md)", r"](\1", text.replace("](../README.md", "](index.md"))
+    return re.sub(r"\]\((?!\.\./|[a-z]+:|[A-Z]+\.md|index\.md|#)([^)]+\.md)", r"](../\1", text)
 
 
 def above(name: str) -> str:
@@ -141,13 +145,26 @@ def entry(name: str, what: Any, parent: str = "gdcompare") -> str:
         ]
         return "\n\n".join([f"## {parent}.{name}", docstring(what), *own])
     lines = [f"## {parent}.{name}", f"```python\n{signature(name, what)}\n```", docstring(what)]
+    if inspect.isclass(what) and (told := attributes(what)):
+        lines.append(markdown(["attribute", "what it is"], [(f"`{each}`", text) for each, text in told.items()]))
     for each, member in vars(what).items() if inspect.isclass(what) else ():
         called = getattr(member, "__func__", member)  # a class method's
         held = getattr(member, "fget", None) or getattr(called, "func", called)  # a property's, kept or not
         if not each.startswith("_") and inspect.isfunction(held) and inspect.getdoc(held):
-            shown = signature(each, called) if held is called else each
+            shown = signature(each, getattr(what, each) if called is not member else called) if held is called else each
             lines += [f"```python\n{shown}\n```", docstring(held)]
     return "\n\n".join(lines)
+
+
+def attributes(what: type) -> dict[str, str]:
+    """Return the attributes of a class that have a string below them, which says what they are."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(what))).body[0].body  # type: ignore[attr-defined]  # of a class
+    return {
+        each.target.id: " ".join(below.value.value.split())
+        for each, below in pairwise(body)
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
 
 
 def signature(name: str, what: Any) -> str:
@@ -157,6 +174,8 @@ def signature(name: str, what: Any) -> str:
     given = inspect.signature(what)
     parts: list[str] = []
     for each in given.parameters.values():
+        if each.name == "self":
+            continue
         if each.kind is each.KEYWORD_ONLY and "*" not in "".join(part[:1] for part in parts):
             parts.append("*")
         stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
@@ -196,11 +215,12 @@ def _block(block: str) -> str:
 def command_page() -> str:
     """Return what `--help` says of every command."""
     parts = ["# Commands\n\nWhat `gdcompare COMMAND --help` says.\n"]
-    with click.Context(commands, info_name="gdcompare") as root:
+    with click.Context(commands, info_name="gdcompare", terminal_width=100, **commands.context_settings) as root:
         parts.append(f"## gdcompare\n\n```text\n{commands.get_help(root)}\n```\n")
         for name in commands.list_commands(root):
             command = commands.get_command(root, name)
-            with click.Context(command, info_name=f"gdcompare {name}", terminal_width=100) as context:
+            assert command is not None  # it is in the list
+            with click.Context(command, parent=root, info_name=name) as context:
                 parts.append(f"## gdcompare {name}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
@@ -232,11 +252,10 @@ def problem_page(name: str) -> str:
     blocks = (inspect.getdoc(type(problem)) or "").partition(">>>")[0].strip().split("\n\n")
     parts = [f"# {name}", *map(_block, blocks)]
     if problem.derived:
-        latex = typeset(problem)
+        latex, size = derivation(name)
         parts.append("## The loss of a sample, and its gradient by hand")
-        if len(latex) <= MOST_LATEX:
-            parts.append(f"With few features, an element of each parameter:\n\n```{{math}}\n{latex}\n```")
-        parts.append(f"`gdcompare prove {name}` proves it on symbols, and writes more of it in LaTeX.")
+        parts.append(f"{size}:\n\n```{{math}}\n{latex}\n```")
+        parts.append(f"`gdcompare prove {name}` proves it on symbols; with `--latex` it writes it, too.")
     for heading in (LOSS, BY_HAND):
         found = sources(problem, *FORMULAS[heading])
         if found:
@@ -248,6 +267,30 @@ def problem_page(name: str) -> str:
         f"Drawn by `{' '.join(descend(name))} --plot FILE`.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def derivation(name: str) -> tuple[str, str]:
+    """Return the loss and the gradient of a sample in LaTeX, and their size in words: the largest that can be read."""
+    problem = gdc.load_problem(name)
+    given = {each.name: getattr(problem, each.name) for each in fields(problem)} if is_dataclass(problem) else {}
+    least = {key: (1,) if isinstance(value, tuple) else 1 for key, value in given.items() if _counts(value)}
+    tried: list[tuple[int | None, dict[str, Any]]] = [(None, {}), (1, {}), (1, least)]
+    for features, settings in tried:
+        try:
+            latex = typeset(gdc.load_problem(name, **settings), features)
+        except ValueError:  # it takes no single feature
+            continue
+        if max(map(len, latex.splitlines())) <= LONGEST:
+            break
+    else:
+        raise ValueError(f"{name} is too long to be typeset at any size: {len(latex)} letters")
+    sizes = ["one feature" if features else "few features"]
+    sizes += [f"{key} = {value}" for key, value in (given | settings).items()]
+    return latex, f"With {', '.join(sizes)}"
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, tuple) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _code(numbered: str) -> str:
@@ -287,7 +330,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # The picture of the README.
 
 
-def draw_start(path: Path = START) -> None:
+def draw_start(path: Path) -> None:
     """Draw three descents on one surface, and the samples' gradients with their mean, side by side."""
     from matplotlib.figure import Figure
 
@@ -298,7 +341,7 @@ def draw_start(path: Path = START) -> None:
         "stochastic": gdc.descend(problem, data, "numpy", rule, epochs=15, batch_size=1),
     }
     where = problem, data, {"theta_0": 1, "theta_1": [0]}, "numpy"
-    figure = Figure(figsize=(13, 5.6), dpi=80)
+    figure = Figure(figsize=(10.4, 4.8), layout="constrained")
     left, right = figure.subfigures(1, 2)
     gdc.pictures.surface(problem, data, fits, on=left)
     gdc.pictures.fan(gdc.per_sample_grad(*where), gdc.value_and_grad(*where)[1], on=right)
@@ -306,4 +349,4 @@ def draw_start(path: Path = START) -> None:
 
 
 if __name__ == "__main__":
-    draw_start()
+    draw_start(Path(sys.argv[1]) if len(sys.argv) > 1 else START)

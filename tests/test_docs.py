@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gdcompare as gdc
@@ -72,3 +75,17 @@ def test_the_citation_names_this_version() -> None:
 
     assert f"\nversion: {gdc.__version__}\n" in cited
     assert {"cff-version", "message", "title", "authors"} <= set(re.findall(r"^([a-z-]+):", cited, flags=re.MULTILINE))
+
+
+def test_the_picture_of_the_readme_is_what_its_command_draws(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Matplotlib draws it, and brings Pillow to read it")
+    kept, drawn = image.open(ROOT / "docs" / "start.png"), tmp_path / "start.png"
+
+    subprocess.run([sys.executable, ROOT / "docs" / "made.py", drawn], check=True)  # noqa: S603 - our own
+
+    again = image.open(drawn)
+    if again.info["Software"] != kept.info["Software"]:
+        pytest.skip(f"{again.info['Software']} draws letters otherwise than {kept.info['Software']}")
+    assert again.size == kept.size
+    apart = np.abs(np.asarray(again, dtype=float) - np.asarray(kept, dtype=float)).max(axis=-1) > 64
+    assert apart.mean() < 1e-4, "draw it anew: python docs/made.py"

@@ -302,10 +302,10 @@ def _told(difference: Any, domain: Domain) -> dict[str, str]:
         return {"difference": "a formula too long to write", "difference_latex": r"\text{too long to write}"}
 
 
-def typeset(problem: str | Problem) -> str:
-    r"""Return the loss of one sample and its gradient by hand in LaTeX, without a proof, at the least sizes there are.
+def typeset(problem: str | Problem, features: int | None = None) -> str:
+    r"""Return the loss of one sample and its gradient by hand in LaTeX, without a proof, for so many features.
 
-    The errors are those of `prove`.
+    Features and errors are those of `prove`.
 
     >>> print(typeset("linear-regression").splitlines()[1])
       \ell &= \left(\theta_{0} + \theta_{1,0} x_{0} + \theta_{1,1} x_{1} - y\right)^{2} \\
@@ -314,7 +314,7 @@ def typeset(problem: str | Problem) -> str:
     from gdcompare.explain.formulas import OneSample, smallest_size
 
     found = as_problem(problem)
-    return _written(OneSample(found, smallest_size(found, SAMPLES, example(found))), ())
+    return _written(OneSample(found, smallest_size(found, SAMPLES, example(found), features)), ())
 
 
 def _written(one: OneSample, entries: Iterable[Proved]) -> str:

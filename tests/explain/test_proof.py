@@ -20,6 +20,7 @@ from gdcompare.arithmetic.symbols import Symbols
 from gdcompare.authoring.faults import FAULTS
 from gdcompare.explain.formulas import Formulas, Size, smallest_size
 from gdcompare.explain.latex import symbol
+from gdcompare.explain.proof import typeset
 from gdcompare.problem import NotDerivedError
 from tests import proofs
 
@@ -480,3 +481,9 @@ def test_a_proof_needs_no_numbers_from_sympys_floats() -> None:
     formulas = Formulas(gdc.load_problem("ridge-regression"), Size(3, 2))
 
     assert not any(sympy.sympify(each).has(sympy.Float) for each in (*formulas.losses, formulas.by_hand[0]))
+
+
+def test_a_derivation_is_typeset_for_so_many_features() -> None:
+    assert r"\theta_{1,1}" in typeset("linear-regression")
+    assert r"\theta_{1,1}" not in typeset("linear-regression", 1)
+    assert r"\theta_{1,0}" in typeset("linear-regression", 1)
