@@ -177,14 +177,17 @@ def load_problem(name: str, **settings: Any) -> Problem:
         make = _entry_point(PROBLEMS, "problem", name).load()
     if isinstance(make, Problem) and not settings:
         return make
-    if not callable(make):
-        raise LookupError(f"{name!r} is no Problem, but {type(make).__name__}: name a class that inherits from Problem")
+    if not (inspect.isroutine(make) or isinstance(make, type | partial)):
+        way_out = _AS_A_MODEL if callable(make) else "name a class that inherits from Problem"
+        raise LookupError(f"{name!r} is no Problem, but {type(make).__name__}: {way_out}")
     known = inspect.signature(make).parameters
     if unknown := [each for each in settings if each not in known]:
         has = ", ".join(known) or "none"
         nearest = did_you_mean(unknown[0], known)
         raise TypeError(f"problem {name!r} has no setting {unknown[0]!r}; it has: {has}{nearest}")
     if needed := [each.name for each in known.values() if _must_be_given(each) and each.name not in settings]:
+        if not isinstance(make, type) and not settings:
+            raise LookupError(f"{name!r} is no Problem, but a function of {', '.join(needed)}: {_AS_A_MODEL}")
         raise TypeError(f"problem {name!r} needs the setting {needed[0]!r}: --set {needed[0]}=..., or a default for it")
     if lacking := sorted(getattr(make, "__abstractmethods__", ())):
         raise LookupError(f"{name!r} is no Problem yet: it lacks {', '.join(lacking)}")
@@ -193,6 +196,9 @@ def load_problem(name: str, **settings: Any) -> Problem:
     if not isinstance(problem, Problem):
         raise LookupError(f"{name!r} is no Problem: let {type(problem).__name__} inherit from gdcompare.Problem")
     return problem
+
+
+_AS_A_MODEL = "a model as it stands is judged as from_module(model, loss) or from_function(loss, parameters)"
 
 
 def _must_be_given(parameter: inspect.Parameter) -> bool:

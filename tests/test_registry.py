@@ -402,3 +402,18 @@ def test_a_mistake_in_a_file_shows_itself_and_can_be_mended(problem_file: Path) 
 
     problem_file.write_text(right)
     assert load_problem(f"{problem_file}:Mean").parameter_shapes(Dataset([1.0], [1.0])) == {"m": ()}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("class Module:\n    def __call__(self, x):\n        return x\nmodel = Module()\n", "Module"),
+        ("def model(params, features, targets):\n    return 0\n", "a function of params, features, targets"),
+    ],
+)
+def test_a_model_that_is_named_as_a_problem_is_refused_with_the_way_out(text: str, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+
+    with pytest.raises(LookupError, match=rf"is no Problem, but {what}: .*from_module\(model, loss\)"):
+        load_problem(f"{path}:model")
