@@ -328,5 +328,13 @@ def test_no_framework_is_loaded_before_it_is_asked_for(program: str) -> None:
     assert heavy_modules_after(program) == []
 
 
+@pytest.mark.thorough
+def test_help_loads_no_number_system() -> None:
+    assert (
+        heavy_modules_after(HELP + "\nassert 'gdcompare.arithmetic' not in sys.modules, 'it takes a third longer'")
+        == []
+    )
+
+
 def test_a_loaded_framework_would_be_seen() -> None:
     assert "hypothesis" in heavy_modules_after("import gdcompare, hypothesis")  # which loads plugins of its own

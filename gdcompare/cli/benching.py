@@ -30,7 +30,6 @@ from gdcompare.cli.options import (
     settings_of,
 )
 from gdcompare.cli.output import BUG, EXIT_CODES, console_for, leave, note, write_json
-from gdcompare.gradients import derivative_function, offers
 from gdcompare.own_files import made_by
 from gdcompare.registry import backends_for, refuse_nobody
 from gdcompare.writing import write_text
@@ -182,6 +181,7 @@ def _works(
     **others: Any,
 ) -> list[Work]:
     """Return the pieces of work, all that is named looked at before any of them begins."""
+    from gdcompare.gradients import derivative_function, offers
     from gdcompare.timing.environment import environment
     from gdcompare.timing.work import KINDS, Work
 

@@ -33,7 +33,6 @@ from gdcompare.cli.options import (
     refuse_overwriting,
 )
 from gdcompare.cli.output import EXIT_CODES, console_for, finish, leave, note, raised, show, write_json
-from gdcompare.gradients import offers
 from gdcompare.problem import drawn_parameters, refuse_weights
 from gdcompare.registry import refuse_nobody
 from gdcompare.words import did_you_mean
@@ -93,6 +92,8 @@ def verify(
     plot: str | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
+    from gdcompare.gradients import offers
+
     problem, data, dtype = subject.problem, subject.data, subject.dtype
     params, own = given_parameters(at, subject), named_functions(implementations)
     functions = {name: function for name, (function, _) in own.items()}

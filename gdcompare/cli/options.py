@@ -17,13 +17,14 @@ import numpy as np
 import gdcompare as gdc
 import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
-from gdcompare.case import Posed, Poses, data_as_they_are, data_for
 from gdcompare.cli.output import keep_stdout_for_json
 from gdcompare.own_files import from_file
 from gdcompare.registry import backends_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from gdcompare.case import Posed
 
 
 class _OutputFile(click.Path):
@@ -251,6 +252,8 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
         device: str | None = None,
         **others: Any,
     ) -> None:
+        from gdcompare.case import Poses, data_as_they_are, data_for
+
         refuse_overwriting()
         refuse_twice("--backend", backends)
         if command.__name__ in TAKE_MODELS and isinstance(model := _named_in_a_file(problem), Poses):
