@@ -434,3 +434,26 @@ def test_what_cancels_in_every_row_is_measured_by_the_other_gradients(
     report = gdc.verify(problem, data, backends=[], implementations={"mine": moved}, dtype=dtype)
 
     assert {each.verdict for each in report.entries if each.parameter == "b"} == {verdict}
+
+
+class Undecided(gdc.Problem):
+    """A condition on two logarithms of one number, which no precision tells apart."""
+
+    def parameter_shapes(self, data: gdc.Dataset) -> dict[str, tuple[int, ...]]:
+        return {"w": ()}
+
+    def per_sample_losses(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+        apart = xp.log(features[:, 0]) != xp.log(features[:, 0])
+        return xp.where(apart, 100 * params["w"], params["w"] ** 2 * features[:, 0])
+
+
+def test_a_condition_on_data_that_no_precision_decides_is_the_reason() -> None:
+    where: Any = Undecided(), gdc.Dataset([[1.3], [2.7]], [0.0, 0.0]), {"w": 1.5}
+    functions: Any = {
+        name: (lambda *_, g=value: (None, {"w": np.array(g)})) for name, value in (("right", 6.0), ("wrong", 99.0))
+    }
+
+    report = gdc.verify(*where, backends=[], implementations=functions)
+
+    assert {entry.verdict for entry in report.entries} == {"inconclusive"}
+    assert all("no precision tells apart" in entry.cause for entry in report.entries)
