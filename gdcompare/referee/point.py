@@ -289,7 +289,8 @@ class Referee:
             return why[0] if why else ""
         truth = self.truths[name]
         sizes = np.maximum(np.abs(truth.mid), self.magnitudes[name])[blind]
-        if ((truth.rad[blind] > RESOLUTION * sizes) & ~truth.kinks[blind]).all():
+        wide = truth.rad > np.maximum(self.budgets(by_hand=False)[name] / 1024, RESOLUTION * np.abs(truth.mid))
+        if (wide & ~truth.kinks)[blind].all():
             return "an enclosure that stays wide: a condition on the data hangs on what no precision tells apart"
         if (sizes < SMALL[self.dtype]).all() and not all(ball.contains(0) for ball in truth.balls[blind]):
             if (sizes < np.finfo(self.dtype).tiny).all():
