@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from click.testing import CliRunner
 
 import gdcompare as gdc
@@ -160,7 +161,7 @@ def attributes(what: type) -> dict[str, str]:
     """Return the attributes of a class that have a string below them, which says what they are."""
     body = ast.parse(textwrap.dedent(inspect.getsource(what))).body[0].body  # type: ignore[attr-defined]  # of a class
     return {
-        each.target.id: " ".join(below.value.value.split())
+        each.target.id: " ".join(str(below.value.value).split())
         for each, below in pairwise(body)
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
@@ -178,7 +179,7 @@ def signature(name: str, what: Any) -> str:
             continue
         if each.kind is each.KEYWORD_ONLY and "*" not in "".join(part[:1] for part in parts):
             parts.append("*")
-        stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+        stars = "*" if each.kind is each.VAR_POSITIONAL else "**" if each.kind is each.VAR_KEYWORD else ""
         kind = "" if each.annotation is each.empty else f": {formatted(each.annotation)}"
         default = repr(each.default)
         shown = "..." if default.startswith("<") or " object at " in default else default
@@ -272,7 +273,9 @@ def problem_page(name: str) -> str:
 def derivation(name: str) -> tuple[str, str]:
     """Return the loss and the gradient of a sample in LaTeX, and their size in words: the largest that can be read."""
     problem = gdc.load_problem(name)
-    given = {each.name: getattr(problem, each.name) for each in fields(problem)} if is_dataclass(problem) else {}
+    given: dict[str, Any] = (
+        {each.name: getattr(problem, each.name) for each in fields(problem)} if is_dataclass(problem) else {}
+    )
     least = {key: (1,) if isinstance(value, tuple) else 1 for key, value in given.items() if _counts(value)}
     tried: list[tuple[int | None, dict[str, Any]]] = [(None, {}), (1, {}), (1, least)]
     for features, settings in tried:
@@ -342,7 +345,7 @@ def draw_start(path: Path) -> None:
     }
     where = problem, data, {"theta_0": 1, "theta_1": [0]}, "numpy"
     figure = Figure(figsize=(10.4, 4.8), layout="constrained")
-    left, right = figure.subfigures(1, 2)
+    left, right = np.ravel(np.asarray(figure.subfigures(1, 2)))
     gdc.pictures.surface(problem, data, fits, on=left)
     gdc.pictures.fan(gdc.per_sample_grad(*where), gdc.value_and_grad(*where)[1], on=right)
     gdc.pictures.write(figure, path)
