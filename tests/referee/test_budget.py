@@ -24,7 +24,7 @@ from gdcompare.backend import unit_roundoff
 from gdcompare.problems.linear_regression import LinearRegression
 from gdcompare.problems.logistic_regression import LogisticRegression
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
-from gdcompare.referee.enclosure import Enclosed, enclose, enclose_rows
+from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
 from gdcompare.registry import how_to_install
 from tests.formulas import FUNCTIONS, PROBLEMS, Formula, Network, Point, drawn, some_weights
 from tests.strategies import data_sets, lattices, parameters, shapes, weights
@@ -81,11 +81,20 @@ class Judge:
         self.problem, self.point, self.dtype, self.weights, self.rows = problem, point, dtype, w, rows
 
     @cached_property
+    def whole(self) -> Enclosure:
+        return enclose(self.problem, *self.point, self.weights)
+
+    @cached_property
     def truth(self) -> dict[str, Enclosed]:
         if self.rows:
             return enclose_rows(self.problem, *self.point, self.weights)
-        whole = enclose(self.problem, *self.point, self.weights)
-        return {"loss": whole.loss, **whole.gradient}
+        return {"loss": self.whole.loss, **self.whole.gradient}
+
+    def beside(self, results: dict[str, Any], budgets: dict[str, Any]) -> dict[str, Enclosed]:
+        """Return the truths, at kinks those members of the set that are nearest to all results together."""
+        if self.rows or self.whole.sides is None or self.whole.sides.certain:
+            return self.truth
+        return self.truth | self.whole.sides.towards({name: results[name] for name in self.whole.gradient}, budgets)
 
     @cache  # noqa: B019 - as many judges as tests
     def budgets(self, by_hand: bool) -> dict[str, Any]:
@@ -105,9 +114,11 @@ class Judge:
             else:
                 loss, gradient = backend.value_and_grad(self.problem)(*arguments, backend.asarray(targets), w)
                 results = {"loss": loss, **gradient}
-        for name, value in results.items():
-            budget = np.asarray(self.budgets(backend.name == "numpy")[name])
-            yield Judged(name, backend.to_numpy(value), self.truth[name], budget)
+        found = {name: backend.to_numpy(value) for name, value in results.items()}
+        budgets = {name: np.asarray(each) for name, each in self.budgets(backend.name == "numpy").items()}
+        truths = self.beside(found, budgets)
+        for name, value in found.items():
+            yield Judged(name, value, truths[name], budgets[name])
 
 
 def judge_all_ways(
