@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from gdcompare.arithmetic.program import Place
+from gdcompare.arithmetic.program import Place, UnsaidError
 
 LARGE = float(np.finfo(np.float32).max)
 """Around what is pooled: beyond all of it, and finite."""
@@ -22,7 +22,7 @@ def _named(name: str) -> Callable[..., Any]:
 
 def _logical(name: str, *operands: Any) -> Any:
     if any(np.dtype(each.dtype).kind != "b" for each in operands):
-        raise NotImplementedError(f"{name} of the bits of whole numbers")
+        raise UnsaidError(f"{name} of the bits of whole numbers")
 
 
 def _unequal(xp: Any, a: Any, b: Any) -> Any:
@@ -162,7 +162,7 @@ def _moved(primitive: Any) -> Callable[..., Any]:
         for i, each in enumerate(operands):
             if i in _INDICES.get(primitive.name, range(1, len(operands))):
                 if isinstance(each, Place):
-                    raise NotImplementedError("the indices depend on the data")
+                    raise UnsaidError("the indices depend on the data")
                 moved.append(each)
                 continue
             size = math.prod(each.shape)
@@ -220,7 +220,7 @@ def _along(values: Any, axes: Sequence[int], ndim: int) -> Any:
 
 def _sort(xp: Any, *operands: Any, dimension: int, num_keys: int, **_: Any) -> list[Any]:
     if num_keys > 1:
-        raise NotImplementedError("it sorts by several keys")
+        raise UnsaidError("it sorts by several keys")
     if len(operands) == 1:
         return [xp.sort(operands[0], axis=dimension)]
     order = xp.argsort(operands[0], axis=dimension)
@@ -229,7 +229,7 @@ def _sort(xp: Any, *operands: Any, dimension: int, num_keys: int, **_: Any) -> l
 
 def _pad(xp: Any, x: Any, value: Any, *, padding_config: Any) -> Any:
     if any(inner or before < 0 or after < 0 for before, after, inner in padding_config):
-        raise NotImplementedError("it pads between, or cuts")
+        raise UnsaidError("it pads between, or cuts")
     return xp.pad(x, tuple((before, after) for before, after, _ in padding_config), constant_values=value)
 
 
@@ -248,7 +248,7 @@ def _reduce_window(name: str, empty: float) -> Callable[..., Any]:
         window_dilation: Any, **_: Any,
     ) -> Any:  # fmt: skip
         if any(each != 1 for each in base_dilation):
-            raise NotImplementedError("its base is dilated")
+            raise UnsaidError("its base is dilated")
         how = {"stride": window_strides, "padding": padding, "dilation": window_dilation, "fill": empty}
         return getattr(xp, name)(xp.windows(x, window_dimensions, **how), axis=-1)
 
@@ -260,7 +260,7 @@ def _conv(
     dimension_numbers: Any, feature_group_count: int, batch_group_count: int, **_: Any,
 ) -> Any:  # fmt: skip
     if batch_group_count != 1:
-        raise NotImplementedError("it groups the batch")
+        raise UnsaidError("it groups the batch")
     of_x, of_kernel, of_result = dimension_numbers
     found = xp.conv(
         _permuted(xp, x, of_x), _permuted(xp, kernel, of_kernel), stride=window_strides, padding=padding,

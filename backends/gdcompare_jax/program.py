@@ -17,7 +17,7 @@ from jax._src import source_info_util
 from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, checked
+from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
 from gdcompare_jax.primitives import FORMULAS, MOVES
 
 INSIDE = ("jaxpr", "call_jaxpr")
@@ -88,7 +88,7 @@ class _Walk:
         try:
             with self.draft.at(self.line, dtype):
                 found = formula(self.draft, *(_array(each) for each in operands), **params)
-        except (AttributeError, NotImplementedError) as error:
+        except (AttributeError, UnsaidError) as error:
             raise self._refusal(f"{primitive.name} cannot be read so: {error}") from error
         return found if primitive.multiple_results else [found]
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
 
 
@@ -161,7 +162,7 @@ def _lstm_layer(
     """One layer, as oneDNN computes it in float32: the rows are the second axis."""
     del sizes, layers, bidirectional, batch_first, train
     if mode != 2:
-        raise NotImplementedError(f"a recurrent layer of kind {mode}")
+        raise UnsaidError(f"a recurrent layer of kind {mode}")
     h, c = (moves.reshaped(xp, each, each.shape[-2:]) for each in (h, c))
     outputs: list[Any] = []
     for t in range(x.shape[0])[:: -1 if reverse else 1]:
@@ -193,7 +194,7 @@ def _max_pool(
     xp: Any, x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
 ) -> Any:
     if ceil_mode:
-        raise NotImplementedError("it pools beyond the end (ceil_mode)")
+        raise UnsaidError("it pools beyond the end (ceil_mode)")
     how = {"stride": stride or kernel_size, "padding": padding, "dilation": dilation}
     return xp.max_pool(x, kernel_size, **how), None
 
@@ -204,7 +205,7 @@ def _avg_pool(
 ) -> Any:  # fmt: skip
     uneven = not count_include_pad and any(padding if isinstance(padding, list | tuple) else [padding])
     if ceil_mode or uneven or divisor_override is not None:
-        raise NotImplementedError("it divides by more than the size of a window")
+        raise UnsaidError("it divides by more than the size of a window")
     return xp.avg_pool(x, kernel_size, stride=stride or kernel_size, padding=padding)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic.program import UnsaidError
+
 # Shapes.
 
 
@@ -126,7 +128,7 @@ def bits(name: str) -> Callable[..., Any]:
 
     def formula(xp: Any, *operands: Any) -> Any:
         if any(np.dtype(each.dtype).kind != "b" for each in operands if hasattr(each, "dtype")):
-            raise NotImplementedError("it works on the bits of whole numbers")
+            raise UnsaidError("it works on the bits of whole numbers")
         return getattr(xp, name)(*operands)
 
     return formula
@@ -181,7 +183,7 @@ def indexed(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     keys = [*indices, *[None] * (x.ndim - len(indices))]
     if any(key is not None and np.dtype(key.dtype).kind == "b" for key in keys):
         if any(key is not None and not isinstance(key, np.ndarray) for key in keys):
-            raise NotImplementedError("the shape of the result depends on the data")
+            raise UnsaidError("the shape of the result depends on the data")
         return xp.index(x, tuple(slice(None) if key is None else key for key in keys))
     strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]
     given = [i for i, key in enumerate(keys) if key is not None]

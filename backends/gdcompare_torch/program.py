@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, checked
+from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
 from gdcompare_torch.aten import FORMULAS
 from gdcompare_torch.moves import CONSTANT, MOVES
 
@@ -141,7 +141,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         try:
             with self.draft.at(_line(), _dtype(outputs[0])):
                 self._note(name, result, formula(self.draft, *operands[0], **operands[1]), target)
-        except (AttributeError, NotImplementedError, TypeError) as error:
+        except (AttributeError, UnsaidError, TypeError) as error:
             return self._refusal(name, f"cannot be read so: {error}")
         return None
 

@@ -28,6 +28,10 @@ class ProgramError(ValueError):
     """A program that cannot be read, or cannot be trusted as it was read; says where and what to do."""
 
 
+class UnsaidError(Exception):
+    """What an operation does with these settings cannot be said in the vocabulary; readers add the line to it."""
+
+
 class Earlier(NamedTuple):
     """The value of an input or of an earlier step, among the operands of one."""
 
