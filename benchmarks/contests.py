@@ -389,6 +389,9 @@ def _read(case: GradientCase) -> Contender:
 # Verdicts
 
 
+_ENCLOSING = "most of it encloses the truth, in ball arithmetic"
+
+
 def _verdicts() -> Contest:
     case = gradient_case("logistic-regression", 1000, 20)
     entries = dict(peers.verdicts(case))
@@ -397,18 +400,14 @@ def _verdicts() -> Contest:
         entries,
         tuple(name for name in entries if name.startswith("gdc.")),
         "verdict",
-        targets=(
-            Target(("gdc.verify, numpy",), "", 0.020, "most of it encloses the truth, in ball arithmetic", "seconds"),
-        ),
+        targets=(Target(("gdc.verify, numpy",), "", 0.020, _ENCLOSING, "seconds"),),
         kind="verdicts",
     )
 
 
 def _larger_verdicts() -> Iterator[Contest]:
     """Verdicts of a right gradient in either dtype, and of one that is 0.1 % too large."""
-    network = gdc.load_problem("tanh-network", widths=(128, 128))
-    logistic = gdc.load_problem("logistic-regression")
-    why = "most of it encloses the truth, in ball arithmetic"
+    logistic, network = gdc.load_problem("logistic-regression"), gdc.load_problem("tanh-network", widths=(128, 128))
     for words, question, seconds in (
         ("logistic regression, 100,000 x 20", contenders.Question(logistic, 100_000, 20), 1.0),
         ("logistic regression, 1,000 x 2,000", contenders.Question(logistic, 1000, 2000), 0.8),
@@ -422,7 +421,7 @@ def _larger_verdicts() -> Iterator[Contest]:
         if question.n < 10_000:  # of a long sum float32 keeps too few digits for a verdict
             entries["right, float32"] = partial(contenders.verdict, question, "right, float32", "float32")
         targets = (
-            Target(("right",), "", seconds, why, "seconds"),
+            Target(("right",), "", seconds, _ENCLOSING, "seconds"),
             Target(("one wrong",), "right", 2.0, "the diagnosis asks for the gradients of the samples, and of batches"),
         )
         yield Contest(

@@ -179,6 +179,9 @@ def load_problem(name: str, **settings: Any) -> Problem:
         return make
     if not (inspect.isroutine(make) or isinstance(make, type | partial)):
         way_out = _AS_A_MODEL if callable(make) else "name a class that inherits from Problem"
+        way_out = (
+            "verify and laws take a model; elsewhere it stands beside a problem" if hasattr(make, "posed") else way_out
+        )
         raise LookupError(f"{name!r} is no Problem, but {type(make).__name__}: {way_out}")
     known = inspect.signature(make).parameters
     if unknown := [each for each in settings if each not in known]:

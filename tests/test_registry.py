@@ -417,3 +417,11 @@ def test_a_model_that_is_named_as_a_problem_is_refused_with_the_way_out(text: st
 
     with pytest.raises(LookupError, match=rf"is no Problem, but {what}: .*from_module\(model, loss\)"):
         load_problem(f"{path}:model")
+
+
+def test_a_model_where_only_a_problem_will_do_is_refused_with_what_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("import gdcompare as gdc\nmodel = gdc.from_functions(lambda p, x, y: 0, lambda p, x, y: p)\n")
+
+    with pytest.raises(LookupError, match="is no Problem, but _Functions: verify and laws take a model"):
+        load_problem(f"{path}:model")
