@@ -33,7 +33,7 @@ from gdcompare.models.sides import Key, Point
 from gdcompare.referee import verdict
 from gdcompare.referee.diagnosis import cause_of
 from gdcompare.referee.evidence import Evidence
-from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, detectable_fault
+from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, detectable_faults
 
 DRAWS = 4
 SAFETY = 16.0
@@ -147,7 +147,9 @@ def judged_array(key: Key, measured: Mapping[str, Measured], dtype: Precision) -
             entry = _not_finite(entry, reference, truth.value, each.value)
         size = np.abs(truth.value)
         known = np.where((size > budget) & (size >= _SHARE * np.max(size)), truth.value, 0.0)
-        entry = replace(entry, detectable=detectable_fault(known, budget))
+        faults = detectable_faults(known, budget)
+        largest, median = (float(np.max(faults)), float(np.median(faults))) if faults.size else (math.nan, math.nan)
+        entry = replace(entry, detectable=largest, detectable_in_half=median)
         entries.append(entry if entry.verdict != "wrong" or entry.cause else replace(entry, cause=blame))
     return entries
 

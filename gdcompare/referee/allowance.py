@@ -4,6 +4,8 @@
     B_sampled    K deviations of rounding (`sampling`)
     B            B_proven where that leaves `ENOUGH` digits, else the smaller of the two
 
+An element whose terms all but cancel by chance is measured by its terms (`size_of_terms`), where draws show them.
+
 What costs more is computed only where it is needed: the scale beyond |truth| where B_proven exceeds that share of it,
 and the draws where it exceeds that share of the scale.
 """
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic.sampled import root_mean_square
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.enclosure import Enclosed
-from gdcompare.referee.sampling import allowance_of
+from gdcompare.referee.sampling import allowance_of, deviation_of, typical_share
 from gdcompare.referee.verdict import LOSS, NOTHING, Allowance, Floats
 
 BY_HAND = 100.0
@@ -129,11 +131,33 @@ def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Float
         return np.asarray(np.maximum(np.abs(drawn - truth.mid) - np.where(truth.kinks, truth.rad, 0.0), 0.0))
 
     with np.errstate(all="ignore"):
-        sampled = allowance_of(draws, distance)
-    better = (proven.budget > np.maximum(enough, NOTHING)) & (sampled < proven.budget) & (proven.scale >= small)
-    if not better.any():
-        return proven
-    return replace(proven, budget=np.where(better, sampled, proven.budget), grade="sampled")
+        deviation = deviation_of(draws, distance)
+        sampled = allowance_of(deviation, _size(truth))
+        better = (proven.budget > np.maximum(enough, NOTHING)) & (sampled < proven.budget) & (proven.scale >= small)
+        if not better.any():
+            return proven
+        scale = np.fmax(proven.scale, size_of_terms(_size(truth), deviation))
+    return replace(proven, budget=np.where(better, sampled, proven.budget), scale=scale, grade="sampled")
+
+
+def size_of_terms(size: Floats, deviation: Floats) -> Floats:
+    """Return how large the terms are whose sum each element is, by what they round to beside their array.
+
+        s_i = min(d_i / c, root mean square of |t|),     c the median of d_j / |t_j|
+
+    Of thousands of elements a few are small by chance, as sums over positions and units are. Rounding, d_i, is then
+    what it is in the others, and large beside |t_i|; no more is to be seen of such an element than that it is small.
+    One that is small since its feature is has d_i small likewise, and s_i = |t_i|. No element counts for more than its
+    array, so that one without siblings, or with equally lost ones, gains nothing.
+
+    >>> size_of_terms(np.array([1.0, 2.0, 1e-6, 1e-6]), np.array([1e-7, 2e-7, 1e-7, 1e-13]))
+    array([1.00000000e+00, 1.11803399e+00, 1.00000000e+00, 1.00000000e-06])
+    """
+    known, typical = typical_share(deviation, size)
+    if not known.any():
+        return size
+    terms = np.minimum(deviation / typical, root_mean_square(size[known]))
+    return np.asarray(np.where(known, terms, size))
 
 
 def bounded(

@@ -92,9 +92,10 @@ class _Watch:
         self._slope: tuple[str, str] | None = None
 
     def rounds(self, u: float, value: Any, sizes: Any, name: str, hidden: tuple[int, ...]) -> Any:
-        """By u of what is added up, all to one side."""
+        """By u of what is added up, all to one side; a mask's infinities are not rounded."""
+        sizes = np.where(np.isfinite(sizes), sizes, 0.0)
         with np.errstate(all="ignore"):
-            ratio = np.where(np.asarray(sizes) > 0, sizes / np.maximum(np.abs(value), np.finfo(float).tiny), 0.0)
+            ratio = np.where(sizes > 0, sizes / np.maximum(np.abs(value), np.finfo(float).tiny), 0.0)
         mine = np.arange(hidden[0]) - 1 == (len(self.ratios) // self.each if self.each else -2)
         self.ratios.append(float(np.max(ratio, initial=0.0)))
         self.names.append(self._slope or (name, _place()))

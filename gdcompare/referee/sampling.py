@@ -3,9 +3,11 @@
 The formula runs on numbers that are rounded at random (`sampled`), and what the draws miss the truth by says how large
 rounding is there:
 
-    deviation   the root mean square over the draws of (draw - truth), but no less than a tenth of its root mean square
-                over the array, because few draws may happen to lie close together
-    allowance   `K` deviations
+    deviation   d_i, the root mean square over the draws of (draw - truth)
+    floor       a tenth of its root mean square over the array, because few draws may happen to lie close together; but
+                no more than 3 max(d_i, c |t_i|), c the median of d_j / |t_j|, for an element that is small, and moves
+                little, since its inputs are small
+    allowance   `K` times the larger
 
 The worst case, which `budget` proves, grows with every operation of a deep program; the deviation does not.
 """
@@ -41,20 +43,35 @@ largest |error| of a right gradient was 3.8 deviations, and 57 elements exceeded
 in no draw: since then a sum counts as infinite if the sizes of its terms add up to more than the largest number.
 """
 
-FLOOR = 0.1
+FLOOR, OWN = 0.1, 3.0
 
 _ROWS, _MANY_ROWS, _MANY_NUMBERS = 64, 1024, 2**21
 """Memory stays flat: so many rows are computed at once, each by itself, with draws and without; so many numbers."""
 
 
-def allowance_of(draws: Floats, distance: Callable[[Floats], Floats]) -> Floats:
-    """Return K deviations of the draws, (draws, *shape), from the truth, whose distance from each is given."""
+def deviation_of(draws: Floats, distance: Callable[[Floats], Floats]) -> Floats:
+    """Return the deviation of the draws, (draws, *shape), from the truth, whose distance from each is given."""
     deviation = root_mean_square(distance(draws), axis=0)
-    deviation = np.where(np.isfinite(deviation), deviation, np.inf)
+    return np.where(np.isfinite(deviation), deviation, np.inf)
+
+
+def allowance_of(deviation: Floats, size: Floats) -> Floats:
+    """Return K deviations for elements whose truths have that size, none of them taken for less than the floor."""
     finite = deviation[np.isfinite(deviation)]
-    mean = root_mean_square(finite) if finite.size else 0.0
-    allowed = K * np.maximum(deviation, FLOOR * mean)
-    return np.asarray(np.maximum(allowed, np.finfo(np.float64).smallest_subnormal))
+    floor = np.full(deviation.shape, FLOOR * root_mean_square(finite) if finite.size else 0.0)
+    known, typical = typical_share(deviation, size)
+    floor = np.where(known, np.minimum(floor, OWN * np.maximum(deviation, typical * size)), floor)
+    return np.asarray(np.maximum(K * np.maximum(deviation, floor), np.finfo(np.float64).smallest_subnormal))
+
+
+def typical_share(deviation: Floats, size: Floats) -> tuple[NDArray[np.bool_], float]:
+    """Return which elements have both a deviation and a size, and the median of d_j / |t_j| over them.
+
+    >>> typical_share(np.array([0.0, 1e-7, 3e-7, 2e-7]), np.array([5.0, 1.0, 1.0, 0.0]))
+    (array([False,  True,  True, False]), 2e-07)
+    """
+    known = (size > 0) & np.isfinite(size) & (deviation > 0) & np.isfinite(deviation)
+    return known, float(np.median(deviation[known] / size[known])) if known.any() else 0.0
 
 
 # The draws: each function returns what programs of the formula compute, the draws along the first axis.

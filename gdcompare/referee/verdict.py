@@ -2,7 +2,7 @@
 
 For each element, with the truth in [mid - rad, mid + rad], B the allowance, the rounding error that a correct program
 may make at this dtype, and S its scale, the larger of |truth| and the mean magnitude of the per-sample gradients that
-it is the mean of:
+it is the mean of (or the size of the terms whose sum it is by chance a small one of: `allowance.size_of_terms`):
 
     resolved        B <= S / 1000: digits were checked
     agree           |actual - truth| <= B for the truth, wherever in its enclosure it lies, and resolved
@@ -42,6 +42,10 @@ RESOLUTION = 1e-3
 
 NOTHING = 1e-320
 """An allowance of no more than this allows nothing: such an element is resolved whatever its scale."""
+
+
+APART = 100
+"""What is detectable is also said of half of the elements, where it is so many times less than of all."""
 
 
 class Truth(Protocol):
@@ -161,7 +165,7 @@ class Entry:
     budget_fraction: float = math.nan
     """|actual - truth| / budget there: at most 1 agrees."""
     detectable: float = math.nan
-    """The smallest relative fault that would have been caught in any element whose truth is not 0."""
+    """The smallest relative fault that would have been caught in any element whose truth is not 0, however small."""
     cause: str = ""
     """What explains the error, with its evidence."""
     law: str = ""
@@ -172,6 +176,8 @@ class Entry:
     """Whether every allowance is the worst case, or some are sampled."""
     resolved: tuple[int, int] = (0, 0)
     """In how many elements digits could be checked, and of how many."""
+    detectable_in_half: float = math.nan
+    """The smallest relative fault that would have been caught in half of the elements whose truth is not 0."""
 
     def __repr__(self) -> str:
         return entry_in_a_line(self)
@@ -244,13 +250,15 @@ class Report:
 
     def _power(self) -> str:
         """Say what would have been caught, in the comparison that sees least."""
-        faults = [entry.detectable for entry in self.entries if not math.isnan(entry.detectable)]
-        if not faults:
+        some = [entry for entry in self.entries if not math.isnan(entry.detectable)]
+        if not some:
             return "no power: all truths are 0"
+        every, half = max(entry.detectable for entry in some), max(entry.detectable_in_half for entry in some)
+        apart = f" in every element, of {half:.1e} in half of each array" if every > APART * half else ""
         sampled = any(entry.grade == "sampled" for entry in self.entries)
         digits = min(entry.digits for entry in self.entries)
         return (
-            f"a relative fault of {max(faults):.1e} would have been caught; "
+            f"a relative fault of {every:.1e} would have been caught{apart}; "
             f"{digits} digits checked{' (* sampled, not proven)' if sampled else ''}"
         )
 
@@ -291,6 +299,7 @@ def compare(
     """Return the entry of an array of the right shape; ulps are those of `dtype`, whatever the array's own."""
     allowance = allowed if isinstance(allowed, Allowance) else Allowance(allowed)
     budget, resolved = allowance.budget, allowance.resolved
+    faults = detectable_faults(_without_zeros(truth, budget), budget, truth.width)
     lower, upper = truth.distance(array)
     error = np.where(truth.kinks & np.isfinite(upper), lower, upper)
     fractions = _fraction(error, budget)
@@ -312,34 +321,33 @@ def compare(
         expected,
         float(error[worst]) / ulp(expected, dtype),
         float(fractions[worst]),
-        detectable_fault(_without_zeros(truth, budget), budget, truth.width),
+        float(np.max(faults, initial=0.0)) if faults.size else math.nan,
         _undecided(verdict, truth, allowance, agrees),
         law,
         allowance.digits(truth.mid, dtype),
         allowance.grade,
         (int(np.count_nonzero(resolved)), resolved.size),
+        float(np.median(faults)) if faults.size else math.nan,
     )
 
 
-def detectable_fault(truth: Floats, budget: Floats, width: Floats | float = 0.0) -> float:
-    """Return the smallest relative fault that is caught in every element, however its rounding fell.
+def detectable_faults(truth: Floats, budget: Floats, width: Floats | float = 0.0) -> Floats:
+    """Return, for each element whose truth is not 0, the smallest relative fault caught, however its rounding fell.
 
     A correct value may lie a budget away on either side, and anywhere in a set of that width, so a fault of
-    (W + 2 B) / |truth| cannot hide; the largest of these over the elements whose truth is not 0. NaN if there is none.
-    Some member of a set is at least half as large as it is wide, and counts.
+    (W + 2 B) / |truth| cannot hide. Some member of a set is at least half as large as it is wide, and counts.
 
-    >>> detectable_fault(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
-    2e-16
-    >>> detectable_fault(np.array([2.0, 4.0]), np.array([0.0, 0.0]), np.array([0.0, 1.0]))
-    0.25
-    >>> detectable_fault(np.array([np.inf]), np.array([np.inf]))  # the truth exceeds the largest float
-    inf
+    >>> detectable_faults(np.array([1.0, -4.0, 0.0]), np.array([1e-16, 1e-16, 1e-16]))
+    array([2.e-16, 5.e-17])
+    >>> detectable_faults(np.array([2.0, 4.0]), np.array([0.0, 0.0]), np.array([0.0, 1.0]))
+    array([0.  , 0.25])
+    >>> detectable_faults(np.array([np.inf]), np.array([np.inf]))  # the truth exceeds the largest float
+    array([inf])
     """
     size = np.maximum(np.abs(truth), np.asarray(width) / 2)
-    some = size != 0
     with np.errstate(all="ignore"):
         faults = np.where(np.isinf(budget) | np.isinf(width), np.inf, (width + 2 * budget) / size)
-    return float(np.max(faults[some])) if some.any() else math.nan
+    return np.asarray(faults[size != 0])
 
 
 def _without_zeros(truth: Truth, budget: Floats) -> Floats:

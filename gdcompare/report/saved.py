@@ -12,7 +12,7 @@ from gdcompare.referee.verdict import Entry, Report, Verdict
 from gdcompare.timing.runs import Run, RunError, load
 from gdcompare.words import one_line
 
-_NUMBERS = ("actual", "expected", "error_ulps", "budget_fraction", "detectable")
+_NUMBERS = ("actual", "expected", "error_ulps", "budget_fraction", "detectable", "detectable_in_half")
 
 
 def saved(path: str | os.PathLike[str]) -> Report | Run:

@@ -20,6 +20,7 @@ from gdcompare.referee.point import Referee
 from gdcompare.referee.sampling import (
     K,
     allowance_of,
+    deviation_of,
     draws_of_formula,
     draws_of_loss,
     draws_of_products,
@@ -205,16 +206,17 @@ def test_each_of_several_formulas_has_its_draws() -> None:
 
 
 def missed(draws: NDArray[np.float64], truth: Any) -> NDArray[np.float64]:
-    return allowance_of(draws, lambda drawn: np.abs(drawn - truth.mid))
+    return allowance_of(deviation_of(draws, lambda drawn: np.abs(drawn - truth.mid)), np.abs(truth.mid))
 
 
 @pytest.mark.parametrize("exponent", [-980, -600, 600, 900])
 def test_the_allowance_grows_and_shrinks_with_the_draws(exponent: int) -> None:
     draws = np.random.default_rng(0).normal(size=(16, 5))
 
-    scaled = allowance_of(np.ldexp(draws, exponent), np.abs)
+    size = np.abs(draws[0])
+    scaled = allowance_of(deviation_of(np.ldexp(draws, exponent), np.abs), np.ldexp(size, exponent))
 
-    assert np.array_equal(scaled, np.ldexp(allowance_of(draws, np.abs), exponent))
+    assert np.array_equal(scaled, np.ldexp(allowance_of(deviation_of(draws, np.abs), size), exponent))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

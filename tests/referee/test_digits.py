@@ -131,6 +131,65 @@ def test_a_deep_network_is_checked_and_its_faults_are_found(layers: int, dtype: 
     assert all(entry.resolved[0] == entry.resolved[1] for entry in report.entries)
 
 
+def small_zeroed(least: float) -> Callable[..., Any]:
+    """Return a fault that makes 0 of what is smaller than that share of its array's largest."""
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        def faulty(*arguments: Any) -> Any:
+            loss, gradient = function(*arguments)
+            return loss, {
+                name: np.where(np.abs(each) < least * np.abs(each).max(), 0 * each, each)
+                for name, each in gradient.items()
+            }
+
+        return faulty
+
+    return change
+
+
+@pytest.mark.parametrize("seed", [0, 9, 22])  # not one of them agreed where each element was measured by itself
+def test_what_is_small_by_chance_at_a_single_row_is_measured_by_the_others(seed: int) -> None:
+    network = MultilayerPerceptron(widths=(16,) * 4)
+    generator = np.random.default_rng(seed)
+    data = gdc.Dataset(generator.normal(size=(1, 16)), generator.normal(size=1))
+    candidates = {"right": by_hand(network), "zeroed": small_zeroed(0.02)(by_hand(network))}
+
+    report = gdc.verify(network, data, backends=[], implementations=candidates, dtype="float32")
+
+    found = {name: [each for each in report.entries if each.implementation == name] for name in candidates}
+    assert {each.verdict for each in found["right"]} == {"agree"}
+    assert "wrong" in {each.verdict for each in found["zeroed"]}
+    assert max(each.detectable_in_half for each in report.entries) < 1.5e-4
+    assert max(each.detectable for each in report.entries) > 1e-3
+
+
+def test_a_yes_says_what_half_of_the_elements_would_have_shown() -> None:
+    truth, budget = np.array([1.0, 2.0, 2.0**-10]), np.full(3, 2.0**-16)
+
+    entry = compare("mine", "w", truth, Known(truth), Allowance(budget, np.ones(3), "sampled"), "float32")
+
+    assert (entry.detectable, entry.detectable_in_half) == (2.0**-5, 2.0**-15)
+    assert "3.1e-02 would have been caught in every element, of 3.1e-05 in half" in Report((entry,)).explanation()
+
+
+def test_what_is_small_since_its_feature_is_is_seen_by_itself() -> None:
+    network = MultilayerPerceptron(widths=(16,) * 4)
+    generator = np.random.default_rng(0)
+    data = gdc.Dataset(generator.normal(size=(1, 16)) * [1e-9, *[1.0] * 15], generator.normal(size=1))
+    candidates = {"right": by_hand(network), "zeroed": small_zeroed(1e-7)(by_hand(network))}
+
+    report = gdc.verify(network, data, backends=[], implementations=candidates, dtype="float32")
+
+    found = {each.implementation: each for each in report.entries if each.parameter == "weights_0"}
+    assert {name: each.verdict for name, each in found.items()} == {"right": "agree", "zeroed": "wrong"}
+
+
+def test_where_rounding_makes_up_an_element_without_siblings_nothing_is_seen() -> None:
+    entry = of_scalar(lambda xp, x: xp.tanh(xp.tanh(x * 1e4) - 1 + x * 1e-30), 3e-4, 0.0, dtype="float32")
+
+    assert entry.verdict != "agree"
+
+
 def test_the_worst_case_alone_sees_nothing_there() -> None:
     network = MultilayerPerceptron(widths=(6,) * 20)
     zeroed = {"zeroed": FAULTS["zeroed component"](by_hand(network))}
