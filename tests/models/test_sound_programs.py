@@ -43,5 +43,5 @@ def test_a_right_gradient_is_never_called_wrong(make: Callable[[], Any], dtype: 
         sampled = [each.budget_fraction for each in report.entries if each.grade == "sampled"]
         largest = max([largest, *(each for each in sampled if each == each)])
         assert report.verdict != "wrong", f"seed {seed}: {report.explanation()}"
-    print(f"{dict(seen)}; sampled: at most {largest:.2g} of the allowance")
+    print(f"{dict(seen)}; sampled: at most {largest:.2g} of the allowance")  # noqa: T201 - the report
     assert seen["proven agree"] + seen["sampled agree"] > 0.5 * seen.total()
