@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.arithmetic.program import Program
 from gdcompare.models.matching import Layout
 from gdcompare.models.native import Layer, Native, check_independence, check_outputs, cotangents, mean_of, working_dtype
+from gdcompare.models.rules import Rule
 from gdcompare_jax.layers import is_parameter, narrowed, recorded, watching
 from gdcompare_jax.program import read
+from gdcompare_jax.rules import called
 
 # Native models.
 
@@ -230,6 +232,19 @@ class JaxFunction(Native):
         arrays, dtype = self._arrays(params, features), working_dtype(params, features)
         with self._precision(params, features):
             return read(self._mean, arrays, features, targets, dtype, self.name)
+
+    def rules(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Rule]:
+        """Its functions with a `custom_vjp` or a `custom_jvp`; none beside itself, if it is an operation."""
+        if self._outputs is not None:
+            return []
+        arrays = self._arrays(params, features)
+        with self._precision(params, features):
+            found = called(self._mean, [*arrays.values()], features, targets)
+        return [
+            Rule(name, line, from_autograd_function(function, name=name), {k: np.asarray(v) for k, v in inputs.items()})
+            for name, line, function, inputs in found
+            if inputs
+        ]
 
     def _arrays(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the parameters in the order of the pytree, and in the dtype."""

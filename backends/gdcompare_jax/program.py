@@ -69,7 +69,7 @@ class _Walk:
 
     def _equation(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
         primitive, params = equation.primitive, equation.params
-        self.line = _line(equation) or self.line  # what JAX holds inside has none of its own
+        self.line = line_of(equation) or self.line  # what JAX holds inside has none of its own
         if (control := getattr(self, f"_{primitive.name}", None)) is not None:
             return control(equation, operands)  # type: ignore[no-any-return]
         inner = next((params[key] for key in INSIDE if hasattr(params.get(key), "eqns")), None)
@@ -99,12 +99,12 @@ class _Walk:
             kind = variable.aval.dtype
             if jax.dtypes.issubdtype(kind, np.complexfloating):
                 raise self._refusal(f"{equation.primitive.name} makes complex numbers")
-            if _is_float(variable) and not self._is_wide(variable) and not exact:
+            if is_float(variable) and not self._is_wide(variable) and not exact:
                 raise self._refusal(f"{equation.primitive.name} rounds to {kind}, where {self.dtype} is judged")
 
     def _is_wide(self, variable: Any) -> bool:
         """Whether it is a float of the dtype that is judged, or a longer one."""
-        return _is_float(variable) and bool(jax.numpy.finfo(variable.aval.dtype).eps <= np.finfo(self.dtype).eps)
+        return is_float(variable) and bool(jax.numpy.finfo(variable.aval.dtype).eps <= np.finfo(self.dtype).eps)
 
     def _refusal(self, what: str, way_out: str = "") -> ProgramError:
         where = f"{line}: " if (line := self.line) else ""
@@ -161,10 +161,12 @@ def _array(operand: Any) -> Any:
     return operand if isinstance(operand, Place) else np.asarray(operand)
 
 
-def _is_float(variable: Any) -> bool:
+def is_float(variable: Any) -> bool:
+    """Whether a variable of a jaxpr holds real floating-point numbers."""
     return bool(jax.dtypes.issubdtype(variable.aval.dtype, np.floating))
 
 
-def _line(equation: Any) -> str:
+def line_of(equation: Any) -> str:
+    """Return the user's line of an equation, "file.py:12"; "" if JAX does not know it."""
     frame = source_info_util.user_frame(equation.source_info.traceback)
     return "" if frame is None else f"{Path(frame.file_name).name}:{frame.start_line}"

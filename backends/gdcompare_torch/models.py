@@ -26,8 +26,10 @@ from gdcompare.models.native import (
     without_row,
     working_dtype,
 )
+from gdcompare.models.rules import Rule
 from gdcompare_torch.layers import Narrowed, keeping
 from gdcompare_torch.program import read
+from gdcompare_torch.rules import applied
 
 # Native models.
 
@@ -152,6 +154,20 @@ class _Torch(Native):
         loss, leaves = self.loss_at(params, features, targets)
         data = {"features": (loss.keywords["features"], features), "targets": (loss.keywords["targets"], targets)}
         return read(loss, leaves, data, working_dtype(params, features), self.name)
+
+    def rules(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Rule]:
+        """Its `torch.autograd.Function`s."""
+        loss, leaves = self.loss_at(params, features, targets)
+        return [
+            Rule(
+                name,
+                line,
+                _TorchOperation(function, None, name, str(next(iter(values.values())).device)),
+                {key: _to_numpy(each) for key, each in values.items()},
+            )
+            for name, line, function, values in applied(partial(loss, leaves))
+            if values
+        ]
 
     def jvp(
         self,
@@ -332,6 +348,11 @@ class _TorchOperation(_Torch):
     def parameters(self) -> dict[str, NDArray[np.float64]]:
         """It has no values of its own."""
         return {}
+
+    def rules(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Rule]:
+        """None beside itself."""
+        del params, features, targets
+        return []
 
     def example(self, params: Mapping[str, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Random cotangents of its outputs."""

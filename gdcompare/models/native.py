@@ -20,6 +20,7 @@ from gdcompare.arithmetic.program import Program, ProgramError
 from gdcompare.gradients import hessian_blocks, unit_directions
 from gdcompare.models.matching import Layout, Matching, match
 from gdcompare.models.posed import Posed, posed
+from gdcompare.models.rules import Rule, faulty
 
 COTANGENTS = 40
 """How many are drawn for an operation."""
@@ -152,6 +153,11 @@ class Native(ABC):
         del params, features, targets
         return []
 
+    def rules(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Rule]:
+        """Return the operations in it that bring a derivative of their own, as they are used there."""
+        del params, features, targets
+        return []
+
     def hints(
         self,
         params: Mapping[str, NDArray[Any]],
@@ -161,9 +167,12 @@ class Native(ABC):
     ) -> str:
         """Say what may be the cause where it differs, at parameters of the source; "" if there is nothing to say."""
         own = (matching or self.matching(params)).load(params)
-        places = self.narrowed(own, *self.as_taken(own, features, targets))
+        given = self.as_taken(own, features, targets)
+        places = self.narrowed(own, *given)
         more = f", and {len(places) - 3} more" if len(places) > 3 else ""
-        return f"it holds float32 inside float64: {'; '.join(places[:3])}{more}" if places else ""
+        narrow = f"it holds float32 inside float64: {'; '.join(places[:3])}{more}" if places else ""
+        wrong = faulty(self.rules(own, *given), working_dtype(own, features))
+        return "; ".join(filter(None, [narrow, wrong]))
 
     def matching(self, source: Mapping[str, ArrayLike]) -> Matching:
         """Return how its parameters are loaded from those of a problem or of another model."""

@@ -32,6 +32,8 @@ _MOST_NAMED = 3
 
 CALLS_DIFFER = "two calls differ"
 
+UNEXPLAINED = "no common mistake explains it; "
+
 
 def cause_of(evidence: Evidence) -> str:
     """Return the causes in words, or where the error sits if no hypothesis fits.
@@ -119,7 +121,7 @@ def _place(evidence: Evidence) -> str:
             f"off by {far:.1g} of itself" if by else f"off by a factor {number(float(actual.flat[0] / truth.flat[0]))}"
         )
     if wrong.all():
-        return f"no common mistake explains it; {all_of(wrong)} are off{by}"
+        return f"{UNEXPLAINED}{all_of(wrong)} are off{by}"
     apart = next(
         (axis for axis in range(wrong.ndim) if wrong.ndim > 1 and (np.sum(~wrong, axis=axis) == 1).all()), None
     )

@@ -135,18 +135,18 @@ def _excused(entries: list[Entry], how: str) -> list[Entry]:
 
 
 def _hinted(entries: list[Entry], implementation: Implementation, referee: Reference) -> list[Entry]:
-    """Add what a native model knows of itself to the causes of what is wrong."""
-    wrong = any(entry.verdict == "wrong" and entry.worst_index is not None for entry in entries)
+    """Add what a native model knows of itself to the cause of the first that is wrong."""
+    first = next(
+        (i for i, each in enumerate(entries) if each.verdict == "wrong" and each.worst_index is not None), None
+    )
     if (
-        not wrong
+        first is None
         or (hints := getattr(implementation, "hints", None)) is None
         or not (said := hints(*referee.point[:3]))
     ):
         return entries
-    return [
-        replace(entry, cause="; ".join(filter(None, [entry.cause, said]))) if entry.verdict == "wrong" else entry
-        for entry in entries
-    ]
+    wrong = replace(entries[first], cause="; ".join(filter(None, [entries[first].cause, said])))
+    return [*entries[:first], wrong, *entries[first + 1 :]]
 
 
 def judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import gdcompare as gdc
 from gdcompare.arithmetic.program import ProgramError
+from gdcompare.models.rules import faulty
 from tests.models.zoo import jax_zoo, numbers, torch_zoo
 
 torch = pytest.importorskip("torch", reason="reads the programs of torch")
@@ -117,9 +119,87 @@ squared_forward.defjvp(lambda primals, tangents: (primals[0] ** 2, primals[0] * 
     ids=["autograd.Function", "custom_vjp", "custom_jvp"],
 )
 def test_a_wrong_rule_has_no_part_in_the_truth(native: Any, dtype: str) -> None:
-    causes = {each.parameter: each.cause for each in judged(native, dtype=dtype).entries if each.verdict == "wrong"}
+    wrong = [each for each in judged(native, dtype=dtype).entries if each.verdict == "wrong"]
+    causes = {each.parameter: each.cause.partition("; the derivative of")[0] for each in wrong}
 
     assert causes == {"w": "a constant factor 1/2 in all 3 elements"}
+
+
+class Scaled(Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(x: Any, by: float, w: Any) -> Any:
+        return x * by * w
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.saved = inputs
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        x, by, w = ctx.saved
+        return cotangent * by * w, None, 3 * cotangent * by * x
+
+
+@jax.custom_vjp  # type: ignore[untyped-decorator]
+def scaled(x: Any, w: Any) -> Any:
+    return x * w
+
+
+scaled.defvjp(
+    lambda x, w: (x * w, (x, w)), lambda kept, cotangent: (cotangent * kept[1], 3 * (cotangent * kept[0]).sum(0))
+)
+
+
+@jax.custom_vjp  # type: ignore[untyped-decorator]
+def right(x: Any) -> Any:
+    return jax.numpy.sin(x)
+
+
+right.defvjp(lambda x: (jax.numpy.sin(x), x), lambda x, cotangent: (cotangent * jax.numpy.cos(x),))
+
+
+@pytest.mark.parametrize(
+    ("native", "said"),
+    [
+        (
+            torch_loss(lambda p, x, y: (Squared.apply(x @ p["w"]) - y) ** 2),
+            "the derivative of Squared, used at test_programs.py:{line}, is wrong by itself "
+            "(by x: a constant factor 1/2 in all 6 elements)",
+        ),
+        (
+            torch_loss(lambda p, x, y: Scaled.apply(x.sin(), 0.5, p["w"]).sum(1)),
+            "the derivative of Scaled, used at test_programs.py:{line}, is wrong by itself "
+            "(by w: a constant factor 3 in all 3 elements)",
+        ),
+        (
+            jax_loss(lambda p, x, y: (right(squared(x @ p["w"])) - y) ** 2),
+            "the derivative of squared, used at test_programs.py:{line}, is wrong by itself "
+            "(by input: a constant factor 1/2 in all 6 elements)",
+        ),
+        (
+            jax_loss(lambda p, x, y: jax.numpy.sin(scaled(x, p["w"])).sum(1)),
+            "the derivative of scaled, used at test_programs.py:{line}, is wrong by itself "
+            "(by input 1: a constant factor 3 in all 3 elements)",
+        ),
+    ],
+    ids=["Function", "one of several inputs", "custom_vjp", "an input of custom_vjp"],
+)
+def test_the_wrong_rule_in_a_model_is_named(native: Any, said: str, dtype: str) -> None:
+    [cause] = [each.cause for each in judged(native, dtype=dtype).entries if each.verdict == "wrong"]
+
+    line = cause.partition("test_programs.py:")[2].partition(",")[0]
+    assert said.format(line=line) in cause
+    assert "apply(" in (text := Path(__file__).read_text().splitlines()[int(line) - 1]) or "(x" in text
+    assert "right" not in cause.partition("derivative of")[2]
+
+
+@pytest.mark.parametrize("many", [5, 5000])
+def test_no_rule_is_blamed_for_another_fault(many: int) -> None:
+    native = torch_loss(lambda p, x, y: Scaled.apply((x.sum() * p["w"][0]).expand(many), 0.5, x.sum()).mean())
+    rules = native.rules({"w": WEIGHTS["w"]}, FEATURES, TARGETS)
+
+    assert [each.name for each in rules] == ["Scaled"]
+    assert faulty(rules, "float64") == ""
 
 
 @pytest.mark.parametrize(
