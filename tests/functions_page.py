@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gdcompare.arithmetic import convolution, derived, linear_algebra, linear_systems, moves, piecewise, reductions
+from gdcompare.arithmetic import (
+    convolution,
+    derived,
+    linear_algebra,
+    linear_systems,
+    moves,
+    orders,
+    piecewise,
+    reductions,
+)
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.rounded import ULPS
@@ -25,6 +34,7 @@ ROOMS = {
     "Roundings, remainders, signs": piecewise,
     "Vectors and matrices": linear_algebra,
     "Systems of equations": linear_systems,
+    "Special functions of an order": orders,
     "Convolution and pooling": convolution,
 }
 

@@ -49,7 +49,8 @@ from typing import Any, final
 
 import numpy as np
 
-from gdcompare.arithmetic.functions import FUNCTIONS, Function, Tabled, logistic
+from gdcompare.arithmetic.function import Function
+from gdcompare.arithmetic.functions import FUNCTIONS, Tabled, logistic
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounding import (
     SLACK,
@@ -185,15 +186,15 @@ class RoundedNumbers(Tabled, Rounding, Numbers):
         """As the table has it."""
         value, inside = function.floats(x.value), function.inside(x.value)
         more = function.more_ulps(x.size, self.dtype)
-        return self._function(function.name, x, value, function.steepest(x), more, inside)
+        return self._function(function.name, x, value, function.steepest(x), more, inside, function.ulps)
 
     def _function(
-        self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0, inside: Any = 0.0
+        self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0, inside: Any = 0.0, ulps: Any = None
     ) -> Rounded:
         """|f(x^) - f(x)| <= slope |x^ - x|, for the steepest slope within reach."""
         spread, error = (np.where(part == 0, 0.0, slope * part) for part in (x.spread, x.error))
         exact = (is_zero(x) | is_infinite(x)) & (value == 0)  # f(0) = 0, and exp(-inf)
-        ulps = 2 * (ULPS[name] + more_ulps)
+        ulps = 2 * ((ULPS[name] if ulps is None else ulps) + more_ulps)
         known = partial(bounded, x)
         return self.rounded(value, spread, error, ulps, inside, exact=exact, operation=name, known=known)
 
