@@ -10,12 +10,14 @@ import numpy as np
 from gdcompare.arithmetic import (
     convolution,
     derived,
+    dtypes,
     linear_algebra,
     linear_systems,
     moves,
     orders,
     piecewise,
     reductions,
+    running,
 )
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
@@ -31,11 +33,13 @@ ROOMS = {
     "Made of others": derived,
     "Moves of arrays": moves,
     "Along axes": reductions,
+    "Running totals": running,
     "Roundings, remainders, signs": piecewise,
     "Vectors and matrices": linear_algebra,
     "Systems of equations": linear_systems,
     "Special functions of an order": orders,
     "Convolution and pooling": convolution,
+    "Dtypes": dtypes,
 }
 
 

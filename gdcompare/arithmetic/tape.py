@@ -23,12 +23,14 @@ import numpy as np
 from gdcompare.arithmetic import (
     convolution,
     derived,
+    dtypes,
     linear_algebra,
     linear_systems,
     moves,
     orders,
     piecewise,
     reductions,
+    running,
 )
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
 from gdcompare.arithmetic.function import CONSTANTS as EXACTLY
@@ -44,7 +46,7 @@ Pullback: TypeAlias = Callable[[Any], Any]
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (moves, reductions, piecewise, convolution, linear_algebra, linear_systems, orders, derived)
+ROOMS = (moves, reductions, running, piecewise, convolution, linear_algebra, linear_systems, orders, derived, dtypes)
 FUNCTIONS = {
     name: function
     for room in ROOMS
@@ -53,12 +55,14 @@ FUNCTIONS = {
 }
 INNER = {"index", "gather", "conditions", "trigamma", "tetragamma"}
 """What these do is written otherwise."""
-WHOLE = "whole"  # the dtype of whole numbers, whatever their size
 CONSTANTS = (
-    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
-    | {"nan": math.nan, "bool": "condition"}
-    | dict.fromkeys(("float32", "float64"), "real")
-    | dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), WHOLE)
+    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
+    | {"bool": dtypes.CONDITION}
+    | {name: dtypes.Kind(dtypes.NUMBERS, name) for name in ("float32", "float64")}
+    | {
+        name: dtypes.Kind(dtypes.WHOLE, name)
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    }
 )
 
 

@@ -171,6 +171,10 @@ AT_TIES: dict[str, tuple[Any, list[float], bool, bool]] = {
     "floor elsewhere": (lambda xp, x: xp.sum(xp.floor(x) * x), [1.25, 2.5, 0.5], False, False),
     "the angle": (lambda xp, x: xp.atan2(x[0], x[1]) + x[2], [0.0, -1.0, 0.5], False, True),
     "the norm": (lambda xp, x: xp.linalg.vector_norm(x), [0.0, 0.0, 0.0], True, False),
+    "a running largest": (lambda xp, x: xp.sum(xp.cumulative_max(x) * WEIGHTS), [0.5, 0.5, 0.25], True, False),
+    "exp(-|x|) i0": (lambda xp, x: xp.sum(xp.i0e(x)), [0.0, 1.0, 2.0], True, False),
+    "exp(-|x|) i1": (lambda xp, x: xp.sum(xp.i1e(x)), [0.0, 1.0, 2.0], False, False),
+    "sinc": (lambda xp, x: xp.sum(xp.sinc(x)), [0.0, 1.0, 2.0], False, False),
     "a product of zeros": (lambda xp, x: xp.prod(x), [0.0, 0.0, 3.0], False, False),
 }
 
@@ -201,6 +205,18 @@ def test_infinities_are_told_and_what_nobody_knows_is_not() -> None:
     tape = Tape(BallNumbers())
     zero = tape.leaf([0.0])
     assert tape.isnan(zero / zero).value[0, 0].is_nan()
+
+
+def test_the_limits_of_an_arrays_own_dtype_are_refused_with_the_way_out() -> None:
+    xp = Tape(Floats())
+    x = xp.asarray([1.0])
+
+    assert xp.finfo(xp.float32).eps == np.finfo(np.float32).eps
+    assert xp.result_type(x, xp.int8) == x.dtype
+    assert [xp.isdtype(each, "integral") for each in (x.dtype, xp.int8, xp.bool)] == [False, True, False]
+    assert [xp.isdtype(xp.uint8, kind) for kind in ("signed integer", ("bool", "unsigned integer"))] == [False, True]
+    with pytest.raises(TypeError, match=r"another number for each dtype .* name the dtype, like xp\.float32"):
+        xp.finfo(x.dtype)
 
 
 def test_the_sum_of_nothing_is_0() -> None:
