@@ -168,7 +168,27 @@ def square(xp: Any, x: Any, y: Any) -> Any:
     return x[:, :, None] * y[:, None, :] ** 2 + 2 * xp.asarray(np.roll(np.eye(3), 1, axis=0), dtype=x.dtype)
 
 
+def definite(xp: Any, x: Any, y: Any) -> Any:
+    """Positive definite matrices, one for each row, of x y^T + y x^T and 4 more on the diagonal."""
+    product = x[:, :, None] * y[:, None, :]
+    return product + xp.matrix_transpose(product) + 4 * xp.eye(3, dtype=x.dtype)
+
+
+def tall(xp: Any, x: Any, y: Any) -> Any:
+    """Matrices of four rows and three columns."""
+    return xp.concat([square(xp, x, y), (x * y)[:, None, :]], axis=1)
+
+
 SYSTEMS: Mapping[str, Formula] = {
+    "cholesky": lambda xp, x, y: xp.linalg.cholesky(definite(xp, x, y)) * x[:, :, None],
+    "lu": lambda xp, x, y: xp.lu(square(xp, x, y))[0] * x[:, :, None],
+    "qr": lambda xp, x, y: (
+        xp.linalg.qr(tall(xp, x, y))[0] * y[:, None, :] + xp.sum(xp.linalg.qr(tall(xp, x, y))[1], axis=1)[:, None, :]
+    ),
+    "solve_triangular": lambda xp, x, y: (
+        xp.solve_triangular(square(xp, x, y), xp.stack([x, y * y], axis=-1), lower=True)
+        + xp.solve_triangular(square(xp, y, x), xp.stack([x, y * y], axis=-1), unit_diagonal=True)
+    ),
     "det": lambda xp, x, y: xp.linalg.det(square(xp, x, y)) * x[:, 0],
     "inv": lambda xp, x, y: xp.linalg.inv(square(xp, x, y)),
     "slogdet": lambda xp, x, y: xp.linalg.slogdet(square(xp, x, y))[1] * x[:, 0],

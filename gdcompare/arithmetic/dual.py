@@ -233,6 +233,13 @@ class DualNumbers(Numbers):
             return Dual(self, value)
         return Dual(self, value, self.base.rearrange(function, *(self.spread(each, max(rows)) for each in arrays)))
 
+    def off_by_norm(self, a: Dual, count: float) -> Dual:
+        """Value and tangent alike."""
+        off = getattr(self.base, "off_by_norm", None)
+        if off is None:
+            return a
+        return Dual(self, off(a.value, count), None if a.tangent is None else off(a.tangent, count))
+
     def scatter(self, x: Dual, index: Any, shape: tuple[int, ...]) -> Dual:
         """Value and tangent alike."""
         value, tangent = self.base.scatter(x.value, index, shape), x.tangent

@@ -180,6 +180,11 @@ class RoundedNumbers(Tabled, Rounding, Numbers):
             error = np.maximum(error, other.error)
         return replace(first, error=error if first.absent is None else np.where(first.absent, 0.0, error))
 
+    def off_by_norm(self, a: Rounded, count: float) -> Rounded:
+        """Let matrices be off by count u times their Frobenius norm, as those are whose factors a library finds."""
+        norm = np.sqrt(np.sum(a.size**2, axis=(-2, -1), keepdims=True)) * SLACK
+        return Rounded(a.value, a.spread, a.error + count * self.u * norm, self)
+
     # Functions.
 
     def tabled(self, function: Function, x: Rounded) -> Rounded:

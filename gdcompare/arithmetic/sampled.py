@@ -358,6 +358,12 @@ class SampledNumbers(Tabled, Numbers):
             value = np.where((turn == i).reshape(hidden), each.value, value)
         return Sampled(value, False, self)
 
+    def off_by_norm(self, a: Sampled, count: float) -> Sampled:
+        """Move matrices in every direction, by u times their norm."""
+        del count
+        norm = np.sqrt(np.sum(a.value**2, axis=(-2, -1), keepdims=True))
+        return self.rounded(a.value, 1, terms=norm)
+
     # Functions.
 
     def tabled(self, function: Function, x: Sampled) -> Sampled:

@@ -24,6 +24,7 @@ from gdcompare.arithmetic import (
     convolution,
     derived,
     dtypes,
+    factorisations,
     linear_algebra,
     linear_systems,
     moves,
@@ -46,7 +47,19 @@ Pullback: TypeAlias = Callable[[Any], Any]
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (moves, reductions, running, piecewise, convolution, linear_algebra, linear_systems, orders, derived, dtypes)
+ROOMS = (
+    moves,
+    reductions,
+    running,
+    piecewise,
+    convolution,
+    linear_algebra,
+    linear_systems,
+    factorisations,
+    orders,
+    derived,
+    dtypes,
+)
 FUNCTIONS = {
     name: function
     for room in ROOMS
