@@ -19,6 +19,7 @@ from gdcompare.arithmetic import (
     piecewise,
     reductions,
     running,
+    spectra,
 )
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
@@ -39,6 +40,7 @@ ROOMS = {
     "Vectors and matrices": linear_algebra,
     "Systems of equations": linear_systems,
     "Factors of matrices": factorisations,
+    "Eigenvalues and singular values": spectra,
     "Special functions of an order": orders,
     "Convolution and pooling": convolution,
     "Dtypes": dtypes,

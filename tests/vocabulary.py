@@ -179,8 +179,12 @@ def tall(xp: Any, x: Any, y: Any) -> Any:
     return xp.concat([square(xp, x, y), (x * y)[:, None, :]], axis=1)
 
 
-SYSTEMS: Mapping[str, Formula] = {
+SYSTEMS: dict[str, Formula] = {
     "cholesky": lambda xp, x, y: xp.linalg.cholesky(definite(xp, x, y)) * x[:, :, None],
+    "eigh": lambda xp, x, y: (
+        xp.linalg.eigh(definite(xp, x, y))[1] * x[:, :, None] + xp.linalg.eigh(definite(xp, x, y))[0][:, None, :]
+    ),
+    "eigvalsh": lambda xp, x, y: xp.linalg.eigvalsh(definite(xp, x, y)) * x,
     "lu": lambda xp, x, y: xp.lu(square(xp, x, y))[0] * x[:, :, None],
     "qr": lambda xp, x, y: (
         xp.linalg.qr(tall(xp, x, y))[0] * y[:, None, :] + xp.sum(xp.linalg.qr(tall(xp, x, y))[1], axis=1)[:, None, :]
@@ -193,6 +197,11 @@ SYSTEMS: Mapping[str, Formula] = {
     "inv": lambda xp, x, y: xp.linalg.inv(square(xp, x, y)),
     "slogdet": lambda xp, x, y: xp.linalg.slogdet(square(xp, x, y))[1] * x[:, 0],
     "solve": lambda xp, x, y: xp.linalg.solve(square(xp, x, y), xp.stack([x, y * y], axis=-1)),
+    "svd": lambda xp, x, y: (  # whatever the signs of the vectors are
+        xp.linalg.svd(tall(xp, x, y), full_matrices=False)[0] ** 2 @ y[:, :, None]
+        + xp.sum(xp.linalg.svd(tall(xp, x, y), full_matrices=False)[2] ** 2 * x[:, :, None], axis=1)[:, None, :]
+    ),
+    "svdvals": lambda xp, x, y: xp.linalg.svdvals(tall(xp, x, y)) * x + xp.linalg.svdvals(square(xp, x, y)),
 }
 VOCABULARY: Mapping[str, Formula] = {
     **MOVES,

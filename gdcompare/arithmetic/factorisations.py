@@ -1,11 +1,11 @@
 """Factors of matrices by elimination, over any number system, each beside its derivative.
 
-    A = L L^T      dL = L T(L^-1 dA L^-T)                              T: the lower triangle, with half of the diagonal
-    P A = L U      dL = L S(F), dU = R(F) U with F = L^-1 P dA U^-1    S: below the diagonal, R: the rest
+    A = L L^T      dL = L T(L^-1 dA L^-T)                       T: the lower triangle, with half of the diagonal
+    P A = L U      dL = L S(F), dU = R(F) U, F = L^-1 P dA U^-1    S: below the diagonal, R: the rest
     A = Q R        Q^T Q = 1, the columns one after the other (Gram and Schmidt), signs as LAPACK's
 
-Each number of L and U is one dot product less than a number of A, in whatever order a library takes them. Libraries find
-Q and R by reflections, whose result is that of a matrix beside A: `nearby` allows for it.
+Each number of L and U is one dot product less than a number of A, in whatever order a library takes them. Libraries
+find Q and R by reflections, whose result is that of a matrix beside A: `nearby` allows for it.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from gdcompare.arithmetic import (
     piecewise,
     reductions,
     running,
+    spectra,
 )
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
 from gdcompare.arithmetic.function import CONSTANTS as EXACTLY
@@ -56,6 +57,7 @@ ROOMS = (
     linear_algebra,
     linear_systems,
     factorisations,
+    spectra,
     orders,
     derived,
     dtypes,

@@ -30,6 +30,7 @@ BY_ROWS = [
 ]  # each by itself
 UNABLE = {("autograd", "an einsum of diagonals"): "its derivative of einsum knows no diagonals"}
 WRONG = {("autograd", "a correction")}  # it takes no notice of the correction on the way back
+NEARBY = ("qr", "eigh", "eigvalsh", "svd", "svdvals")  # their budget is that of a matrix beside theirs
 DIRECTION = np.array([1.0, -2.0, 3.0])
 
 
@@ -74,7 +75,8 @@ def test_the_number_systems_agree(name: str) -> None:
         assert all(one.overlaps(other) for one, other in zip(balls_from_quick(quick[1][key]), truth, strict=True))
         assert (quick[1][key].rad < 1e-22).all()
         assert (abs(rounded[1][key].value - exact) <= rounded[1][key].spread + 1e-300 + 2.0**-52 * abs(exact)).all()
-        assert (rounded[1][key].error < 1e-12 * np.maximum(1.0, abs(exact))).all()
+        most = 1e-9 if name in NEARBY else 1e-12
+        assert (rounded[1][key].error < most * np.maximum(1.0, abs(exact))).all()
         np.testing.assert_allclose(drawn[key].value, exact, rtol=1e-12, atol=1e-13)
 
 
