@@ -7,7 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from gdcompare.arithmetic import convolution, derived, linear_algebra, linear_systems, moves, piecewise, reductions
+from gdcompare.arithmetic import (
+    convolution,
+    derived,
+    dtypes,
+    factorisations,
+    linear_algebra,
+    linear_systems,
+    moves,
+    orders,
+    piecewise,
+    reductions,
+    running,
+    spectra,
+)
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.rounded import ULPS
@@ -22,10 +35,15 @@ ROOMS = {
     "Made of others": derived,
     "Moves of arrays": moves,
     "Along axes": reductions,
+    "Running totals": running,
     "Roundings, remainders, signs": piecewise,
     "Vectors and matrices": linear_algebra,
     "Systems of equations": linear_systems,
+    "Factors of matrices": factorisations,
+    "Eigenvalues and singular values": spectra,
+    "Special functions of an order": orders,
     "Convolution and pooling": convolution,
+    "Dtypes": dtypes,
 }
 
 

@@ -48,6 +48,9 @@ REDUCTIONS: Mapping[str, Formula] = {
     "argmin": lambda xp, x, y: xp.take_along_axis(x * y, xp.argmin(x, axis=1, keepdims=True), axis=1),
     "argsort": lambda xp, x, y: xp.take_along_axis(x * y, xp.argsort(x, axis=1), axis=1),
     "count_nonzero": lambda xp, x, y: x * y * xp.astype(xp.count_nonzero(x > 0.8, axis=1, keepdims=True), x.dtype),
+    "cumulative_logsumexp": lambda xp, x, y: xp.cumulative_logsumexp(x * y, axis=1) * y,
+    "cumulative_max": lambda xp, x, y: xp.cumulative_max(x * y, axis=1) * y,
+    "cumulative_min": lambda xp, x, y: xp.cumulative_min(x * y, axis=1) * y,
     "cumulative_prod": lambda xp, x, y: xp.cumulative_prod(x * y, axis=1),
     "cumulative_sum": lambda xp, x, y: xp.cumulative_sum(x * y, axis=1) + xp.cumulative_sum(y, axis=-1) ** 2,
     "log_softmax": lambda xp, x, y: xp.log_softmax(x * y, axis=1) * y,
@@ -95,13 +98,23 @@ ELEMENTWISE: Mapping[str, Formula] = {
     "digamma": lambda xp, x, y: xp.digamma(x * y),
     "erf": lambda xp, x, y: xp.erf(x * y),
     "erfc": lambda xp, x, y: xp.erfc(x * y),
+    "erf_inv": lambda xp, x, y: xp.erf_inv(x * y / 3),
     "exp2": lambda xp, x, y: xp.exp2(x * y),
+    "i0": lambda xp, x, y: xp.i0(x * y),
+    "i0e": lambda xp, x, y: xp.i0e(x * y) + xp.i0e(-3 * x),
+    "i1": lambda xp, x, y: xp.i1(x * y),
+    "i1e": lambda xp, x, y: xp.i1e(x * y) + xp.i1e(-3 * x),
+    "igamma": lambda xp, x, y: xp.igamma(xp.asarray([0.5, 2.0, 3.25], dtype=x.dtype), x * y) * y,
+    "igammac": lambda xp, x, y: xp.igammac(xp.asarray([0.5, 2.0, 3.25], dtype=x.dtype), x * y) * y,
     "lgamma": lambda xp, x, y: xp.lgamma(x * y) * x,
     "log10": lambda xp, x, y: xp.log10(x * y),
     "log2": lambda xp, x, y: xp.log2(x * y),
     "rsqrt": lambda xp, x, y: xp.rsqrt(x * y),
+    "polygamma": lambda xp, x, y: xp.polygamma(xp.asarray([0.0, 1.0, 2.0], dtype=x.dtype), x * y) * y,
     "sigmoid": lambda xp, x, y: xp.sigmoid(x - 2 * y) + xp.sigmoid(x),
+    "sinc": lambda xp, x, y: xp.sinc(x * y) * x,
     "tan": lambda xp, x, y: xp.tan(x / 2) * y,
+    "zeta": lambda xp, x, y: xp.zeta(xp.asarray([2.5, 2.0, 6.0], dtype=x.dtype), x * y),
 }
 MORE: Mapping[str, Formula] = {
     "atan2": lambda xp, x, y: xp.atan2(x - 1, y - 1.25) * x + xp.atan2(y, -4 * x) + xp.atan2(-x, y - 3),
@@ -109,14 +122,18 @@ MORE: Mapping[str, Formula] = {
     "copysign": lambda xp, x, y: xp.copysign(x * x, y - x) * y,
     "floor": lambda xp, x, y: x * y * xp.floor(3 * x + 0.2),
     "floor_divide": lambda xp, x, y: x * y * xp.floor_divide(3 * x + 0.2, y),
+    "finfo": lambda xp, x, y: x * y * (1 + xp.finfo(xp.float32).eps),
     "fmod": lambda xp, x, y: xp.fmod(3 * x + 0.2, y) * y,
     "hypot": lambda xp, x, y: xp.hypot(x, y * y),
+    "iinfo": lambda xp, x, y: x * y * xp.iinfo(xp.int8).max,
+    "isdtype": lambda xp, x, y: x * y if xp.isdtype(x.dtype, "real floating") else x,
     "isfinite": lambda xp, x, y: xp.where(xp.isfinite(x), x * y, y),
     "isinf": lambda xp, x, y: xp.where(xp.isinf(x), y, x * y),
     "isnan": lambda xp, x, y: xp.where(xp.isnan(x), y, x * y),
     "log_sigmoid": lambda xp, x, y: xp.log_sigmoid(x - 2 * y),
     "reciprocal": lambda xp, x, y: xp.reciprocal(x * y),
     "remainder": lambda xp, x, y: xp.remainder(3 * x + 0.2, y) * y + xp.remainder(-3 * x - 0.2, y),
+    "result_type": lambda xp, x, y: x * y * xp.asarray(2.0, dtype=xp.result_type(x, y)),
     "round": lambda xp, x, y: x * y * xp.round(3 * x + 0.2),
     "signbit": lambda xp, x, y: xp.where(xp.signbit(x - y), x * x, y),
     "softplus": lambda xp, x, y: xp.softplus(x - 2 * y),
@@ -151,11 +168,40 @@ def square(xp: Any, x: Any, y: Any) -> Any:
     return x[:, :, None] * y[:, None, :] ** 2 + 2 * xp.asarray(np.roll(np.eye(3), 1, axis=0), dtype=x.dtype)
 
 
-SYSTEMS: Mapping[str, Formula] = {
+def definite(xp: Any, x: Any, y: Any) -> Any:
+    """Positive definite matrices, one for each row, of x y^T + y x^T and 4 more on the diagonal."""
+    product = x[:, :, None] * y[:, None, :]
+    return product + xp.matrix_transpose(product) + 4 * xp.eye(3, dtype=x.dtype)
+
+
+def tall(xp: Any, x: Any, y: Any) -> Any:
+    """Matrices of four rows and three columns."""
+    return xp.concat([square(xp, x, y), (x * y)[:, None, :]], axis=1)
+
+
+SYSTEMS: dict[str, Formula] = {
+    "cholesky": lambda xp, x, y: xp.linalg.cholesky(definite(xp, x, y)) * x[:, :, None],
+    "eigh": lambda xp, x, y: (
+        xp.linalg.eigh(definite(xp, x, y))[1] * x[:, :, None] + xp.linalg.eigh(definite(xp, x, y))[0][:, None, :]
+    ),
+    "eigvalsh": lambda xp, x, y: xp.linalg.eigvalsh(definite(xp, x, y)) * x,
+    "lu": lambda xp, x, y: xp.lu(square(xp, x, y))[0] * x[:, :, None],
+    "qr": lambda xp, x, y: (
+        xp.linalg.qr(tall(xp, x, y))[0] * y[:, None, :] + xp.sum(xp.linalg.qr(tall(xp, x, y))[1], axis=1)[:, None, :]
+    ),
+    "solve_triangular": lambda xp, x, y: (
+        xp.solve_triangular(square(xp, x, y), xp.stack([x, y * y], axis=-1), lower=True)
+        + xp.solve_triangular(square(xp, y, x), xp.stack([x, y * y], axis=-1), unit_diagonal=True)
+    ),
     "det": lambda xp, x, y: xp.linalg.det(square(xp, x, y)) * x[:, 0],
     "inv": lambda xp, x, y: xp.linalg.inv(square(xp, x, y)),
     "slogdet": lambda xp, x, y: xp.linalg.slogdet(square(xp, x, y))[1] * x[:, 0],
     "solve": lambda xp, x, y: xp.linalg.solve(square(xp, x, y), xp.stack([x, y * y], axis=-1)),
+    "svd": lambda xp, x, y: (  # whatever the signs of the vectors are
+        xp.linalg.svd(tall(xp, x, y), full_matrices=False)[0] ** 2 @ y[:, :, None]
+        + xp.sum(xp.linalg.svd(tall(xp, x, y), full_matrices=False)[2] ** 2 * x[:, :, None], axis=1)[:, None, :]
+    ),
+    "svdvals": lambda xp, x, y: xp.linalg.svdvals(tall(xp, x, y)) * x + xp.linalg.svdvals(square(xp, x, y)),
 }
 VOCABULARY: Mapping[str, Formula] = {
     **MOVES,

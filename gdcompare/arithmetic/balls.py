@@ -16,7 +16,8 @@ import numpy as np
 from flint import arb
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.arithmetic.functions import Constant, Function, Tabled
+from gdcompare.arithmetic.function import Constant, Function
+from gdcompare.arithmetic.functions import Tabled
 from gdcompare.arithmetic.numbers import Numbers, formula_line
 
 Balls = NDArray[np.object_]

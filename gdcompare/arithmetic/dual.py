@@ -21,7 +21,8 @@ from typing import Any, final
 
 import numpy as np
 
-from gdcompare.arithmetic.functions import SLOPES, Constant
+from gdcompare.arithmetic.function import Constant, Function
+from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
 from gdcompare.arithmetic.tape import Tape, Variable, recorded_loss
@@ -196,6 +197,11 @@ class DualNumbers(Numbers):
     def _chained(self, tangent: Any, slope: Callable[[], Any]) -> Any:
         return None if tangent is None else self.base.chain(tangent, slope())
 
+    def tabled(self, function: Function, x: Dual) -> Dual:
+        """d f(x) = f'(x) dx."""
+        base, value = self.base, self.base.tabled(function, x.value)
+        return Dual(self, value, self._chained(x.tangent, lambda: function.slope(base, x.value, value)))
+
     def log(self, x: Dual) -> Dual:
         """d log(x) = dx / x."""
         return self._function("log", x)
@@ -226,6 +232,13 @@ class DualNumbers(Numbers):
         if not rows:
             return Dual(self, value)
         return Dual(self, value, self.base.rearrange(function, *(self.spread(each, max(rows)) for each in arrays)))
+
+    def off_by_norm(self, a: Dual, count: float) -> Dual:
+        """Value and tangent alike."""
+        off = getattr(self.base, "off_by_norm", None)
+        if off is None:
+            return a
+        return Dual(self, off(a.value, count), None if a.tangent is None else off(a.tangent, count))
 
     def scatter(self, x: Dual, index: Any, shape: tuple[int, ...]) -> Dual:
         """Value and tangent alike."""

@@ -10,7 +10,8 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.functions import Constant, Function, Tabled
+from gdcompare.arithmetic.function import Constant, Function
+from gdcompare.arithmetic.functions import Tabled
 
 Array = NDArray[np.float64]
 
@@ -68,6 +69,9 @@ class Numbers(Protocol):
 
     def log(self, x: Any) -> Any:
         """Return log(x); the other functions of one variable look alike, and are called by name."""
+
+    def tabled(self, function: Function, x: Any) -> Any:
+        """Return a function of one variable, as its table has it."""
 
     def number(self, each: Constant) -> Any:
         """Return a constant that no float is, without axes."""

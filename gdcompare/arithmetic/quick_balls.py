@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic import double_word as words
 from gdcompare.arithmetic.balls import BallNumbers, Balls, boxed, elementwise, upwards
 from gdcompare.arithmetic.double_word import Word
-from gdcompare.arithmetic.functions import Constant, Function, Tabled
+from gdcompare.arithmetic.function import Constant, Function
+from gdcompare.arithmetic.functions import Tabled
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.word_matrices import product_of_matrices
 

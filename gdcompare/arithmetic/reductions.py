@@ -1,4 +1,4 @@
-"""Array functions along axes: products, spreads, running totals, orders, and sums of exponentials.
+"""Array functions along axes: products, spreads, orders, and sums of exponentials.
 
 Orders are made of comparisons and of the larger and smaller of two, so that a tie is noted as it is for `max`. Indices
 are whole numbers that depend on nothing: they jump where two numbers change places.
@@ -7,9 +7,7 @@ are whole numbers that depend on nothing: they jump where two numbers change pla
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -75,66 +73,6 @@ def var(xp: Any, x: Any, *, axis: Axis = None, correction: float = 0.0, keepdims
 def std(xp: Any, x: Any, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
     """The root of the variance."""
     return xp.sqrt(xp.var(x, axis=axis, correction=correction, keepdims=keepdims))
-
-
-# Running totals.
-
-
-def cumulative_sum(
-    xp: Any, x: Any, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
-) -> Any:
-    """x_1 + ... + x_i, in whatever order: a product with a matrix of ones above the diagonal."""
-    del dtype
-    x = xp.asarray(x)
-    axis = _only(x, axis)
-    n = x.shape[axis]
-    above = xp.asarray(np.triu(np.ones((n, n + include_initial)), int(include_initial)))
-    return xp.moveaxis(xp.moveaxis(x, axis, -1) @ above, -1, axis)
-
-
-def cumulative_prod(
-    xp: Any, x: Any, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
-) -> Any:
-    """y_i = x_1 x_2 ... x_i: dL/dx_i = y_{i - 1} r_i with r_i = g_i + x_{i + 1} r_{i + 1}.
-
-    Torch has sum_{j >= i} g_j y_j / x_i where x_i is not 0.
-    """
-    del dtype
-    x, numbers, times = xp.asarray(x), xp.numbers, xp.numbers.chain
-    axis = _only(x, axis)
-    factors = xp.moveaxis(x, axis, -1)
-    n = factors.shape[-1]
-    each = [factors.value[..., i] for i in range(n)]
-    products = list(accumulate(each, operator.mul))
-
-    def stacked(parts: list[Any]) -> Any:
-        hidden = max(part.shape[0] for part in parts)
-        even = [xp.broadcast(part, (hidden, *factors.shape[:-1])) for part in parts]
-        return numbers.rearrange(lambda *some: np.stack(some, axis=-1), *even)
-
-    value = stacked(products)
-
-    def by_recurrence(g: Any) -> Any:
-        rest = [g[..., n - 1]]
-        for i in range(n - 2, -1, -1):
-            rest.append(g[..., i] + times(rest[-1], each[i + 1]))
-        return stacked([times(one, products[i - 1]) if i else one for i, one in enumerate(rest[::-1])])
-
-    def divided(g: Any) -> Any:
-        zero = numbers.compare(np.equal, factors.value, numbers.asarray(0.0), False)
-        below = numbers.asarray(np.tri(n)[None])
-        return numbers.where(zero, by_recurrence(g), (times(g, value)[..., None, :] @ below)[..., 0, :] / factors.value)
-
-    result = xp.record(value, (factors, lambda g: numbers.any_of(lambda: by_recurrence(g), lambda: divided(g))))
-    if include_initial:
-        result = xp.concat([xp.ones((*factors.shape[:-1], 1)), result], axis=-1)
-    return xp.moveaxis(result, -1, axis)
-
-
-def _only(x: Any, axis: int | None) -> int:
-    if axis is None and x.ndim != 1:
-        raise TypeError(f"a running total wants an axis, of an array of {x.ndim} dimensions")
-    return (axis or 0) % int(x.ndim)
 
 
 # Conditions.

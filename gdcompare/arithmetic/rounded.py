@@ -49,7 +49,8 @@ from typing import Any, final
 
 import numpy as np
 
-from gdcompare.arithmetic.functions import FUNCTIONS, Function, Tabled, logistic
+from gdcompare.arithmetic.function import Function
+from gdcompare.arithmetic.functions import FUNCTIONS, Tabled, logistic
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounding import (
     SLACK,
@@ -179,21 +180,26 @@ class RoundedNumbers(Tabled, Rounding, Numbers):
             error = np.maximum(error, other.error)
         return replace(first, error=error if first.absent is None else np.where(first.absent, 0.0, error))
 
+    def off_by_norm(self, a: Rounded, count: float) -> Rounded:
+        """Let matrices be off by count u times their Frobenius norm, as those are whose factors a library finds."""
+        norm = np.sqrt(np.sum(a.size**2, axis=(-2, -1), keepdims=True)) * SLACK
+        return Rounded(a.value, a.spread, a.error + count * self.u * norm, self)
+
     # Functions.
 
     def tabled(self, function: Function, x: Rounded) -> Rounded:
         """As the table has it."""
         value, inside = function.floats(x.value), function.inside(x.value)
         more = function.more_ulps(x.size, self.dtype)
-        return self._function(function.name, x, value, function.steepest(x), more, inside)
+        return self._function(function.name, x, value, function.steepest(x), more, inside, function.ulps)
 
     def _function(
-        self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0, inside: Any = 0.0
+        self, name: str, x: Rounded, value: Any, slope: Any, more_ulps: Any = 0.0, inside: Any = 0.0, ulps: Any = None
     ) -> Rounded:
         """|f(x^) - f(x)| <= slope |x^ - x|, for the steepest slope within reach."""
         spread, error = (np.where(part == 0, 0.0, slope * part) for part in (x.spread, x.error))
         exact = (is_zero(x) | is_infinite(x)) & (value == 0)  # f(0) = 0, and exp(-inf)
-        ulps = 2 * (ULPS[name] + more_ulps)
+        ulps = 2 * ((ULPS[name] if ulps is None else ulps) + more_ulps)
         known = partial(bounded, x)
         return self.rounded(value, spread, error, ulps, inside, exact=exact, operation=name, known=known)
 

@@ -32,7 +32,8 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.functions import Function, Tabled
+from gdcompare.arithmetic.function import Function
+from gdcompare.arithmetic.functions import Tabled
 from gdcompare.arithmetic.numbers import Numbers
 from gdcompare.arithmetic.rounded import ULPS
 from gdcompare.backend import checked_dtype, unit_roundoff
@@ -357,12 +358,18 @@ class SampledNumbers(Tabled, Numbers):
             value = np.where((turn == i).reshape(hidden), each.value, value)
         return Sampled(value, False, self)
 
+    def off_by_norm(self, a: Sampled, count: float) -> Sampled:
+        """Move matrices in every direction, by u times their norm."""
+        del count
+        norm = np.sqrt(np.sum(a.value**2, axis=(-2, -1), keepdims=True))
+        return self.rounded(a.value, 1, terms=norm)
+
     # Functions.
 
     def tabled(self, function: Function, x: Sampled) -> Sampled:
         """As the table has it."""
         value, more = function.floats(x.value), function.more_ulps(np.abs(x.value), self.dtype)
-        return self._function(function.name, x, value, more, (x.value,), function.inside(x.value))
+        return self._function(function.name, x, value, more, (x.value,), function.inside(x.value), function.ulps)
 
     def _function(
         self,
@@ -372,10 +379,12 @@ class SampledNumbers(Tabled, Numbers):
         more_ulps: Any = 0.0,
         of: Sequence[Any] = (np.inf,),
         inside: Any = 0.0,
+        ulps: Any = None,
     ) -> Sampled:
         """Off by its ulps, to the same side for all arguments, and by as many to any side for each."""
         zero = (value != 0) | (x.value != 0) if x.exact else True  # f(0) = 0
-        ulps, terms = 2 * (ULPS[name] + more_ulps), None if np.all(inside == 0) else np.abs(value) + inside
+        ulps = 2 * ((ULPS[name] if ulps is None else ulps) + more_ulps)
+        terms = None if np.all(inside == 0) else np.abs(value) + inside
         result = self.rounded(value, ulps, terms=terms, where=zero, shared=True, name=name, of=of)
         if self.witness is not None:
             self.witness.remembers(result, name)

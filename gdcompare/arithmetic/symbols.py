@@ -21,7 +21,8 @@ import sympy
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.balls import boxed, elementwise
-from gdcompare.arithmetic.functions import Constant, Function, Tabled
+from gdcompare.arithmetic.function import Constant, Function
+from gdcompare.arithmetic.functions import Tabled
 from gdcompare.arithmetic.numbers import Numbers, formula_line
 
 Expressions = NDArray[np.object_]

@@ -20,9 +20,23 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from gdcompare.arithmetic import convolution, derived, linear_algebra, linear_systems, moves, piecewise, reductions
+from gdcompare.arithmetic import (
+    convolution,
+    derived,
+    dtypes,
+    factorisations,
+    linear_algebra,
+    linear_systems,
+    moves,
+    orders,
+    piecewise,
+    reductions,
+    running,
+    spectra,
+)
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
-from gdcompare.arithmetic.functions import CONSTANTS as EXACTLY
+from gdcompare.arithmetic.function import CONSTANTS as EXACTLY
+from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
@@ -34,7 +48,20 @@ Pullback: TypeAlias = Callable[[Any], Any]
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (moves, reductions, piecewise, convolution, linear_algebra, linear_systems, derived)
+ROOMS = (
+    moves,
+    reductions,
+    running,
+    piecewise,
+    convolution,
+    linear_algebra,
+    linear_systems,
+    factorisations,
+    spectra,
+    orders,
+    derived,
+    dtypes,
+)
 FUNCTIONS = {
     name: function
     for room in ROOMS
@@ -43,12 +70,14 @@ FUNCTIONS = {
 }
 INNER = {"index", "gather", "conditions", "trigamma", "tetragamma"}
 """What these do is written otherwise."""
-WHOLE = "whole"  # the dtype of whole numbers, whatever their size
 CONSTANTS = (
-    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf}
-    | {"nan": math.nan, "bool": "condition"}
-    | dict.fromkeys(("float32", "float64"), "real")
-    | dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), WHOLE)
+    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
+    | {"bool": dtypes.CONDITION}
+    | {name: dtypes.Kind(dtypes.NUMBERS, name) for name in ("float32", "float64")}
+    | {
+        name: dtypes.Kind(dtypes.WHOLE, name)
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    }
 )
 
 
@@ -402,6 +431,13 @@ class Tape:
             return self.numbers.chain(constant(g, x.value), SLOPES[name](self.numbers, x.value, value))
 
         return self.record(value, (x, pullback))
+
+    def tabled(self, function: Function, x: Any) -> Variable:
+        """Return a function of one variable that has no name of its own here: d f(x) = f'(x) dx."""
+        x, name = self.asarray(x), function.name
+        value = self.numbers.tabled(function, x.value)
+        slope, times = function.slope, self.numbers.chain
+        return self.record(value, (x, lambda g: times(g, slope(self.numbers, x.value, value))), name=name)
 
     # Kinks: each is a tie for the largest, or a condition on its edge.
 

@@ -20,6 +20,16 @@ def known_whole(value: Any) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return near.astype(np.intp), (near == floats) & _is_exact(value)
 
 
+def exact_floats(value: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the floats in the middle of numbers of any system, and where nothing else is possible.
+
+    >>> from gdcompare.arithmetic.balls import as_balls
+    >>> exact_floats(as_balls([2.5]))
+    (array([2.5]), array([ True]))
+    """
+    return middle(value), np.asarray(_is_exact(value))
+
+
 def on_tape(xp: Any, like: Any, array: Any) -> Any:
     """Return floats, which have the hidden axis already, as a variable like another."""
     return type(like)(xp, xp.numbers.asarray(array))

@@ -222,7 +222,12 @@ def test_no_backend_exceeds_the_budget_in_a_hundred_thousand_cases(
 def named(xp: Any, name: str) -> Any:
     """Return the library's function of that name; JAX keeps some of them in a room of their own."""
     elsewhere = import_module("jax.lax") if xp.__name__.startswith("jax") else None
-    return getattr(xp, name, None) or getattr(elsewhere, {"sigmoid": "logistic"}.get(name, name), None)
+    special = getattr(xp, "special", None)
+    return (
+        getattr(xp, name, None)
+        or getattr(elsewhere, {"sigmoid": "logistic"}.get(name, name), None)
+        or getattr(special, IN_TORCH.get(name, name), None)
+    )
 
 
 @final
@@ -247,10 +252,11 @@ class Scaled(Problem):
         raise NotImplementedError
 
 
+IN_TORCH = {"erf_inv": "erfinv"}
 POSITIVE = ("log", "sqrt", "log2", "log10", "rsqrt", "lgamma", "digamma")
 DOMAINS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(POSITIVE, lambda x: x > 0),
-    **dict.fromkeys(("asin", "acos", "atanh"), lambda x: abs(x) < 1),
+    **dict.fromkeys(("asin", "acos", "atanh", "erf_inv"), lambda x: abs(x) < 1),
     "log1p": lambda x: x > -1,
     "acosh": lambda x: x > 1,
 }

@@ -1,0 +1,85 @@
+"""Special functions that have an order, over any number system; the order is a constant, one number or an array.
+
+Each different order is a function of its own (`special`). By the order itself nobody differentiates: what would need
+that derivative is not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gdcompare.arithmetic.function import Function
+from gdcompare.arithmetic.special import bessel_of, lower_gamma_of, scaled_bessel_of, upper_gamma_of, zeta_of
+from gdcompare.arithmetic.whole import exact_floats, on_tape
+
+MOST_ORDERS = 64
+
+
+def zeta(xp: Any, s: Any, x: Any) -> Any:
+    """sum over k >= 0 of (x + k)^-s, of a constant s > 1: Hurwitz' zeta function."""
+    return _by_order(xp, zeta_of, s, x, "zeta")
+
+
+def polygamma(xp: Any, n: Any, x: Any) -> Any:
+    """The derivative of digamma of order n, a constant: (-1)^(n + 1) n! zeta(n + 1, x)."""
+    n, x = xp.asarray(n), xp.asarray(x)
+    orders, _ = exact_floats(n.value)
+    of_zeta, factor = orders + 1, np.vectorize(_factor, otypes=[np.float64])(orders)
+    order = on_tape(xp, x, np.where(orders == 0, 2.0, of_zeta))
+    found = on_tape(xp, x, factor) * _with_slope_of(xp, n, _by_order(xp, zeta_of, order, x, "polygamma"))
+    return xp.where(on_tape(xp, x, (orders == 0) * 1.0), xp.digamma(x), found) if (orders == 0).any() else found
+
+
+def _factor(n: float) -> float:
+    return (-1.0) ** (n + 1) * math.factorial(int(n)) if 0 <= n <= 170 and n == int(n) else math.nan
+
+
+def igamma(xp: Any, a: Any, x: Any) -> Any:
+    """The integral from 0 to x of t^(a - 1) exp(-t) / Gamma(a), of a constant a > 0."""
+    return _by_order(xp, lower_gamma_of, a, x, "igamma")
+
+
+def igammac(xp: Any, a: Any, x: Any) -> Any:
+    """1 - igamma(a, x)."""
+    return _by_order(xp, upper_gamma_of, a, x, "igammac")
+
+
+def i1(xp: Any, x: Any) -> Any:
+    """The modified Bessel function of order 1."""
+    x = xp.asarray(x)
+    return x * xp.tabled(bessel_of(1), x)
+
+
+def i0e(xp: Any, x: Any) -> Any:
+    """exp(-|x|) i0(x)."""
+    return xp.tabled(scaled_bessel_of(0), xp.abs(x))
+
+
+def i1e(xp: Any, x: Any) -> Any:
+    """exp(-|x|) i1(x)."""
+    x = xp.asarray(x)
+    return x * xp.tabled(scaled_bessel_of(1), xp.abs(x))
+
+
+def _by_order(xp: Any, family: Callable[[float], Function], order: Any, x: Any, name: str) -> Any:
+    """Return each order's own function of x, and nothing known of those whose order is not."""
+    order, x = xp.broadcast_arrays(order, x)
+    orders, known = exact_floats(order.value)
+    if not known.all() or len(different := np.unique(orders)) > MOST_ORDERS:
+        raise TypeError(f"{name} wants an order that is a constant, and at most {MOST_ORDERS} different ones")
+    found = xp.tabled(family(float(different[0])), x)
+    for each in different[1:]:
+        found = xp.where(on_tape(xp, x, (orders == each) * 1.0), xp.tabled(family(float(each)), x), found)
+    return _with_slope_of(xp, order, found)
+
+
+def _with_slope_of(xp: Any, order: Any, found: Any) -> Any:
+    """Return the same numbers, whose derivative by the order is not known."""
+    if not order.tracked:
+        return found
+    unknown = xp.numbers.asarray(np.full((1,) * found.value.ndim, np.nan))
+    return xp.record(found.value, (found, lambda g: g), (order, lambda g: g * unknown))
