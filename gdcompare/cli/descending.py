@@ -46,6 +46,8 @@ from gdcompare.registry import refuse_nobody
 @click.option("--loss-change", type=float, help="Stop when the loss falls no faster for --patience epochs.")
 @click.option("--patience", type=int, default=5, show_default=True)
 @click.option("--history-every", type=int, default=1, show_default=True, help="Keep every k-th step in the JSON.")
+@click.option("--checkpoint", metavar="DIR", help="Keep there, every ten seconds or so, where each descent stands.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, to the same last bit.")
 @plot_option("the paths", moving=True)
 @click.option("--axes", metavar="ONE,OTHER", help="With --plot: the two to see, as theta_0,theta_1[0].")
 def descend(
@@ -62,6 +64,8 @@ def descend(
     from gdcompare.report.demonstration import descents
 
     refuse_nobody(subject.problem, subject.backends)
+    if settings["resume"] and settings["checkpoint"] is None:
+        raise click.UsageError("--resume needs the checkpoint to go on from: --checkpoint DIR")
     if axes is not None:
         _check_axes(axes, plot, subject)
     name, data = type(subject.problem).__name__, subject.data

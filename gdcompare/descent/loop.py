@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, ValueAndGrad, borrowed
 from gdcompare.case import Case, DataLike
+from gdcompare.descent.checkpoint import Checkpoint, digest_of, name_of
 from gdcompare.descent.progress import progress_bar
 from gdcompare.descent.record import Descent, Progress, Recorder
 from gdcompare.descent.rules import Direction, Rule, sgd
@@ -49,6 +51,8 @@ def descend(
     callback: Callable[[Progress], bool | None] | None = None,
     progress: bool | None = None,
     chunk: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> Descent:
     """Minimise the mean loss by gradient descent: full batch, mini-batch (`batch_size`), or stochastic (1).
 
@@ -74,6 +78,10 @@ def descend(
     `progress` shows a bar on stderr, which also says that a compiler takes its time; None means where stderr is a
     terminal. `chunk` is the number of steps between two looks; it changes no result, except in the last bits where a
     compiler treats a chunk of one step in its own way.
+
+    `checkpoint` is a folder in which the descent stands on disk: written every ten seconds or so, and when it ends or
+    is interrupted. With `resume` one that stands there goes on, to the same last bit, if it is of the same descent; one
+    that has ended is returned; and where there is none, it begins.
 
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
@@ -103,6 +111,26 @@ def descend(
     batches = None if batch_size is None else _Batches(data, batch_size, seed)
     case.backends([backend], refereed=False)
 
+    standing = None
+    if checkpoint is not None:
+        of = {
+            "problem": name_of(problem),
+            "data": digest_of(data),
+            "start": digest_of(first),
+            "backend": backend.name,
+            "dtype": backend.dtype,
+            "rule": name_of(rule),
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "seed": seed,
+            "stopping": [target_loss, gradient_norm, loss_change, patience],
+            "history_every": history_every,
+        }
+        standing = Checkpoint(checkpoint, of)
+        standing.prepare(resume)
+    elif resume:
+        raise ValueError("resume=True needs the checkpoint to go on from: checkpoint=FOLDER")
+
     step = _Step(
         backend,
         problem,
@@ -120,9 +148,18 @@ def descend(
     state = (_as_arrays(backend, first), {key: _as_arrays(backend, part) for key, part in memory.items()})
 
     reason: StopReason = "epochs"
+    ended = False
+    if standing is not None and standing.exists:
+        (params, memory), reason, ended = _taken_up(standing, tuple(first), recorder, watch)
+        state = (_as_arrays(backend, params), {key: _as_arrays(backend, part) for key, part in memory.items()})
+        if batches is not None:
+            batches.skip(recorder.steps)
+    begun = recorder.steps
+    stood = begun, state
     try:
         with progress_bar(total, progress, "descending") as advance:
-            for begin in range(0, total, length):
+            advance(begun)
+            for begin in range(begun, 0 if ended else total, length):
                 steps = np.arange(begin, min(begin + length, total))
                 fed = [] if step.constant_rate else [_rates(rule, steps)]
                 inputs = _inputs([*fed, *rule.direction.coefficients(np, steps)], batches, len(steps), length)
@@ -132,6 +169,7 @@ def descend(
                 norms = after.pop() if step.with_norm else losses
                 kept, stopped = watch.look(losses[: total - begin], norms, after)
                 recorder.add(losses, after, kept)
+                stood = recorder.steps, state
                 if stopped is not None:
                     reason = stopped
                     break
@@ -139,6 +177,8 @@ def descend(
                     reason = "interrupted"
                     break
                 advance(kept)
+                if standing is not None and standing.due:
+                    _keep(standing, backend, recorder, watch, state, "interrupted", False)
                 if callback is not None and callback(recorder.progress(total)):
                     reason = "callback"
                     break
@@ -146,7 +186,37 @@ def descend(
         reason = "interrupted"
     if watch.blown_up and reason in ("epochs", "loss change", "gradient norm"):
         reason = "diverged"
+    if standing is not None and not ended and stood[0] == recorder.steps:
+        _keep(standing, backend, recorder, watch, stood[1], reason, reason not in ("interrupted", "callback"))
     return replace(recorder.finish(reason), rule=rule, rows=n, batch_size=batch_size)
+
+
+def _keep(
+    standing: Checkpoint, backend: Backend[Any], recorder: Recorder, watch: Watch, state: Any, reason: StopReason,
+    ended: bool,
+) -> None:  # fmt: skip
+    """Write down where the descent stands."""
+    params, memory = state
+    arrays, numbers = recorder.recorded()
+    tail, seen = watch.remembered()
+    arrays |= {"seen": tail}
+    arrays |= {f"parameter {name}": backend.to_numpy(each) for name, each in params.items()}
+    for key, part in memory.items():
+        arrays |= {f"memory {key} {name}": backend.to_numpy(each) for name, each in part.items()}
+    names = {key: list(part) for key, part in memory.items()}
+    standing.write(arrays, {"reason": reason, "ended": ended, "memory": names, "seen": seen, "record": numbers})
+
+
+def _taken_up(
+    standing: Checkpoint, names: Sequence[str], recorder: Recorder, watch: Watch
+) -> tuple[Any, StopReason, bool]:
+    """Return the state that was written down, and whether, and why, the descent had ended; recorder and watch go on."""
+    arrays, numbers = standing.read()
+    recorder.take_up(arrays, numbers["record"])
+    watch.remind(arrays["seen"], numbers["seen"])
+    params = {name: arrays[f"parameter {name}"] for name in names}
+    memory = {key: {name: arrays[f"memory {key} {name}"] for name in part} for key, part in numbers["memory"].items()}
+    return (params, memory), numbers["reason"] if numbers["ended"] else "epochs", numbers["ended"]
 
 
 @final
@@ -211,6 +281,10 @@ class _Batches:
             )
         self._data = data
         self._stream = RowStream(len(data), batch_size, seed)
+
+    def skip(self, steps: int) -> None:
+        """Pass over the batches of these steps."""
+        self._stream.skip(steps)
 
     def take(self, steps: int) -> list[NDArray[Any]]:
         """Return features (steps, b, d), targets (steps, b, ...), and weights (steps, b) if any row counts for less."""

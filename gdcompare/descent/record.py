@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -126,6 +127,31 @@ class Recorder:
     def progress(self, total: int) -> Progress:
         """Return what a callback sees."""
         return Progress(self._steps, total, self._loss, {name: value.copy() for name, value in self._now.items()})
+
+    @property
+    def steps(self) -> int:
+        """How many were taken up."""
+        return self._steps
+
+    def recorded(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return all that it keeps: arrays by name, and plain numbers."""
+        at, seconds = np.array(self._clock).T
+        arrays = {"losses": self._losses.all(), "clock at": at, "clock": seconds - seconds[0]}
+        for name, value in self._now.items():
+            arrays |= {f"now {name}": value, f"path {name}": self._parameters[name].all()}
+        return arrays, {"steps": self._steps, "loss": self._loss}
+
+    def take_up(self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> None:
+        """Go on from what another recorder kept; its time counts, and that in between does not."""
+        self._steps, self._loss = int(numbers["steps"]), float(numbers["loss"])
+        self._losses.add(arrays["losses"])
+        for name in self._now:
+            self._now[name] = arrays[f"now {name}"]
+            self._parameters[name].add(arrays[f"path {name}"][1:])  # it begins with the start, as this one does
+        now = time.perf_counter() - float(arrays["clock"][-1])
+        self._clock = [
+            (int(at), now + float(each)) for at, each in zip(arrays["clock at"], arrays["clock"], strict=True)
+        ]
 
     def finish(self, reason: StopReason) -> Descent:
         """Return the outcome."""

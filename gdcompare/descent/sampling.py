@@ -34,6 +34,10 @@ def _checked_seed(seed: int) -> int:
     return int(seed)
 
 
+_SKIPPED = 4096
+"""So many batches are passed over at once, so that memory stays flat."""
+
+
 class RowStream:
     """An endless stream of mini-batches of row numbers.
 
@@ -72,6 +76,13 @@ class RowStream:
         places = (self._taken + np.arange(steps)) % per_epoch
         self._taken += steps
         return rows, self._epoch_weights[places]
+
+    def skip(self, steps: int) -> None:
+        """Pass over the next batches, as if they were taken."""
+        while steps > 0:
+            part = min(steps, _SKIPPED)
+            self.take(part)
+            steps -= part
 
     def _epochs(self, count: int) -> NDArray[np.intp]:
         """Return the batches of the next `count` epochs, (count * steps per epoch, b)."""

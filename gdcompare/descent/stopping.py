@@ -7,6 +7,7 @@ or by Adam's bounded steps. Where the path ends there, it has diverged.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 StopReason: TypeAlias = Literal[
     "epochs", "target loss", "gradient norm", "loss change", "diverged", "interrupted", "callback"
 ]
+
+
+_REMEMBERED = ("_seen", "_best", "_idle", "_first", "_last", "_huge")
 
 
 @dataclass
@@ -55,6 +59,16 @@ class Watch:
         Between a perfect fit, where only rounding is left, and the data's own size lies a factor of 1 / u^2.
         """
         return self._last > self._huge * self._first
+
+    def remembered(self) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Return what it has seen: an array, and plain numbers."""
+        return self._tail, {name: getattr(self, name) for name in _REMEMBERED}
+
+    def remind(self, tail: NDArray[Any], numbers: Mapping[str, Any]) -> None:
+        """Take up what another watch has seen."""
+        self._tail = tail
+        for name in _REMEMBERED:
+            setattr(self, name, numbers[name])
 
     def look(
         self, losses: NDArray[Any], norms: NDArray[Any], after: list[NDArray[Any]]

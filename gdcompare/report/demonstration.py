@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,15 +76,25 @@ def demonstrate(console: Console) -> Demonstration:
 
 
 def descents(
-    console: Console, title: str, problem: gdc.Problem, data: gdc.Dataset, backends: Sequence[Backend[Any]], **how: Any
+    console: Console,
+    title: str,
+    problem: gdc.Problem,
+    data: gdc.Dataset,
+    backends: Sequence[Backend[Any]],
+    checkpoint: str | None = None,
+    **how: Any,
 ) -> tuple[dict[str, Any], dict[str, gdc.Descent]]:
-    """Show the same descent on every backend, and how far apart their paths ever were; return plain data, and them."""
+    """Show the same descent on every backend, and how far apart their paths ever were; return plain data, and them.
+
+    Each has a folder in that of the checkpoint, and is then run once.
+    """
     results, found, shown = {}, {}, []
     for backend in backends:
         seconds = []
-        for _ in range(2):
+        for _ in range(2 if checkpoint is None else 1):
             begun = time.perf_counter()
-            descent = gdc.descend(problem, data, backend, **how)
+            where = None if checkpoint is None else Path(checkpoint, backend.name)
+            descent = gdc.descend(problem, data, backend, checkpoint=where, **how)
             seconds.append(time.perf_counter() - begun)
             if descent.stop_reason == "interrupted":
                 break
