@@ -24,7 +24,8 @@ from gdcompare.arithmetic import (
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.rounded import ULPS
-from gdcompare.arithmetic.tape import RELATIONS, Tape, known_functions
+from gdcompare.arithmetic.tape import Tape, known_functions
+from gdcompare.arithmetic.vocabulary import RELATIONS
 
 from .capabilities import with_made
 

@@ -126,7 +126,7 @@ def test_a_backend_knows_the_seam_and_the_problem_and_nothing_else_of_the_suite(
     known = {name for name in imports(path.read_text()) if name.partition(".")[0] == "gdcompare"}
 
     analytic = {"gdcompare.arithmetic.analytic"} if name_of(path) in approximation_names() else set()
-    models = {"gdcompare.models.matching", "gdcompare.models.native", "gdcompare.arithmetic.program"}
+    models = {f"gdcompare.models.{each}" for each in ("matching", "native", "rules")} | {"gdcompare.arithmetic.program"}
     assert known <= {"gdcompare.backend", "gdcompare.by_hand", "gdcompare.problem"} | models | analytic
 
 

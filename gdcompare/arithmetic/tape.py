@@ -11,7 +11,6 @@ of the mean; for per-sample gradients it is the row axis, each row a computation
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,65 +19,17 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from gdcompare.arithmetic import (
-    convolution,
-    derived,
-    dtypes,
-    factorisations,
-    linear_algebra,
-    linear_systems,
-    moves,
-    orders,
-    piecewise,
-    reductions,
-    running,
-    spectra,
-)
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
 from gdcompare.arithmetic.function import CONSTANTS as EXACTLY
 from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
+from gdcompare.arithmetic.vocabulary import CONSTANTS, FUNCTIONS, INNER, RELATIONS
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
 
 Pullback: TypeAlias = Callable[[Any], Any]
-
-RELATIONS = {
-    each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
-}
-ROOMS = (
-    moves,
-    reductions,
-    running,
-    piecewise,
-    convolution,
-    linear_algebra,
-    linear_systems,
-    factorisations,
-    spectra,
-    orders,
-    derived,
-    dtypes,
-)
-FUNCTIONS = {
-    name: function
-    for room in ROOMS
-    for name, function in vars(room).items()
-    if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
-}
-INNER = {"index", "gather", "conditions", "trigamma", "tetragamma"}
-"""What these do is written otherwise."""
-CONSTANTS = (
-    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
-    | {"bool": dtypes.CONDITION}
-    | {name: dtypes.Kind(dtypes.NUMBERS, name) for name in ("float32", "float64")}
-    | {
-        name: dtypes.Kind(dtypes.WHOLE, name)
-        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    }
-)
 
 
 def value_and_gradient(

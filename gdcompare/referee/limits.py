@@ -30,7 +30,7 @@ from flint import arb, ctx
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.balls import HALF, ONE, ZERO, BallNumbers, Balls, as_balls, boxed, elementwise
-from gdcompare.arithmetic.tape import RELATIONS
+from gdcompare.arithmetic.vocabulary import RELATIONS
 from gdcompare.referee.enclosed import SLACK, Enclosed, Floats, Pieces, beside, middles, wide
 
 Bools: TypeAlias = NDArray[np.bool_]

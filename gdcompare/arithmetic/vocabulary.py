@@ -1,0 +1,58 @@
+"""The array functions of the tape by name: those of the rooms beside it, relations, and constants."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+
+from gdcompare.arithmetic import (
+    convolution,
+    derived,
+    dtypes,
+    factorisations,
+    linear_algebra,
+    linear_systems,
+    moves,
+    orders,
+    piecewise,
+    reductions,
+    running,
+    spectra,
+)
+
+RELATIONS = {
+    each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
+}
+ROOMS = (
+    moves,
+    reductions,
+    running,
+    piecewise,
+    convolution,
+    linear_algebra,
+    linear_systems,
+    factorisations,
+    spectra,
+    orders,
+    derived,
+    dtypes,
+)
+FUNCTIONS = {
+    name: function
+    for room in ROOMS
+    for name, function in vars(room).items()
+    if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
+}
+INNER = {"index", "gather", "conditions", "trigamma", "tetragamma"}
+"""What these do is written otherwise."""
+CONSTANTS = (
+    {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
+    | {"bool": dtypes.CONDITION}
+    | {name: dtypes.Kind(dtypes.NUMBERS, name) for name in ("float32", "float64")}
+    | {
+        name: dtypes.Kind(dtypes.WHOLE, name)
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    }
+)
