@@ -3,9 +3,9 @@
     python -m tests.models.jax_coverage [NAME ...] [--functions]
 
 Each primitive that has a derivative is called as `jax_primitives.CASES` says, and each function of jax.lax, jax.numpy,
-jax.nn, jax.scipy.special and jax.scipy.linalg that takes one, two or three plain float64 arrays and has a gradient. The
-loss is the sum of all that comes out, times fixed random cotangents. A case is read if its program gives JAX's loss, and
-the tape's gradient on floats equals JAX's; where they differ at a kink, it says so.
+jax.nn, jax.scipy.special and jax.scipy.linalg that takes one, two or three float64 arrays and has a gradient. The
+loss is the sum of all that comes out, times fixed random cotangents. A case is read if its program gives JAX's loss,
+and the tape's gradient on floats equals JAX's; where they differ at a kink, it says so.
 """
 
 from __future__ import annotations
@@ -157,10 +157,14 @@ def _report(title: str, results: dict[str, list[Found]]) -> None:
         for each in results.values()
     )
     share = counts[READ] / max(len(results), 1)
-    print(reasons)
-    print(f"{title}: {counts[READ]} of {len(results)} are read ({share:.1%}); ", end="")
-    print(", ".join(f"{n} {what}" for what, n in counts.items() if what != READ) or "none is not", end="")
-    print(f"; {apart} are refused for complex numbers alone" if apart else "")
+    others = ", ".join(f"{n} {what}" for what, n in counts.items() if what != READ) or "none is not"
+    complex_alone = f"; {apart} are refused for complex numbers alone" if apart else ""
+    _say(f"{reasons}\n{title}: {counts[READ]} of {len(results)} are read ({share:.1%}); {others}{complex_alone}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -173,12 +177,16 @@ def main(arguments: Sequence[str]) -> None:
     def wanted(name: str) -> bool:
         return not options.names or any(each in name for each in options.names)
 
-    results = {name: [found(case) for case in cases] for name, cases in CASES.items() if wanted(name)}
+    results: dict[str, list[Found]] = {}
+    for name, cases in CASES.items():
+        if wanted(name):
+            results[name] = [found(case) for case in cases]
+            _say(f"{name}: {worst(results[name])}")
     _report("primitives", results)
     for reason, names in APART.items():
-        print(f"  apart, {reason}: {len(names)}: {', '.join(sorted(names))}")
+        _say(f"  apart, {reason}: {len(names)}: {', '.join(sorted(names))}")
     unknown = primitives() - set(CASES) - set().union(*APART.values())
-    print(f"  not looked at: {', '.join(sorted(unknown)) or 'none'}")
+    _say(f"  not looked at: {', '.join(sorted(unknown)) or 'none'}")
     if options.functions:
         for room in ROOMS:
             every = {name: [found(case)] for name, case in functions(room) if wanted(name)}
