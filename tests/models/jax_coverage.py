@@ -114,13 +114,13 @@ def primitives() -> set[str]:
     return {each.name for each in (*ad.primitive_jvps, *ad.primitive_transposes)}
 
 
-def functions(room: ModuleType) -> Iterator[tuple[str, Case]]:
+def functions(room: ModuleType, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Case]]:
     """Yield the functions of a module with the first arguments that give them a gradient."""
     with jax.enable_x64(True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in sorted(dir(room)):
             function = getattr(room, name)
-            if name.startswith("_") or not callable(function) or isinstance(function, type):
+            if name.startswith("_") or not callable(function) or isinstance(function, type) or not wanted(name):
                 continue
             for arrays in ARGUMENTS:
                 loss = _loss(function)
@@ -171,12 +171,18 @@ def main(arguments: Sequence[str]) -> None:
     """Print what can be read, in sum."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--functions", action="store_true", help="functions as well, not primitives alone")
+    parser.add_argument("--functions", action="store_true", help="functions instead of primitives")
+    parser.add_argument("--rooms", nargs="*", default=[room.__name__ for room in ROOMS])
     options = parser.parse_args(arguments)
 
     def wanted(name: str) -> bool:
         return not options.names or any(each in name for each in options.names)
 
+    if options.functions:
+        for room in ROOMS:
+            if room.__name__ in options.rooms:
+                _report(room.__name__, _of_functions(room, wanted))
+        return
     results: dict[str, list[Found]] = {}
     for name, cases in CASES.items():
         if wanted(name):
@@ -187,10 +193,15 @@ def main(arguments: Sequence[str]) -> None:
         _say(f"  apart, {reason}: {len(names)}: {', '.join(sorted(names))}")
     unknown = primitives() - set(CASES) - set().union(*APART.values())
     _say(f"  not looked at: {', '.join(sorted(unknown)) or 'none'}")
-    if options.functions:
-        for room in ROOMS:
-            every = {name: [found(case)] for name, case in functions(room) if wanted(name)}
-            _report(room.__name__, every)
+
+
+def _of_functions(room: ModuleType, wanted: Callable[[str], bool]) -> dict[str, list[Found]]:
+    every: dict[str, list[Found]] = {}
+    for name, case in functions(room, wanted):
+        every[name] = [found(case)]
+        if worst(every[name]) != READ:
+            _say(f"{name}: {every[name][0]}")
+    return every
 
 
 if __name__ == "__main__":

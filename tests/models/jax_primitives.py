@@ -216,9 +216,6 @@ CASES: Mapping[str, Sequence[Case]] = {
     **{f"reduce_{name}": one(lambda x, name=name: getattr(jnp, name)(x, axis=1)) for name in
        ("max", "min", "prod", "sum")},
     "reduce_precision": one(lambda x: lax.reduce_precision(x, 11, 52)),
-    "reduce_window": (
-        Case(lambda x: lax.reduce_window(x, 0.0, lambda a, b: a + b + 0.0, (1, 2), (1, 1), "SAME"), (X,)),
-    ),
     "reduce_window_max": (
         Case(windows(padding="SAME")(lambda x, **how: lax.reduce_window(x, -np.inf, lax.max, **how)), (IMAGE[0],)),
         Case(windows(padding="VALID", base_dilation=(1, 2, 1))(
@@ -296,9 +293,11 @@ APART: Mapping[str, frozenset[str]] = {
     "random numbers": frozenset({
         "random_bits", "random_fold_in", "random_gamma", "random_seed", "random_split", "random_unwrap", "random_wrap",
     }),
+    "no derivative backwards, in JAX": frozenset({"composite", "reduce_window"}),
     "bits and dtypes": frozenset({"bitcast_convert_type", "from_edtype", "to_edtype", "mulhi"}),
     "within JAX alone: no program of a user has them": frozenset({
-        "custom_lin", "dce_sink", "eval_jaxpr", "remat_opt", "tie",
+        "check", "custom_lin", "dce_sink", "eval_jaxpr", "global_array_to_host_local_array",
+        "host_local_array_to_global_array", "remat_opt", "tie",
     }),
 }  # fmt: skip
 """What is no function of float arrays, by reason."""
