@@ -8,12 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jax import lax
 
-from gdcompare.arithmetic.program import Place, UnsaidError
-
-LARGE = float(np.finfo(np.float32).max)
-"""Around what is pooled: beyond all of it, and finite."""
+from gdcompare.arithmetic.program import UnsaidError
+from gdcompare_jax import algebra, moves
+from gdcompare_jax.moves import permuted, reshaped
 
 
 def _named(name: str) -> Callable[..., Any]:
@@ -52,17 +50,9 @@ def _dot_general(xp: Any, a: Any, b: Any, *, dimension_numbers: Any, **_: Any) -
     free_b = [i for i in range(b.ndim) if i not in (*summed_b, *batch_b)]
     k = math.prod(a.shape[i] for i in summed_a)
     batch, rows, columns = (tuple(x.shape[i] for i in axes) for x, axes in ((a, batch_a), (a, free_a), (b, free_b)))
-    left = _reshaped(xp, _permuted(xp, a, (*batch_a, *free_a, *summed_a)), (*batch, math.prod(rows), k))
-    right = _reshaped(xp, _permuted(xp, b, (*batch_b, *summed_b, *free_b)), (*batch, k, math.prod(columns)))
-    return _reshaped(xp, xp.matmul(left, right), (*batch, *rows, *columns))
-
-
-def _permuted(xp: Any, x: Any, axes: Sequence[int]) -> Any:
-    return x if tuple(axes) == tuple(range(x.ndim)) else xp.permute_dims(x, tuple(axes))
-
-
-def _reshaped(xp: Any, x: Any, shape: Sequence[int]) -> Any:
-    return x if tuple(x.shape) == tuple(shape) else xp.reshape(x, tuple(map(int, shape)))
+    left = reshaped(xp, permuted(xp, a, (*batch_a, *free_a, *summed_a)), (*batch, math.prod(rows), k))
+    right = reshaped(xp, permuted(xp, b, (*batch_b, *summed_b, *free_b)), (*batch, k, math.prod(columns)))
+    return reshaped(xp, xp.matmul(left, right), (*batch, *rows, *columns))
 
 
 def _broadcast_in_dim(
@@ -71,21 +61,21 @@ def _broadcast_in_dim(
     lengths = [1] * len(shape)
     for i, axis in enumerate(broadcast_dimensions):
         lengths[axis] = x.shape[i]
-    x = _reshaped(xp, x, lengths)
+    x = reshaped(xp, x, lengths)
     return x if tuple(x.shape) == tuple(shape) else xp.broadcast_to(x, tuple(map(int, shape)))
 
 
 def _reshape(xp: Any, x: Any, *, new_sizes: Sequence[int], dimensions: Any = None, **_: Any) -> Any:
-    return _reshaped(xp, x if dimensions is None else _permuted(xp, x, dimensions), new_sizes)
+    return reshaped(xp, x if dimensions is None else permuted(xp, x, dimensions), new_sizes)
 
 
 def _squeeze(xp: Any, x: Any, *, dimensions: Sequence[int]) -> Any:
-    return _reshaped(xp, x, [length for i, length in enumerate(x.shape) if i not in dimensions])
+    return reshaped(xp, x, [length for i, length in enumerate(x.shape) if i not in dimensions])
 
 
 def _expand_dims(xp: Any, x: Any, *, dimensions: Sequence[int]) -> Any:
     lengths = iter(x.shape)
-    return _reshaped(xp, x, [1 if i in dimensions else next(lengths) for i in range(x.ndim + len(dimensions))])
+    return reshaped(xp, x, [1 if i in dimensions else next(lengths) for i in range(x.ndim + len(dimensions))])
 
 
 def _slice(xp: Any, x: Any, *, start_indices: Any, limit_indices: Any, strides: Any) -> Any:
@@ -123,8 +113,8 @@ def _extreme(name: str) -> Callable[..., Any]:
 
     def formula(xp: Any, x: Any, *, axes: Sequence[int], **_: Any) -> Any:
         kept = [i for i in range(x.ndim) if i not in axes]
-        flat = _reshaped(
-            xp, _permuted(xp, x, (*kept, *axes)), [*(x.shape[i] for i in kept), math.prod(x.shape[i] for i in axes)]
+        flat = reshaped(
+            xp, permuted(xp, x, (*kept, *axes)), [*(x.shape[i] for i in kept), math.prod(x.shape[i] for i in axes)]
         )
         return getattr(xp, name)(flat, axis=len(kept))
 
@@ -148,89 +138,7 @@ def _concatenate(xp: Any, *parts: Any, dimension: int) -> Any:
 
 
 def _transpose(xp: Any, x: Any, *, permutation: Sequence[int]) -> Any:
-    return _permuted(xp, x, permutation)
-
-
-# Moves: where each number comes from is what the primitive makes of the numbers' own places.
-
-
-def _moved(primitive: Any) -> Callable[..., Any]:
-    """Return the formula of a primitive whose operands are arrays, and indices that no input enters."""
-
-    def formula(xp: Any, *operands: Any, **params: Any) -> Any:
-        moved, start, parts = [], 0, []
-        for i, each in enumerate(operands):
-            if i in _INDICES.get(primitive.name, range(1, len(operands))):
-                if isinstance(each, Place):
-                    raise UnsaidError("the indices depend on the data")
-                moved.append(each)
-                continue
-            size = math.prod(each.shape)
-            moved.append(np.arange(start, start + size, dtype=np.int32).reshape(each.shape))
-            parts.append(_reshaped(xp, each, (size,)))
-            start += size
-        places = np.asarray(primitive.bind(*moved, **params))
-        flat = parts[0] if len(parts) == 1 else xp.concat(parts)
-        return xp.reshape(xp.take(flat, places.ravel(), axis=0), places.shape)
-
-    return formula
-
-
-_INDICES = {"scatter": (1,), "dynamic_update_slice": range(2, 32)}
-"""Which operands are indices; all but the first, if nothing is said."""
-
-
-def _gather(xp: Any, x: Any, indices: Any, *, dimension_numbers: Any, slice_sizes: Sequence[int], **_: Any) -> Any:
-    """Take slices of x; the index of each says where it begins, and it never leaves x."""
-    numbers = dimension_numbers
-    strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]
-    batch = tuple(indices.shape[:-1])
-    offset = [i for i in range(x.ndim) if i not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
-    ndim = len(batch) + len(offset)
-    batch_axes = [i for i in range(ndim) if i not in numbers.offset_dims]
-    fixed: Any = np.zeros((1,) * ndim, dtype=np.int64)
-    for axis, i in zip(numbers.offset_dims, offset, strict=True):
-        fixed = fixed + _along(np.arange(slice_sizes[i]) * strides[i], [axis], ndim)
-    for i, k in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True):
-        fixed = fixed + _along(np.arange(x.shape[i]) * strides[i], [batch_axes[k]], ndim)
-    places = fixed
-    for k, i in enumerate(numbers.start_index_map):
-        start, most = indices[..., k], x.shape[i] - slice_sizes[i]
-        start = xp.clip(start, 0, most) if isinstance(start, Place) else np.clip(start, 0, most)
-        shape = [1] * ndim
-        for axis, length in zip(batch_axes, batch, strict=True):
-            shape[axis] = length
-        start = _reshaped(xp, start, shape) if isinstance(start, Place) else start.reshape(shape)
-        places = places + start * strides[i]
-    shape = [1] * ndim
-    for axis, length in zip(batch_axes, batch, strict=True):
-        shape[axis] = length
-    for axis, i in zip(numbers.offset_dims, offset, strict=True):
-        shape[axis] = slice_sizes[i]
-    flat = _reshaped(xp, x, (math.prod(x.shape),))
-    if not isinstance(places, Place):
-        return xp.reshape(xp.take(flat, np.broadcast_to(places, shape).ravel(), axis=0), tuple(shape))
-    every = xp.reshape(xp.broadcast_to(places, tuple(shape)), (math.prod(shape),))
-    return xp.reshape(xp.take(flat, every, axis=0), tuple(shape))
-
-
-def _along(values: Any, axes: Sequence[int], ndim: int) -> Any:
-    return values.reshape(tuple(-1 if i in axes else 1 for i in range(ndim)))
-
-
-def _sort(xp: Any, *operands: Any, dimension: int, num_keys: int, **_: Any) -> list[Any]:
-    if num_keys > 1:
-        raise UnsaidError("it sorts by several keys")
-    if len(operands) == 1:
-        return [xp.sort(operands[0], axis=dimension)]
-    order = xp.argsort(operands[0], axis=dimension)
-    return [xp.take_along_axis(each, order, axis=dimension) for each in operands]
-
-
-def _pad(xp: Any, x: Any, value: Any, *, padding_config: Any) -> Any:
-    if any(inner or before < 0 or after < 0 for before, after, inner in padding_config):
-        raise UnsaidError("it pads between, or cuts")
-    return xp.pad(x, tuple((before, after) for before, after, _ in padding_config), constant_values=value)
+    return permuted(xp, x, permutation)
 
 
 def _cumulative(name: str) -> Callable[..., Any]:
@@ -242,31 +150,57 @@ def _cumulative(name: str) -> Callable[..., Any]:
     return formula
 
 
-def _reduce_window(name: str, empty: float) -> Callable[..., Any]:
-    def formula(
-        xp: Any, x: Any, *, window_dimensions: Any, window_strides: Any, padding: Any, base_dilation: Any,
-        window_dilation: Any, **_: Any,
-    ) -> Any:  # fmt: skip
-        if any(each != 1 for each in base_dilation):
-            raise UnsaidError("its base is dilated")
-        how = {"stride": window_strides, "padding": padding, "dilation": window_dilation, "fill": empty}
-        return getattr(xp, name)(xp.windows(x, window_dimensions, **how), axis=-1)
-
-    return formula
-
-
 def _conv(
     xp: Any, x: Any, kernel: Any, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any,
     dimension_numbers: Any, feature_group_count: int, batch_group_count: int, **_: Any,
 ) -> Any:  # fmt: skip
-    if batch_group_count != 1:
-        raise UnsaidError("it groups the batch")
     of_x, of_kernel, of_result = dimension_numbers
-    found = xp.conv(
-        _permuted(xp, x, of_x), _permuted(xp, kernel, of_kernel), stride=window_strides, padding=padding,
-        dilation=rhs_dilation, spread=lhs_dilation, groups=feature_group_count,
-    )  # fmt: skip
-    return _permuted(xp, found, np.argsort(of_result).tolist())
+    x, kernel = permuted(xp, x, of_x), permuted(xp, kernel, of_kernel)
+    how = {"stride": window_strides, "padding": padding, "dilation": rhs_dilation, "spread": lhs_dilation}
+    if batch_group_count == 1:
+        found = xp.conv(x, kernel, **how, groups=feature_group_count)
+    else:  # each part of the batch has its part of the kernels
+        rows, outputs = x.shape[0] // batch_group_count, kernel.shape[0] // batch_group_count
+        found = xp.concat(
+            [
+                xp.conv(
+                    xp.index(x, slice(k * rows, (k + 1) * rows)),
+                    xp.index(kernel, slice(k * outputs, (k + 1) * outputs)),
+                    **how,
+                )
+                for k in range(batch_group_count)
+            ],
+            axis=1,
+        )
+    return permuted(xp, found, np.argsort(of_result).tolist())
+
+
+def _round(xp: Any, x: Any, *, rounding_method: Any) -> Any:
+    """To the even one of two, or away from 0."""
+    if int(rounding_method) == 1:
+        return xp.round(x)
+    return xp.where(xp.less(x, 0.0), xp.negative(xp.floor(xp.subtract(0.5, x))), xp.floor(xp.add(x, 0.5)))
+
+
+def _reduce_precision(xp: Any, x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
+    del xp
+    own = np.finfo(np.dtype(x.dtype))
+    if exponent_bits < own.nexp or mantissa_bits < own.nmant:
+        raise UnsaidError(f"it rounds to {mantissa_bits} bits, which are less than those of {x.dtype}")
+    return x
+
+
+def _xor(xp: Any, a: Any, b: Any) -> Any:
+    _logical("xor", a, b)
+    return xp.logical_xor(a, b)
+
+
+def _all(_xp: Any, *operands: Any, **_: Any) -> list[Any]:
+    return list(operands)
+
+
+def _approximate(*_: Any, **__: Any) -> Any:
+    raise UnsaidError("it is approximate by design: write lax.top_k")
 
 
 def _argument(name: str) -> Callable[..., Any]:
@@ -288,7 +222,9 @@ FORMULAS: dict[str, Callable[..., Any]] = {
             "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "eq": "equal", "lt": "less",
             "le": "less_equal", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "atan2": "atan2",
             "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf", "erfc": "erfc",
-            "lgamma": "lgamma", "digamma": "digamma", "floor": "floor", "ceil": "ceil", "rem": "fmod",
+            "lgamma": "lgamma", "digamma": "digamma", "erf_inv": "erf_inv", "bessel_i0e": "i0e",
+            "bessel_i1e": "i1e", "polygamma": "polygamma", "zeta": "zeta", "igamma": "igamma", "igammac": "igammac",
+            "floor": "floor", "ceil": "ceil", "rem": "fmod",
             "gt": "greater", "ge": "greater_equal", "stop_gradient": "stop_gradient",
         }.items()
     },
@@ -314,14 +250,27 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "split": _split,
     "concatenate": _concatenate,
-    "gather": _gather,
+    "gather": moves.gather,
     "conv_general_dilated": _conv,
-    "rev": _moved(lax.rev_p),
-    "dynamic_slice": _moved(lax.dynamic_slice_p),
-    "dynamic_update_slice": _moved(lax.dynamic_update_slice_p),
-    "scatter": _moved(lax.scatter_p),
-    "pad": _pad,
-    "sort": _sort,
+    "rev": moves.rev,
+    "tile": moves.tile,
+    "dynamic_slice": moves.dynamic_slice,
+    "dynamic_update_slice": moves.dynamic_update_slice,
+    "scatter": moves.scatter,
+    "scatter-add": moves.scatter_add(1.0),
+    "scatter-sub": moves.scatter_add(-1.0),
+    "scatter-mul": moves.scatter_by("multiply"),
+    "scatter-max": moves.scatter_by("maximum"),
+    "scatter-min": moves.scatter_by("minimum"),
+    "pad": moves.pad,
+    "sort": moves.sort,
+    "top_k": moves.top_k,
+    "approx_top_k": _approximate,
+    "stack": lambda xp, *parts, axis: xp.stack(list(parts), axis=axis),
+    "unstack": lambda xp, x, *, axis: list(xp.unstack(x, axis=axis)),
+    "cummax": _cumulative("cumulative_max"),
+    "cummin": _cumulative("cumulative_min"),
+    "cumlogsumexp": _cumulative("cumulative_logsumexp"),
     "cumsum": _cumulative("cumulative_sum"),
     "cumprod": _cumulative("cumulative_prod"),
     "argmax": _argument("argmax"),
@@ -329,20 +278,37 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "reduce_and": lambda xp, x, *, axes, **_: xp.all(x, axis=tuple(axes)),
     "reduce_or": lambda xp, x, *, axes, **_: xp.any(x, axis=tuple(axes)),
     "reduce_prod": lambda xp, x, *, axes, **_: xp.prod(x, axis=tuple(axes)),
-    "reduce_window_max": _reduce_window("max", -LARGE),
-    "reduce_window_min": _reduce_window("min", LARGE),
-    "reduce_window_sum": _reduce_window("sum", 0.0),
+    "reduce_window_max": moves.reduce_window("max", -moves.LEAST),
+    "reduce_window_min": moves.reduce_window("min", moves.LEAST),
+    "reduce_window_sum": moves.reduce_window("sum", 0.0),
+    "select_and_scatter_add": moves.select_and_scatter_add,
+    "select_and_gather_add": moves.select_and_gather_add,
+    "cholesky": algebra.cholesky,
+    "eigh": algebra.eigh,
+    "svd": algebra.svd,
+    "qr": algebra.qr,
+    "lu": algebra.lu,
+    "lu_pivots_to_permutation": algebra.lu_pivots_to_permutation,
+    "triangular_solve": algebra.triangular_solve,
+    "tridiagonal_solve": algebra.tridiagonal_solve,
+    "ragged_dot_general": algebra.ragged_dot_general,
+    "round": _round,
+    "reduce_precision": _reduce_precision,
+    "xor": _xor,
     "is_finite": lambda xp, x: xp.isfinite(x),
     "exp2": lambda xp, x, **_: xp.pow(2.0, x),
     "log2": lambda xp, x, **_: xp.log2(x),
     "cbrt": lambda xp, x, **_: xp.cbrt(x),
     "copy": _same,
     "copy_p": _same,
-    "optimization_barrier": _same,
+    "name": lambda _xp, x, **_: x,
+    "device_put": _all,
+    "optimization_barrier": _all,
 }  # fmt: skip
 
 MOVES = {
     "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "slice", "split", "concatenate", "copy",
     "copy_p", "convert_element_type", "select_n", "rev", "pad", "gather", "dynamic_slice",
+    "dynamic_update_slice", "scatter", "tile", "stack", "unstack", "device_put", "optimization_barrier", "name",
 }  # fmt: skip
 """What only moves numbers, or chooses between them."""

@@ -7,6 +7,7 @@ moved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,20 @@ from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
+from gdcompare_jax.algebra import dense
+from gdcompare_jax.moves import permuted, reshaped
 from gdcompare_jax.primitives import FORMULAS, MOVES
 
-INSIDE = ("jaxpr", "call_jaxpr")
-"""Parameters of an equation that calls another jaxpr once."""
+CALLS = {
+    **dict.fromkeys(("jit", "pjit", "remat2", "checkpoint", "composite"), "jaxpr"),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "core_call", "closed_call"), "call_jaxpr"),
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "custom_vmap_call": "call",
+    "linear_call": "callee",
+}
+"""The parameter of each primitive that calls another jaxpr once."""
+MOST_UNKNOWNS = 64
+"""Of a linear system that is solved as a whole; a larger one is read as it is solved in JAX."""
 MOST_STEPS = 100_000
 """A program of more is refused: a loop is unrolled."""
 
@@ -72,8 +83,8 @@ class _Walk:
         self.line = line_of(equation) or self.line  # what JAX holds inside has none of its own
         if (control := getattr(self, f"_{primitive.name}", None)) is not None:
             return control(equation, operands)  # type: ignore[no-any-return]
-        inner = next((params[key] for key in INSIDE if hasattr(params.get(key), "eqns")), None)
-        if inner is not None:
+        inner = params.get(CALLS.get(primitive.name, ""))
+        if hasattr(inner, "eqns"):
             return self.through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
         formula = FORMULAS.get(primitive.name)
         if not any(isinstance(each, Place) for each in operands) and (
@@ -81,6 +92,8 @@ class _Walk:
         ):
             found = primitive.bind(*operands, **params)
             return found if primitive.multiple_results else [found]
+        if primitive.name.startswith("random_") or primitive.name == "threefry2x32":
+            raise self._refusal("it draws random numbers from a key that is an input", "Draw outside: draws are data")
         if formula is None:
             raise self._refusal(f"{primitive.name} is none of the operations that can be read")
         self._refuse_narrow(equation, operands)
@@ -88,7 +101,7 @@ class _Walk:
         try:
             with self.draft.at(self.line, dtype):
                 found = formula(self.draft, *(_array(each) for each in operands), **params)
-        except (AttributeError, UnsaidError) as error:
+        except (AttributeError, TypeError, UnsaidError) as error:
             raise self._refusal(f"{primitive.name} cannot be read so: {error}") from error
         return found if primitive.multiple_results else [found]
 
@@ -151,6 +164,57 @@ class _Walk:
             rows.append(found[n:])
         rows = rows[::-1] if params["reverse"] else rows
         return [*carry, *(self._stacked(each) for each in zip(*rows, strict=True))]
+
+    def _reduce(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        """Combine the numbers along the axes, one after the other, as its function says."""
+        params, half = equation.params, len(operands) // 2
+        axes, body = params["dimensions"], params["jaxpr"]
+        kept = [i for i in range(operands[0].ndim) if i not in axes]
+        shape = [operands[0].shape[i] for i in kept]
+        rows = []
+        for each in operands[:half]:
+            turned = (
+                permuted(self.draft, each, (*axes, *kept)) if isinstance(each, Place) else each.transpose(*axes, *kept)
+            )
+            rows.append(
+                reshaped(self.draft, turned, (-1 if not shape else math.prod(each.shape[i] for i in axes), *shape))
+            )
+        found = [
+            self.draft.broadcast_to(each, tuple(shape)) if isinstance(each, Place) else jax.numpy.full(shape, each)
+            for each in operands[half:]
+        ]
+        for i in range(rows[0].shape[0]):
+            found = self._on_scalars(body, [*found, *(each[i] for each in rows)])
+        return found
+
+    def _on_scalars(self, body: Any, operands: list[Any]) -> list[Any]:
+        """Apply a function of single numbers to arrays, element by element."""
+        shape = operands[0].shape
+        flat = [reshaped(self.draft, each, (math.prod(shape),)) for each in operands]
+        each = [self.through(body.jaxpr, body.consts, [one[i] for one in flat]) for i in range(math.prod(shape))]
+        return [reshaped(self.draft, self._stacked(parts), shape) for parts in zip(*each, strict=True)]
+
+    def _custom_linear_solve(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        """Solve with the matrix of the linear function, whatever way it is solved in JAX: its derivative is of that."""
+        lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
+        product, constants = jaxprs.matvec, operands[: lengths.matvec]
+        right = operands[sum(lengths) :]
+        shapes = [tuple(each.shape) for each in right]
+        sizes = [math.prod(shape) for shape in shapes]
+        if sum(sizes) > MOST_UNKNOWNS:
+            solve, first = jaxprs.solve, lengths.matvec + lengths.vecmat
+            return self.through(solve.jaxpr, solve.consts, [*operands[first : first + lengths.solve], *right])
+        with self.draft.at(self.line, str(equation.outvars[0].aval.dtype)):
+            matrix = dense(
+                self.draft, lambda parts: self.through(product.jaxpr, product.consts, [*constants, *parts]), shapes
+            )
+            line = [reshaped(self.draft, _array(each), (size,)) for each, size in zip(right, sizes, strict=True)]
+            some = self.draft.concat(line) if any(isinstance(each, Place) for each in line) else np.concatenate(line)
+            found, ends = self.draft.solve(matrix, some), np.cumsum([0, *sizes]).tolist()
+            return [
+                reshaped(self.draft, self.draft.index(found, slice(*ends[i : i + 2])), shape)
+                for i, shape in enumerate(shapes)
+            ]
 
     def _stacked(self, parts: Sequence[Any]) -> Any:
         some = any(isinstance(each, Place) for each in parts)

@@ -24,7 +24,7 @@ from gdcompare.arithmetic.elimination import (
     solved_forth,
     turned,
 )
-from gdcompare.arithmetic.whole import middle, on_tape
+from gdcompare.arithmetic.whole import known_whole, middle, on_tape
 
 BESIDE = 8.0
 """Factors by reflections are those of a matrix that is off by less than this times u, root of m n, times its norm."""
@@ -92,10 +92,10 @@ def solve_triangular(xp: Any, a: Any, b: Any, *, lower: bool = False, unit_diago
     return xp.record(value, (a, by_matrix), (b, by_right))
 
 
-def lu(xp: Any, a: Any) -> tuple[Any, Any]:
-    """Return L below the diagonal and U from there on, in one matrix, and the rows of A in the order of their pivots.
+def lu(xp: Any, a: Any) -> tuple[Any, Any, Any]:
+    """Return L below the diagonal and U from there on, in one matrix, the exchanges of rows, and their order after all.
 
-    The order is LAPACK's, by the middles of the numbers, and constant.
+    The i-th exchange is of row i and another below. They are LAPACK's, by the middles of the numbers, and constant.
     """
     a, numbers = xp.asarray(a), xp.numbers
     refuse_unless_square(a)
@@ -111,9 +111,37 @@ def lu(xp: Any, a: Any) -> tuple[Any, Any]:
         left = solved_back(numbers, turned(numbers, elimination.low), right)
         return elimination.moved(left, np.argsort(elimination.order, axis=-1))
 
-    order = on_tape(xp, a, elimination.order.astype(np.float64))
-    order.whole = True
-    return xp.record(value, (a, pullback)), order
+    order = elimination.order
+    exchanges, order = (_whole(xp, a, each) for each in (_exchanges(order), order))
+    return xp.record(value, (a, pullback)), exchanges, order
+
+
+def order_of_exchanges(xp: Any, exchanges: Any) -> Any:
+    """The order of n rows after n exchanges, the i-th of row i and another."""
+    exchanges = xp.asarray(exchanges)
+    found, _ = known_whole(exchanges.value)
+    order = np.broadcast_to(np.arange(found.shape[-1]), found.shape).copy()
+    for i in range(found.shape[-1]):
+        other = np.take_along_axis(order, found[..., i : i + 1], axis=-1)
+        np.put_along_axis(order, found[..., i : i + 1], order[..., i : i + 1], axis=-1)
+        order[..., i : i + 1] = other
+    return _whole(xp, exchanges, order)
+
+
+def _exchanges(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the exchanges that lead to an order."""
+    now, found = np.broadcast_to(np.arange(order.shape[-1]), order.shape).copy(), np.zeros_like(order)
+    for i in range(order.shape[-1]):
+        found[..., i] = np.argmax(now == order[..., i : i + 1], axis=-1)
+        np.put_along_axis(now, found[..., i : i + 1], now[..., i : i + 1], axis=-1)
+        now[..., i] = order[..., i]
+    return found
+
+
+def _whole(xp: Any, like: Any, numbers: NDArray[np.intp]) -> Any:
+    found = on_tape(xp, like, numbers.astype(np.float64))
+    found.whole = True
+    return found
 
 
 def qr(xp: Any, x: Any, *, mode: str = "reduced") -> tuple[Any, Any]:

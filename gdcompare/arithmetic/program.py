@@ -65,7 +65,7 @@ class Step:
         return f"{self.function} -> {self.dtype}{list(self.shape)}{where}"
 
 
-INDEX, DECIDE = "index", "decide"
+INDEX, DECIDE, PART = "index", "decide", "part"
 
 
 @final
@@ -122,6 +122,9 @@ def _applied(xp: Any, function: str, operands: Sequence[Any], settings: Mapping[
     if function == INDEX:
         x, key = operands
         return x[key]
+    if function == PART:
+        several, i = operands
+        return several[i]
     if function == DECIDE:
         return _decided(*operands)
     return getattr(xp, function)(*operands, **settings)
@@ -196,12 +199,14 @@ class Draft:
     def __init__(self) -> None:
         self._tape = Tape(Floats())
         self._inputs: list[Input] = []
+        self._values: list[NDArray[Any]] = []
         self._steps: list[Step] = []
         self._line, self._dtype = "", "float64"
 
     def input(self, name: str, value: NDArray[Any], dtype: str) -> Place:
         """Return the next input; they come before all steps."""
         self._inputs.append(Input(name, np.shape(value), dtype))
+        self._values.append(value)
         return Place(self, len(self._inputs) - 1, self._tape.asarray(value), dtype)
 
     @contextmanager
@@ -218,6 +223,22 @@ class Draft:
         if isinstance(condition, Place):
             self._write(DECIDE, (condition, found, self._line), {})
 
+    def is_symmetric(self, matrix: Place) -> bool:
+        """Whether a square matrix stays symmetric however the inputs move, to first order.
+
+        No input then moves its antisymmetric part: the derivative of one of its projections, drawn at random, is 0.
+        """
+        value, generator = matrix.value, np.random.default_rng(0)
+        drawn = generator.normal(size=value.shape)
+        turned, sizes = np.swapaxes(drawn, -1, -2), []
+        for weights in (drawn - turned, drawn + turned):
+            tape = Tape(Floats())
+            leaves = [tape.leaf(each) for each in self._values]
+            tape.walk_back(tape.sum(self.program(matrix)(tape, *leaves) * weights))
+            sizes.append(max((np.abs(tape.gradient(leaf)).max(initial=0.0) for leaf in leaves), default=0.0))
+        alike = np.allclose(value, np.swapaxes(value, -1, -2), rtol=1e-5, equal_nan=True)
+        return bool(alike and sizes[0] <= 1e-9 * sizes[1])
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -225,19 +246,22 @@ class Draft:
             getattr(self._tape, name)  # what the tape does not have, it says
         return lambda *operands, **settings: self._write(name, operands, settings)
 
-    def _write(self, name: str, operands: tuple[Any, ...], settings: Mapping[str, Any]) -> Place:
+    def _write(self, name: str, operands: tuple[Any, ...], settings: Mapping[str, Any]) -> Any:
+        """Return the place of what a function returns, or the places of several results, each a step of its own."""
         with np.errstate(all="ignore"):
             found = _applied(self._tape, name, [_each(_known, each) for each in operands], settings)
-        step = Step(
-            name,
-            tuple(_each(_earlier, each) for each in operands),
-            settings,
-            found.shape,
-            self._dtype,
-            self._line,
-        )
-        self._steps.append(step)
-        return Place(self, -len(self._steps), found, self._dtype)
+        several = isinstance(found, tuple)
+        shape = () if several else found.shape
+        inputs = tuple(_each(_earlier, each) for each in operands)
+        self._steps.append(Step(name, inputs, settings, shape, self._dtype, self._line))
+        number = -len(self._steps)
+        if not several:
+            return Place(self, number, found, self._dtype)
+        places = []
+        for i, each in enumerate(found):
+            self._steps.append(Step(PART, (Earlier(number), i), {}, each.shape, self._dtype, self._line))
+            places.append(Place(self, -len(self._steps), each, self._dtype))
+        return tuple(places)
 
     def program(self, output: Any) -> Program:
         """Return what was written down, without the steps that the output does not need."""
