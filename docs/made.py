@@ -35,6 +35,7 @@ SHARED = ("CONTRIBUTING.md", "CHANGELOG.md")
 AREAS = {
     "gradients": "Gradients and derivatives",
     "referee": "Verdicts and laws",
+    "distributed": "Gradients of many ranks",
     "descent": "Descents",
     "problem": "Problems and data",
     "models": "Models as they are",

@@ -29,6 +29,7 @@ __all__ = [
     "compare_training",
     "datasets",
     "descend",
+    "distributed",
     "from_backward",
     "from_functions",
     "hessian",
@@ -52,6 +53,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from gdcompare import data as datasets
+    from gdcompare import distributed
     from gdcompare.authoring.conformance import check_backend
     from gdcompare.backend import Backend, BackendUnavailableError
     from gdcompare.descent import rules
@@ -78,7 +80,12 @@ if TYPE_CHECKING:
     from gdcompare.report.page import report_page
 else:
     # The same names, imported when first asked for (PEP 562): every pytest run here loads the plugin, and so this file.
-    _MODULES = {"datasets": "data", "pictures": "report.pictures", "rules": "descent.rules"}
+    _MODULES = {
+        "datasets": "data",
+        "distributed": "distributed",
+        "pictures": "report.pictures",
+        "rules": "descent.rules",
+    }
     _HOMES = {
         "authoring.conformance": ["check_backend"],
         "backend": ["Backend", "BackendUnavailableError"],

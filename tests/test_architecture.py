@@ -127,7 +127,8 @@ def test_a_backend_knows_the_seam_and_the_problem_and_nothing_else_of_the_suite(
 
     analytic = {"gdcompare.arithmetic.analytic"} if name_of(path) in approximation_names() else set()
     models = {f"gdcompare.models.{each}" for each in ("matching", "native", "rules")} | {"gdcompare.arithmetic.program"}
-    assert known <= {"gdcompare.backend", "gdcompare.by_hand", "gdcompare.problem"} | models | analytic
+    judged = {"gdcompare.distributed.pieces", "gdcompare.audit.subject", "gdcompare.audit.written"}
+    assert known <= {"gdcompare.backend", "gdcompare.by_hand", "gdcompare.problem"} | models | judged | analytic
 
 
 def test_every_file_in_backends_has_an_entry_point_and_every_entry_point_a_file() -> None:
@@ -158,7 +159,7 @@ STOREYS = [
     {"case"},
     {"gradients", "descent"},
     {"referee"},
-    {"models", "authoring", "timing", "explain"},
+    {"models", "authoring", "timing", "explain", "distributed"},
     {"report", "testing"},
     {"cli", "pytest_plugin"},
 ]

@@ -203,3 +203,16 @@ def test_a_long_cause_is_cut_in_a_line_only(shown: dict[str, Any]) -> None:
     assert len(repr(entry)) < 160
     assert repr(entry).endswith("...)")
     assert "because " * 40 in str(gdc.Report((entry,)))
+
+
+def test_of_laws_neighbours_with_one_cause_are_one_line() -> None:
+    def entry(who: str, parameter: str, cause: str, law: str = "reduced") -> gdc.Entry:
+        return gdc.Entry(who, parameter, "wrong", (), 1.0, 2.0, cause=cause, law=law)
+
+    named = [("rank 0", "w"), ("rank 0", "b"), ("rank 1", "w")]
+    report = gdc.Report((*(entry(*each, "too large") for each in named), entry("rank 1", "b", "stale")))
+    alone = gdc.Report((entry("mine", "w", "too large", ""), entry("mine", "b", "too large", "")))
+
+    assert "rank 0, rank 1: w and 2 others: too large; actual 1.0, expected 2.0" in str(report).splitlines()
+    assert "rank 1: b: stale; actual 1.0, expected 2.0" in str(report).splitlines()
+    assert str(alone).count("too large") == 2

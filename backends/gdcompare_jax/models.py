@@ -256,6 +256,15 @@ class JaxFunction(Native):
         return jax.enable_x64(working_dtype(params, features) == "float64")
 
 
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return the floating-point arrays of a pytree, by the names that `from_function` gives them.
+
+    >>> list(named_leaves({"layers": [jnp.zeros(2)], "steps": 3}))
+    ['layers/0']
+    """
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if is_parameter(leaf)}
+
+
 def _name(path: Any) -> str:
     """Return "layers/0/kernel"; NNX has one more step in its paths, from a variable to its value."""
     steps = path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path

@@ -189,8 +189,10 @@ def posed(
     own = model.parameters if params is None else params
     if not own:
         raise ValueError(f"{model.name!r} has no parameters of its own: say where it is to be judged, params={{...}}")
-    if params is not None and (known := model.parameters) and set(known) != set(params):
-        raise ValueError(f"{model.name!r} has the parameters {', '.join(known)}; got {', '.join(map(str, params))}")
+    if params is not None and (known := model.parameters):
+        if set(known) != set(params):
+            raise ValueError(f"{model.name!r} has the parameters {', '.join(known)}; got {', '.join(map(str, params))}")
+        own = {name: params[name] for name in known}  # in the order in which its program takes them
     if data is None:
         data = model.example(own)
     if isinstance(data, str) or not (isinstance(data, Dataset) or len(data) == 2):

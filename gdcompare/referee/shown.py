@@ -6,6 +6,7 @@ The entries here are those of `verdict`, which shows itself with this.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 from gdcompare.table import Table, count, number, table
@@ -33,6 +34,7 @@ def heading(context: Mapping[str, Any]) -> str:
     'Hinge on a line: n = 40, d = 1, float32, the sum over the samples'
     """
     facts = [f"{key} = {context[key]}" for key in ("n", "d") if key in context]
+    facts += [f"{context['ranks']} ranks of {context['shards']}"] if "ranks" in context else []
     facts += ["weighted"] if context.get("weighted") else []
     facts += [context["dtype"]] if "dtype" in context else []
     facts += ["the sum over the samples"] if context.get("reduction") == "sum" else []
@@ -99,10 +101,17 @@ def digits(entry: Any) -> str:
 
 
 def causes(entries: Iterable[Any]) -> list[str]:
-    """Return a line for each entry that has a cause, or that does not agree."""
-    return [
-        f"{entry.implementation}: {place(entry)}: {entry.cause or entry.verdict}"
-        + (f"; actual {entry.actual!r}, expected {entry.expected!r}" if entry.worst_index is not None else "")
-        for entry in entries
-        if entry.cause or entry.verdict != "agree"
-    ]
+    """Return a line for each entry that has a cause, or that does not agree.
+
+    Of laws, one for all neighbours that have a cause in common.
+    """
+    said = [entry for entry in entries if entry.cause or entry.verdict != "agree"]
+    lines = []
+    for (of_laws, cause), alike in groupby(said, lambda each: (bool(each.law), each.cause)):
+        same = list(alike)
+        for some in [same] if of_laws and cause else [[each] for each in same]:
+            entry, others = some[0], f" and {count(len(some) - 1, 'other')}" if len(some) > 1 else ""
+            who = ", ".join(dict.fromkeys(each.implementation for each in some))
+            values = f"; actual {entry.actual!r}, expected {entry.expected!r}" if entry.worst_index is not None else ""
+            lines.append(f"{who}: {place(entry)}{others}: {cause or entry.verdict}{values}")
+    return lines

@@ -331,3 +331,20 @@ def test_a_float32_constant_is_said_of_a_model_that_a_formula_judges() -> None:
 
     causes = {entry.parameter: entry.cause for entry in report.entries if entry.verdict == "wrong"}
     assert "it holds float32 inside float64: an array () of float32, in aten." in causes["theta_0"]
+
+
+# Parameters in any order
+
+
+def test_parameters_are_taken_by_name_in_whatever_order_they_are_given() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return (x @ p["slope"] + x @ p["other"] ** 2 - y) ** 2
+
+    data, at = (
+        (GENERATOR.normal(size=(4, 2)), GENERATOR.normal(size=4)),
+        {"slope": np.ones(2), "other": np.array([2.0, -1])},
+    )
+    model = gdcompare_jax.from_function(loss, at)  # whose leaves JAX sorts by name
+
+    assert list(model.parameters) == ["other", "slope"]
+    assert gdc.verify(model, data, at).verdict == "agree"
