@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.backend import checked_dtype
-from gdcompare.models.comparison import ROWS, Comparison
+from gdcompare.backend import Precision, checked_dtype
+from gdcompare.models.answers import all_rounding, different_functions, layers_behind, undecided, wrong_gradients
+from gdcompare.models.comparison import ROWS, Comparison, Evidence
 from gdcompare.models.estimate import BUDGET, by_little, judged_arrays, measure, measured_inside
+from gdcompare.models.function_of import functions_of
 from gdcompare.models.layers import Places, compared_layers, layer_places
 from gdcompare.models.native import Native
 from gdcompare.models.sides import Data, Point, Side, point_of, sides_of
+from gdcompare.models.truth import Truth, truth_of
 from gdcompare.problem import Dataset
+from gdcompare.referee.verdict import Entry
 
 ROWS_WATCHED = 32
 
@@ -71,20 +75,49 @@ def compared_at(
     """Return the comparison at one point, its layers at the first row whose gradients differ."""
     dtype = checked_dtype(context["dtype"])
     coupled = {side.name: how for side in sides if (how := side.coupling(point, rows))}
-    found = {side.name: measure(partial(side.outputs, rows=0 if coupled else rows), point) for side in sides}
-    entries, seen = judged_arrays(found, dtype, point), []
-    if by_little(entries, found, dtype):
-        seen = [f"rounding inside the models is seen by runs in {'float32' if dtype == 'float64' else 'float64'}, too"]
-        for side in sides:
-            run = partial(side.outputs, rows=0 if coupled else rows)
-            found[side.name] = measured_inside(run, point, found[side.name])
-        entries = judged_arrays(found, dtype, point)
+    truths = {side.name: truth_of(side, point, coupled.get(side.name, ""), context["data"]) for side in sides}
+    known = [truth for truth in truths.values() if isinstance(truth, Truth)]
+    evidence = [
+        Evidence(name, "estimate", each) if isinstance(each, str) else Evidence(name, "truth")
+        for name, each in truths.items()
+    ]
+    entries = [entry for truth in known for entry in truth.judged()]
+    functions = functions_of(known, dtype) if len(known) > 1 else None
+    entries += functions.entries if functions else ()
+    every = len(known) == len(sides)
+    seen: list[str] = []
+    if every:
+        entries += [entry for truth in known for entry in truth.rows_judged(0 if coupled else rows)]
+    else:
+        estimates, seen = _estimated(sides, point, 0 if coupled else rows, dtype)
+        entries += estimates
     wrong = [entry for entry in entries if entry.verdict == "wrong"]
     row = next((entry.worst_index[0] for entry in wrong if entry.law == ROWS and entry.worst_index), 0)
-    layers, remarks = compared_layers(sides, point if coupled else point.row(row), places, dtype)
+    at = point if coupled else point.row(row)
+    true = functions.layers(known, at, dtype) if functions and every else lambda _: {}
+    layers, remarks = compared_layers(sides, at, places, dtype, true)
     if wrong:
         remarks += [f"of {side.name!r}: {said}" for side in sides if (said := side.hints(point))]
-    return Comparison(tuple(entries), context, tuple(layers), (*_coupled(sides, coupled), *seen, *remarks))
+    answers = wrong_gradients(entries, layers_behind(layers))
+    if functions:
+        answers += different_functions(functions.reference.name, functions.found, functions.firsts, entries)
+    answers += undecided(entries)
+    if every and functions and not answers:
+        answers = [all_rounding([side.name for side in sides], functions.found, entries)]
+    remarks = [*_coupled(sides, coupled), *seen, *remarks]
+    return Comparison(tuple(entries), context, tuple(layers), tuple(remarks), tuple(answers), tuple(evidence))
+
+
+def _estimated(sides: Sequence[Side], point: Point, rows: int, dtype: Precision) -> tuple[list[Entry], list[str]]:
+    """Compare the models with each other by what moved inputs change; and say if what rounds inside was looked at."""
+    runs = {side.name: partial(side.outputs, rows=rows) for side in sides}
+    found = {name: measure(run, point) for name, run in runs.items()}
+    entries = judged_arrays(found, dtype, point)
+    if not by_little(entries, found, dtype):
+        return entries, []
+    found = {name: measured_inside(run, point, found[name]) for name, run in runs.items()}
+    other = "float32" if dtype == "float64" else "float64"
+    return judged_arrays(found, dtype, point), [f"rounding inside the models is seen by runs in {other}, too"]
 
 
 def _coupled(sides: Sequence[Side], coupled: Mapping[str, str]) -> list[str]:
