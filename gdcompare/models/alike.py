@@ -1,10 +1,10 @@
 """Whether two models are one function: their true numbers beside each other, ball by ball.
 
-    same          |a - b| <= 2^-19 of what rounding may do at the dtype, or 2^-60 of the largest of the array
-    constants     the same, once constants that are one number in two roundings are the same number; or apart by no more
-                  than what rounding the other constants may do
-    different     some |a - b| is more, wherever in their balls a and b lie
-    unknown       neither: some ball is too wide
+same          |a - b| <= 2^-19 of what rounding may do at the dtype, or 2^-60 of the largest of the array
+constants     the same, once constants that are one number in two roundings are the same number; or apart by no more
+              than what rounding the other constants may do
+different     some |a - b| is more, wherever in their balls a and b lie
+unknown       neither: some ball is too wide
 """
 
 from __future__ import annotations
@@ -83,10 +83,15 @@ def apart(one: Known, other: Known, more: Floats | float = 0.0) -> Apart:
         different = (lower > allowed) & ~(bent & (one.unsure or other.unsure))
         shares = np.where(upper <= allowed, upper / allowed, np.where(different, lower / allowed, 1.0))
     kind: Kind = "different" if different.any() else "same" if (upper <= allowed).all() else "unknown"
-    worst = np.unravel_index(int(np.argmax(np.where(np.isnan(shares), np.inf, shares))), shares.shape) if shares.size else ()
+    worst = (
+        np.unravel_index(int(np.argmax(np.where(np.isnan(shares), np.inf, shares))), shares.shape)
+        if shares.size
+        else ()
+    )
     most = float(np.max(upper, initial=0.0))
     index = tuple(int(i) for i in worst)
-    return Apart(kind, index, most / largest if largest else most, float(upper[index]), allowed)
+    off = float(upper[index]) if upper.size else 0.0
+    return Apart(kind, index, most / largest if largest else most, off, allowed)
 
 
 def as_balls(values: Any) -> Balls:
@@ -124,7 +129,7 @@ class Alike:
     def kind(self) -> Kind:
         """The worst of all arrays."""
         kinds = {each.kind for each in self.arrays.values()}
-        return next((kind for kind in ("different", "unknown", "constants") if kind in kinds), "same")  # type: ignore[return-value]
+        return next((kind for kind in ("different", "unknown", "constants") if kind in kinds), "same")
 
     @property
     def most(self) -> float:
@@ -159,7 +164,10 @@ def alike(one: Form, other: Form, dtype: Precision) -> Alike:
         theirs = other.true(program)
         left_over = {name: apart(ours[name], theirs[name]) for name in names}
     if any(each.kind == "different" for each in left_over.values()) and (left or alone):
-        mine, its = explained(one.program, left, one.in_floats, dtype), explained(program, alone, other.in_floats, dtype)
+        mine, its = (
+            explained(one.program, left, one.in_floats, dtype),
+            explained(program, alone, other.in_floats, dtype),
+        )
         left_over = {name: apart(ours[name], theirs[name], mine[name] + its[name]) for name in names}
     return Alike({name: _explained(found[name], left_over[name]) for name in names}, pairs, other.name)
 

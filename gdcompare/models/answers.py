@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gdcompare.models.alike import Alike
-from gdcompare.models.comparison import BACKWARD, FUNCTION, LOSS, OWN, ROWS, Answer
+from gdcompare.models.comparison import FUNCTION, LOSS, OWN, ROWS, Answer
 from gdcompare.referee.shown import place
 from gdcompare.referee.verdict import Entry, Grade
 
@@ -13,7 +13,7 @@ from gdcompare.referee.verdict import Entry, Grade
 def wrong_gradients(entries: Sequence[Entry], layers: Mapping[str, str]) -> list[Answer]:
     """Return an answer for each model whose gradient is not that of its own program.
 
-    `layers` names the layer behind which each begins to be wrong, coming down from the loss.
+    `layers` names the layer at which each begins to be wrong, coming down from the loss.
     """
     answers = []
     for model in dict.fromkeys(entry.implementation for entry in entries):
@@ -34,7 +34,7 @@ def wrong_gradients(entries: Sequence[Entry], layers: Mapping[str, str]) -> list
         first = next((entry for entry in wrong if entry.parameter != LOSS), wrong[0])
         others = f", and {len(wrong) - 1} more of {len(own)} arrays" if len(wrong) > 1 else ""
         layer = layers.get(model, "")
-        where = f", first behind {layer}" if layer else ""
+        where = f", from {layer} down" if layer else ""
         cause = f": {first.cause}" if first.cause else ""
         said = f"the {what} of {model!r} is wrong ({grade}){where}, in {place(first)}{others}{cause}"
         answers.append(Answer("wrong gradient", (model,), said, layer, first.cause, grade))
@@ -92,12 +92,3 @@ def undecided(entries: Sequence[Entry]) -> list[Answer]:
             said = f"undecided of {model!r}: {what}, in {place(first)}{more}: {first.cause}"
             answers.append(Answer("undecided", (model,), said, cause=first.cause))
     return answers
-
-
-def layers_behind(layers: Sequence[Entry]) -> dict[str, str]:
-    """Return, for each model, the first layer from the loss down whose cotangent is wrong."""
-    found: dict[str, str] = {}
-    for entry in layers:
-        if entry.law == BACKWARD and entry.verdict == "wrong":
-            found.setdefault(entry.implementation, entry.parameter)
-    return found

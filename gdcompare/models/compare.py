@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from gdcompare.backend import Precision, checked_dtype
-from gdcompare.models.answers import all_rounding, different_functions, layers_behind, undecided, wrong_gradients
-from gdcompare.models.comparison import ROWS, Comparison, Evidence
+from gdcompare.models.answers import all_rounding, different_functions, undecided, wrong_gradients
+from gdcompare.models.comparison import OWN, ROWS, Comparison, Evidence
 from gdcompare.models.estimate import BUDGET, by_little, judged_arrays, measure, measured_inside
 from gdcompare.models.function_of import functions_of
 from gdcompare.models.layers import Places, compared_layers, layer_places
 from gdcompare.models.native import Native
 from gdcompare.models.sides import Data, Point, Side, point_of, sides_of
+from gdcompare.models.true_layers import wrong_behind
 from gdcompare.models.truth import Truth, truth_of
 from gdcompare.problem import Dataset
 from gdcompare.referee.verdict import Entry
@@ -98,7 +99,10 @@ def compared_at(
     layers, remarks = compared_layers(sides, at, places, dtype, true)
     if wrong:
         remarks += [f"of {side.name!r}: {said}" for side in sides if (said := side.hints(point))]
-    answers = wrong_gradients(entries, layers_behind(layers))
+    faulty = {entry.implementation for entry in wrong if entry.law in (OWN, ROWS)}
+    answers = wrong_gradients(
+        entries, {each.name: wrong_behind(each.side, at) for each in known if each.name in faulty}
+    )
     if functions:
         answers += different_functions(functions.reference.name, functions.found, functions.firsts, entries)
     answers += undecided(entries)

@@ -87,11 +87,14 @@ class Comparison(Report):
     def explanation(self) -> str:
         """Return the answers, what does not agree, the first layer that differs, the remarks, and what the evidence is.
 
-        Per-sample gradients are told of where the others agree: otherwise they only repeat it.
+        Per-sample gradients are told of where the others agree, and of different functions the loss: otherwise they
+        only repeat it.
         """
         lines = Report.explanation(self).splitlines()
         if any(entry.verdict != "agree" for entry in self.entries if entry.law in (GRADIENT, OWN, FUNCTION)):
             lines = [line for line in lines if f": {ROWS}: " not in line]
+        if any(answer.kind == "different functions" for answer in self.answers):
+            lines = [line for line in lines if f": {FUNCTION}: " not in line or f": {FUNCTION}: {LOSS} " in line]
         if (first := self.first_difference) is not None:
             lines.insert(0, _first_layer(first))
         elif compared := {entry.parameter for entry in self.layers if entry.verdict == "agree"}:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.program import INDEX, Earlier, Program, Step
+from gdcompare.arithmetic.program import INDEX, Program, Step
 from gdcompare.backend import Precision, unit_roundoff
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -27,6 +27,8 @@ STEP = 2.0**-20
 """The relative step of a difference quotient."""
 SHAPES = frozenset({"reshape", "permute_dims", "broadcast_to", "expand_dims", "squeeze", "transpose", INDEX})
 """Functions whose other operands are no numbers of the formula."""
+ARITHMETIC = frozenset({"add", "subtract", "multiply", "divide", "pow", "maximum", "minimum"})
+"""Those whose whole numbers are numbers of it, too."""
 
 
 def constants(steps: Sequence[Step], *, exact: bool = False) -> list[Floats]:
@@ -115,9 +117,9 @@ def _places(steps: Sequence[Step]) -> Iterator[tuple[int, int, Floats]]:
         if step.function in SHAPES:
             continue
         for j, operand in enumerate(step.operands):
-            if isinstance(operand, float | np.floating) or (
-                isinstance(operand, np.ndarray) and operand.dtype.kind == "f" and operand.size
-            ):
+            whole = step.function in ARITHMETIC and isinstance(operand, int) and not isinstance(operand, bool)
+            array = isinstance(operand, np.ndarray) and operand.dtype.kind == "f" and operand.size > 0
+            if whole or array or isinstance(operand, float | np.floating):
                 yield i, j, np.asarray(operand, dtype=np.float64)
 
 

@@ -59,9 +59,7 @@ class Functions:
         source, *_ = programs.values()
         reference = programs[self.reference.name]
         order = [name for name in source.places if all(name in each.places for each in programs.values())]
-        some = {
-            name: replace(each, places={key: each.places[key] for key in order}) for name, each in programs.items()
-        }
+        some = {name: replace(each, places={key: each.places[key] for key in order}) for name, each in programs.items()}
         entries: dict[Key, list[Entry]] = {(FORWARD, name): [] for name in order}
         one = some[reference.name]
         ours = one.true(one.program)

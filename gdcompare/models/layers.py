@@ -90,9 +90,7 @@ def _rank(entry: Entry, places: Mapping[str, int]) -> tuple[bool, int]:
     return (True, -place) if entry.law == BACKWARD else (False, place)
 
 
-def _remarks(
-    sides: Sequence[Side], shapes: Mapping[str, Shapes], pairs: Mapping[str, Mapping[str, Pair]]
-) -> list[str]:
+def _remarks(sides: Sequence[Side], shapes: Mapping[str, Shapes], pairs: Mapping[str, Mapping[str, Pair]]) -> list[str]:
     """Say in which models no layer was seen, and how many layers have no counterpart, and which."""
     source, *others = sides
     said = [f"no layer was seen in {side.name!r}: {side.model.unseen}" for side in sides if not shapes[side.name]]

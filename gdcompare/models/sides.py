@@ -106,6 +106,7 @@ class Side:
         return self.model.hints(*point, self.matching)
 
     def given(self, point: Point) -> tuple[Arrays, NDArray[Any], NDArray[Any]]:
+        """Return the model's own parameters, and the rows as it takes them."""
         own = self.matching.load(point.params)
         return own, *self.model.as_taken(own, point.features, point.targets)
 

@@ -156,13 +156,10 @@ def hint(source: Region, other: Region) -> str:
     if not np.isfinite(off) or off == 0:
         return ""
 
-    def cures(program: Program | None = None, inputs: Sequence[Any] | None = None) -> bool:
-        return _off(wanted, other.output(program, inputs)) <= ENOUGH * off
-
     ways: list[Callable[[], str]] = [
-        lambda: _another_constant(source, other, cures),
+        lambda: _another_constant(source, other),
         lambda: _epsilon_elsewhere(source, other),
-        lambda: _transposed(other, cures),
+        lambda: _transposed(source, other),
         lambda: _missing_bias(source, other, wanted),
         lambda: _other_axis(source, other, wanted),
         lambda: _other_functions(source, other),
@@ -176,17 +173,25 @@ def _off(one: Floats, other: Floats) -> float:
     return float(np.max(np.abs(one - other), initial=0.0)) if one.shape == other.shape else math.inf
 
 
-def _another_constant(source: Region, other: Region, cures: Callable[..., bool]) -> str:
-    """A constant that takes the difference away, if it is the source's."""
-    ours = [each for each in source.constants if each not in other.constants]
-    theirs = [each for each in other.constants if each not in source.constants]
-    for its, mine in islice(product(theirs, ours), MOST_TRIED):
-        for new in (mine, 1 / mine if mine else mine):
-            pairs = [(np.asarray(its), np.asarray(new))]
-            shaped = [(np.full(shape, its), np.full(shape, new)) for shape in ((1,), (1, 1), (1, 1, 1))]
-            if cures(with_constants(other.program, [*pairs, *shaped], other.places)):
-                return _of_constants(source, other, mine, its)
+def _another_constant(source: Region, other: Region) -> str:
+    """A constant of one that takes the difference away, if it is one of the other's."""
+    for changed, fixed in ((other, source), (source, other)):
+        wanted = fixed.output()
+        off = _off(wanted, changed.output())
+        own = [each for each in changed.constants if each not in fixed.constants]
+        news = [each for each in fixed.constants if each not in changed.constants]
+        news += [each for each in fixed.constants if each in changed.constants]
+        for old, new in islice(product(own, news), MOST_TRIED):
+            for value in (new, 1 / new) if new else (new,):
+                if _off(wanted, changed.output(_with(changed, old, value))) <= ENOUGH * off:
+                    return _of_constants(source, other, *((new, old) if changed is other else (old, new)))
     return ""
+
+
+def _with(one: Region, old: float, new: float) -> Program:
+    """Return its program with another constant in the region."""
+    pairs = [(np.full(shape, old), np.full(shape, new)) for shape in ((), (1,), (1, 1), (1, 1, 1), (1, 1, 1, 1))]
+    return with_constants(one.program, pairs, one.places)
 
 
 def _of_constants(source: Region, other: Region, mine: float, its: float) -> str:
@@ -207,21 +212,17 @@ def _epsilon_elsewhere(source: Region, other: Region) -> str:
     moved = [each for each in shared if source.epsilons[each] != other.epsilons[each]]
     if not moved:
         return ""
-    none = [(np.full(shape, each), np.zeros(shape)) for each in moved for shape in ((), (1,), (1, 1), (1, 1, 1))]
-    one, two = (
-        each.output(with_constants(each.program, none, each.places)) for each in (source, other)
-    )
+    value = moved[0]
+    one, two = (each.output(_with(each, value, 0.0)) for each in (source, other))
     if not _off(one, two) <= ENOUGH * _off(source.output(), other.output()):
         return ""
-    value = moved[0]
-    return (
-        f"epsilon {value!r} {source.epsilons[value]} in {source.name!r}, "
-        f"{other.epsilons[value]} in {other.name!r}"
-    )
+    return f"epsilon {value!r} {source.epsilons[value]} in {source.name!r}, {other.epsilons[value]} in {other.name!r}"
 
 
-def _transposed(other: Region, cures: Callable[..., bool]) -> str:
+def _transposed(source: Region, other: Region) -> str:
     """A square matrix that belongs the other way round."""
+    wanted = source.output()
+    off = _off(wanted, other.output())
     used = {number for step in other.steps.values() for number in numbers_of(step)}
     for number in sorted(used):
         if number >= len(other.program.inputs) - 2:
@@ -230,7 +231,7 @@ def _transposed(other: Region, cures: Callable[..., bool]) -> str:
         value = inputs[number]
         if value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1:
             inputs[number] = np.swapaxes(value, -1, -2)
-            if cures(inputs=inputs):
+            if _off(wanted, other.output(inputs=inputs)) <= ENOUGH * off:
                 return f"{other.program.inputs[number].name!r} is transposed in {other.name!r}"
     return ""
 

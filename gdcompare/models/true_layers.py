@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.balls import BallNumbers
 from gdcompare.arithmetic.numbers import Floats as FloatNumbers
-from gdcompare.arithmetic.program import Program
+from gdcompare.arithmetic.program import Earlier, Program
 from gdcompare.arithmetic.tape import Tape
 from gdcompare.models.alike import Form, Known, as_balls
 from gdcompare.models.matching import Matching
@@ -30,6 +30,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 NEAR = 2.0**-30
 """How near the numbers of a step are to those seen in a layer, as a share of the largest."""
+MILLIONTH = 1e-6
 PRECISION = 128
 UNIT = 2.0**-53
 
@@ -102,43 +103,88 @@ def layer_program(side: Side, point: Point, pairs: Mapping[str, Any] | None) -> 
 
     `pairs` says which of the source's layers are which of its own, and how their elements come; None for the source.
     """
+    found = _seen_layers(side, point)
+    if isinstance(found, str):
+        return found
+    program, inputs, layers = found
+    values = _values(program, Tape(FloatNumbers()), inputs)
+    numbers = [np.asarray(each.value[0]) for each in values]
+    names = {name: name for name in layers}
+    moves: dict[str, tuple[str, Matching]] = {}
+    if pairs is not None:
+        moves = {name: (each.own, each.matching) for name, each in pairs.items() if each.matching}
+        names = {name: own for name, (own, _) in moves.items()}
+    places = {name: near[0] for name, own in names.items() if (near := _places(layers[own], numbers))}
+    return LayerProgram(side, program, inputs, places, moves)
+
+
+def wrong_behind(side: Side, point: Point) -> str:
+    """Return the first layer, from the loss down, whose cotangent is not that of the model's program; "" for none.
+
+    That is told by floats, of a gradient that is known to be wrong: off by more than a millionth of the largest.
+    """
+    found = _seen_layers(side, point)
+    if isinstance(found, str):
+        return ""
+    program, inputs, layers = found
+    tape = Tape(FloatNumbers())
+    values = _values(program, tape, inputs)
+    arrived: dict[int, Any] = {}
+    loss = tape.asarray(values[program.output.number]) if isinstance(program.output, Earlier) else None
+    if loss is None or loss.value.size != 1:
+        return ""
+    with np.errstate(all="ignore"):
+        tape.walk_back(loss, lambda node, cotangent: arrived.update({id(node): cotangent}))
+        arrived |= {id(leaf): tape.gradient(leaf) for leaf in values[: len(program.inputs)]}
+    numbers = [np.asarray(each.value[0]) for each in values]
+    for name, layer in reversed(layers.items()):
+        due = []
+        for place in _places(layer, numbers):  # the same numbers may be at several steps, and used at each
+            cotangent = arrived.get(id(values[place.number]))
+            shape = numbers[place.number].shape
+            due.append(place.of(np.zeros(shape) if cotangent is None else np.broadcast_to(cotangent[0], shape)))
+        given = np.asarray(layer.cotangent, dtype=np.float64)
+        most = max((float(np.max(np.abs(each), initial=0.0)) for each in [*due, given]), default=0.0)
+        if due and not any(np.abs(each - given).max(initial=0.0) <= MILLIONTH * most for each in due):
+            return name
+    return ""
+
+
+def _seen_layers(side: Side, point: Point) -> tuple[Program, list[NDArray[Any]], dict[str, Layer]] | str:
+    """Return a model's program in float64, its inputs, and the layers as they were seen; or why there are none."""
     at = point.in_dtype("float64")
     try:
         own, features, targets = side.given(at)
         program = side.model.program(own, features, targets)
         if work(program) > MOST_WORK:
             return "its program is too large"
-        inputs = [*(own[each.name] for each in program.inputs[:-2]), features, targets]
-        tape = Tape(FloatNumbers())
-        with np.errstate(all="ignore"):
-            values = [np.asarray(tape.asarray(each).value[0]) for each in program.values(tape, *map(tape.asarray, inputs))]
         layers = {layer.name: layer for layer in side.layers(at)}
     except (ValueError, NotImplementedError, RecursionError) as error:
         return str(error)
-    names = {name: name for name in layers} if pairs is None else {name: pair.own for name, pair in pairs.items()}
-    moves = {} if pairs is None else {name: (each.own, each.matching) for name, each in pairs.items() if each.matching}
-    if pairs is not None:
-        names = {name: own_name for name, own_name in names.items() if name in moves}
-    places = {name: place for name, own_name in names.items() if (place := _place(layers[own_name], values)) is not None}
-    return LayerProgram(side, program, inputs, places, moves)
+    return program, [*(own[each.name] for each in program.inputs[:-2]), features, targets], layers
 
 
-def _place(layer: Layer, values: Sequence[Floats]) -> Place | None:
-    """Return the value whose numbers are nearest to a layer's, the first of several; None if none is near."""
+def _values(program: Program, tape: Tape, inputs: Sequence[NDArray[Any]]) -> list[Any]:
+    with np.errstate(all="ignore"):
+        return [tape.asarray(each) for each in program.values(tape, *map(tape.leaf, inputs))]
+
+
+def _places(layer: Layer, values: Sequence[Floats]) -> list[Place]:
+    """Return the values whose numbers are a layer's, the nearest first, and of several as near the first."""
     wanted = np.asarray(layer.value, dtype=np.float64)
     if not np.isfinite(wanted).all() or wanted.size == 0:
-        return None
-    sums = np.sort(wanted, axis=None)
+        return []
+    ordered = np.sort(wanted, axis=None)
     room = NEAR * float(np.max(np.abs(wanted), initial=0.0)) + 1e-300
-    best, nearest = None, room
+    found = []
     for number, value in enumerate(values):
-        if value.size != wanted.size or not np.abs(np.sort(value, axis=None) - sums).max() <= room:
+        if value.size != wanted.size or not np.abs(np.sort(value, axis=None) - ordered).max() <= room:
             continue
         for axes in _orders(value.shape, wanted.shape):
             off = float(np.max(np.abs(np.transpose(value, axes).reshape(wanted.shape) - wanted)))
-            if off < nearest or (best is None and off <= nearest):
-                best, nearest = Place(number, axes, wanted.shape), off
-    return best
+            if off <= room:
+                found.append((off, Place(number, axes, wanted.shape)))
+    return [place for _, place in sorted(found, key=lambda each: each[0])]
 
 
 def _orders(shape: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -1,0 +1,185 @@
+"""Models beside their own truths, and the truths beside each other: who is wrong, and which are different functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gdcompare as gdc
+
+torch: Any = pytest.importorskip("torch", reason="reads the programs of torch")
+jax: Any = pytest.importorskip("jax", reason="reads the programs of JAX")
+
+import gdcompare_jax  # noqa: E402 - the frameworks may be missing
+import gdcompare_torch  # noqa: E402
+from gdcompare_jax import tap  # noqa: E402
+
+from gdcompare.models.native import Native  # noqa: E402
+
+jnp = jax.numpy
+
+GENERATOR = np.random.default_rng(0)
+WIDTH = 4
+FEATURES, TARGETS = GENERATOR.normal(size=(3, WIDTH)), GENERATOR.normal(size=3)
+START = {
+    "a": GENERATOR.normal(size=(WIDTH, WIDTH)),
+    "g": GENERATOR.normal(size=WIDTH),
+    "b": GENERATOR.normal(size=WIDTH),
+}
+EPSILON = 1e-3
+
+
+def normed(xp: Any, x: Any, epsilon: float = EPSILON, inside: bool = True, ddof: int = 0) -> Any:
+    """(x - mean) / sqrt(variance + epsilon), over the last axis; written alike for both frameworks."""
+    off = x - x.mean(-1)[..., None]
+    variance = (off * off).sum(-1)[..., None] / (x.shape[-1] - ddof)
+    return off / (xp.sqrt(variance + epsilon) if inside else xp.sqrt(variance) + epsilon)
+
+
+@jax.custom_vjp  # type: ignore[untyped-decorator]  # JAX comes without types here
+def half_square(x: Any) -> Any:
+    return x * x
+
+
+half_square.defvjp(lambda x: (x * x, x), lambda x, cotangent: (cotangent * x,))  # half of it
+
+
+class HalfSquare(torch.autograd.Function):  # type: ignore[misc]  # torch comes without types here
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return cotangent * ctx.saved_tensors[0]
+
+
+def of_torch(loss: Callable[..., Any] | None = None, name: str = "one") -> Native:
+    """A module, whose layers are seen; or a loss of tensors."""
+    return (
+        gdcompare_torch.from_function(loss, START, name=name)
+        if loss
+        else gdcompare_torch.from_module(Net(), lambda outputs, targets: (outputs - targets) ** 2, name=name)
+    )
+
+
+class Norm(torch.nn.Module):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        return normed(torch, x)
+
+
+class Net(torch.nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in START.items():
+            setattr(self, name, torch.nn.Parameter(torch.tensor(value)))
+        self.norm, self.square = Norm(), Square()
+
+    def forward(self, x: Any) -> Any:
+        return (self.square(self.norm(x @ self.a) * self.g + self.b)).sum(-1)
+
+
+class Square(torch.nn.Module):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        return x * x
+
+
+def of_jax(
+    norm: Callable[..., Any] = normed, square: Callable[..., Any] = lambda x: x * x, name: str = "port"
+) -> Native:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        hidden = tap("norm", norm(jnp, x @ p["a"])) * p["g"] + p["b"]
+        return (tap("square", square(hidden)).sum(-1) - y) ** 2
+
+    return gdcompare_jax.from_function(loss, START, name=name)
+
+
+def compared(*models: Native, **how: Any) -> gdc.Comparison:
+    return gdc.compare(models, (FEATURES, TARGETS), **how)
+
+
+def kinds(report: gdc.Comparison) -> list[str]:
+    return [each.kind for each in report.answers]
+
+
+# The three answers
+
+
+def test_a_right_port_is_all_rounding_and_says_by_what_evidence(dtype: str) -> None:
+    report = compared(of_torch(), of_jax(), dtype=dtype)
+
+    report.assert_agree()
+    assert kinds(report) == ["rounding"]
+    assert report.answers[0].grade == ("proven" if dtype == "float64" else "sampled")
+    assert "the programs are one function" in report.explanation()
+    assert "judged by the truth of their own programs: 'one', 'port'" in report.explanation()
+    assert "estimated" not in report.explanation()
+    assert {each.law for each in report.entries} == {"own truth", "function", "per sample"}
+    assert {each.verdict for each in report.layers} == {"agree"}
+    found = json.loads(report.to_json())
+    assert [each["evidence"] for each in found["models"]] == ["truth", "truth"]
+    assert found["answers"][0]["kind"] == "rounding"
+    assert {"verdict", "context", "entries", "layers", "first_difference", "remarks"} <= set(found)
+
+
+def test_a_wrong_backward_pass_is_a_wrong_gradient_and_no_other_function(dtype: str) -> None:
+    report = compared(of_torch(), of_jax(square=half_square), dtype=dtype)
+
+    assert kinds(report) == ["wrong gradient"]
+    answer = report.answers[0]
+    assert answer.models == ("port",)
+    assert answer.layer == "norm"
+    assert {each.implementation for each in report.entries if each.verdict == "wrong"} == {"port"}
+    assert {each.verdict for each in report.entries if each.law == "function"} == {"agree"}
+
+
+def test_a_wrong_backward_pass_of_the_source_is_its_own() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return (HalfSquare.apply(normed(torch, x @ p["a"]) * p["g"] + p["b"]).sum(-1) - y) ** 2
+
+    report = compared(of_torch(loss), of_jax())
+
+    assert [(each.kind, each.models) for each in report.answers] == [("wrong gradient", ("one",))]
+
+
+def test_a_wrong_backward_pass_and_another_function_are_both_said() -> None:
+    report = compared(of_torch(), of_jax(lambda xp, x: normed(xp, x, 2 * EPSILON), half_square))
+
+    assert kinds(report) == ["wrong gradient", "different functions"]
+    wrong, different = report.answers
+    assert (wrong.models, wrong.layer) == (("port",), "norm")
+    assert (different.layer, different.cause) == (
+        "norm",
+        "another epsilon inside the root: 0.001 in 'one', 0.002 in 'port'",
+    )
+    assert report.verdict == "wrong"
+
+
+CAUSES: dict[str, tuple[Callable[..., Any], str]] = {
+    "epsilon outside": (
+        lambda xp, x: normed(xp, x, inside=False),
+        "epsilon 0.001 inside the root in 'one', outside of the root in 'port'",
+    ),
+    "epsilon": (lambda xp, x: normed(xp, x, 1e-4), "another epsilon inside the root: 0.001 in 'one', 0.0001 in 'port'"),
+    "variance": (
+        lambda xp, x: normed(xp, x, ddof=1),
+        "n - 1 in the other, as a variance that is not biased: 4.0 in 'one', 3.0 in 'port'",
+    ),
+    "scale": (lambda xp, x: 2 * normed(xp, x), "larger in 'port' by a factor"),
+}
+
+
+@pytest.mark.parametrize("which", CAUSES)
+def test_a_cause_is_named_at_its_layer(which: str) -> None:
+    norm, said = CAUSES[which]
+
+    report = compared(of_torch(), of_jax(norm), rows=0)
+
+    (answer,) = report.answers
+    assert (answer.kind, answer.layer) == ("different functions", "norm")
+    assert said in answer.cause
