@@ -52,6 +52,8 @@ class Apart(NamedTuple):
     """An upper bound of the difference of the worst element."""
     allowed: Floats = np.zeros(())
     """How far apart elements may be and still be the same."""
+    beyond: bool = False
+    """Whether some are farther apart than what rounding may do at the dtype."""
 
 
 WITHIN = 2.0**-19
@@ -91,7 +93,8 @@ def apart(one: Known, other: Known, more: Floats | float = 0.0) -> Apart:
     most = float(np.max(upper, initial=0.0))
     index = tuple(int(i) for i in worst)
     off = float(upper[index]) if upper.size else 0.0
-    return Apart(kind, index, most / largest if largest else most, off, allowed)
+    beyond = bool((different & (lower > budget)).any())
+    return Apart(kind, index, most / largest if largest else most, off, allowed, beyond)
 
 
 def as_balls(values: Any) -> Balls:
@@ -130,6 +133,11 @@ class Alike:
         """The worst of all arrays."""
         kinds = {each.kind for each in self.arrays.values()}
         return next((kind for kind in ("different", "unknown", "constants") if kind in kinds), "same")
+
+    @property
+    def beyond(self) -> bool:
+        """Whether constants that are rounded otherwise make a difference that no rounding at the dtype makes."""
+        return self.kind == "constants" and any(each.beyond for each in self.arrays.values())
 
     @property
     def most(self) -> float:

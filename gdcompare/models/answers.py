@@ -44,9 +44,12 @@ def wrong_gradients(entries: Sequence[Entry], layers: Mapping[str, str]) -> list
 def different_functions(
     reference: str, found: Mapping[str, Alike], firsts: Mapping[str, tuple[str, str]], entries: Sequence[Entry]
 ) -> list[Answer]:
-    """Return an answer for each model that is another function than the reference."""
+    """Return an answer for each model that is another function than the reference, if but for its constants."""
     answers = []
     for model, alike in found.items():
+        if alike.beyond:
+            said = f"{reference!r} and {model!r} are one function but for constants, beyond rounding: {alike.said()}"
+            answers.append(Answer("constants", (reference, model), said, cause=alike.said()))
         if alike.kind != "different":
             continue
         layer, cause = firsts.get(model, ("", ""))
@@ -58,7 +61,7 @@ def different_functions(
                 for each in entries
                 if each.implementation == model and each.law == FUNCTION and each.verdict == "wrong"
             )
-            where = f", in {place(worst)}: {worst.actual!r} for {worst.expected!r}; no layer tells where"
+            where = f", in {place(worst)}: {worst.actual!r} for {worst.expected!r}; {cause or 'no layer tells where'}"
         said = f"{reference!r} and {model!r} are different functions{where}"
         answers.append(Answer("different functions", (reference, model), said, layer, cause))
     return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from gdcompare.backend import Precision, checked_dtype
 from gdcompare.models.answers import all_rounding, different_functions, undecided, wrong_gradients
 from gdcompare.models.comparison import OWN, ROWS, Comparison, Evidence
-from gdcompare.models.estimate import BUDGET, by_little, judged_arrays, measure, measured_inside
+from gdcompare.models.estimate import BUDGET, EITHER, by_little, judged_arrays, measure, measured_inside
 from gdcompare.models.function_of import functions_of
 from gdcompare.models.layers import Places, compared_layers, layer_places
 from gdcompare.models.native import Native
@@ -89,9 +90,10 @@ def compared_at(
     seen: list[str] = []
     if every:
         entries += [entry for truth in known for entry in truth.rows_judged(0 if coupled else rows)]
-    else:
+    by_truth = list(entries)
+    if not every:
         estimates, seen = _estimated(sides, point, 0 if coupled else rows, dtype)
-        entries += estimates
+        entries += [_beside_the_right(entry, entries, sides) for entry in estimates]
     wrong = [entry for entry in entries if entry.verdict == "wrong"]
     row = next((entry.worst_index[0] for entry in wrong if entry.law == ROWS and entry.worst_index), 0)
     at = point if coupled else point.row(row)
@@ -99,17 +101,30 @@ def compared_at(
     layers, remarks = compared_layers(sides, at, places, dtype, true)
     if wrong:
         remarks += [f"of {side.name!r}: {said}" for side in sides if (said := side.hints(point))]
-    faulty = {entry.implementation for entry in wrong if entry.law in (OWN, ROWS)}
-    answers = wrong_gradients(
-        entries, {each.name: wrong_behind(each.side, at) for each in known if each.name in faulty}
-    )
+    faulty = {entry.implementation for entry in by_truth if entry.verdict == "wrong" and entry.law in (OWN, ROWS)}
+    begins = {each.name: wrong_behind(each.side, at) for each in known if each.name in faulty}
+    answers = wrong_gradients(by_truth, begins)
     if functions:
-        answers += different_functions(functions.reference.name, functions.found, functions.firsts, entries)
-    answers += undecided(entries)
+        answers += different_functions(functions.reference.name, functions.found, functions.causes(known), by_truth)
+    answers += undecided(by_truth)
     if every and functions and not answers:
-        answers = [all_rounding([side.name for side in sides], functions.found, entries)]
+        answers = [all_rounding([side.name for side in sides], functions.found, by_truth)]
     remarks = [*_coupled(sides, coupled), *seen, *remarks]
     return Comparison(tuple(entries), context, tuple(layers), tuple(remarks), tuple(answers), tuple(evidence))
+
+
+def _beside_the_right(entry: Entry, own: Sequence[Entry], sides: Sequence[Side]) -> Entry:
+    """Say of two that differ which of them has the gradient of its own program, if one is known to have."""
+    right = [
+        side.name
+        for side in sides
+        if (mine := [each.verdict for each in own if each.implementation == side.name and each.law == OWN])
+        and set(mine) == {"agree"}
+    ]
+    if len(sides) != 2 or len(right) != 1 or not entry.cause.endswith(EITHER):
+        return entry
+    known = f"{right[0]!r} has the gradient of its own program; the other is not right, or another function"
+    return replace(entry, cause=entry.cause.removesuffix(EITHER) + known)
 
 
 def _estimated(sides: Sequence[Side], point: Point, rows: int, dtype: Precision) -> tuple[list[Entry], list[str]]:

@@ -15,7 +15,7 @@ GRADIENT, ROWS, FORWARD, BACKWARD = "", "per sample", "forward", "backward"
 OWN, FUNCTION = "own truth", "function"
 
 
-Kind: TypeAlias = Literal["wrong gradient", "different functions", "rounding", "undecided"]
+Kind: TypeAlias = Literal["wrong gradient", "different functions", "constants", "rounding", "undecided"]
 
 
 @final
@@ -93,7 +93,7 @@ class Comparison(Report):
         lines = Report.explanation(self).splitlines()
         if any(entry.verdict != "agree" for entry in self.entries if entry.law in (GRADIENT, OWN, FUNCTION)):
             lines = [line for line in lines if f": {ROWS}: " not in line]
-        if any(answer.kind == "different functions" for answer in self.answers):
+        if any(answer.kind in ("different functions", "constants") for answer in self.answers):
             lines = [line for line in lines if f": {FUNCTION}: " not in line or f": {FUNCTION}: {LOSS} " in line]
         if (first := self.first_difference) is not None:
             lines.insert(0, _first_layer(first))

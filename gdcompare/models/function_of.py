@@ -8,12 +8,13 @@ from typing import Any, final
 
 import numpy as np
 
+from gdcompare.arithmetic.program import Earlier
 from gdcompare.backend import Precision
 from gdcompare.models.alike import Alike, Apart, Known, alike
-from gdcompare.models.comparison import FORWARD, FUNCTION
+from gdcompare.models.comparison import FORWARD, FUNCTION, LOSS
 from gdcompare.models.sides import Key, Point
 from gdcompare.models.step_hints import hint, region
-from gdcompare.models.true_layers import LayerProgram, layer_program
+from gdcompare.models.true_layers import LayerProgram, Place, layer_program
 from gdcompare.models.truth import Truth
 from gdcompare.referee.enclosed import middles
 from gdcompare.referee.verdict import Entry, Verdict, detectable_faults, ulp
@@ -43,6 +44,16 @@ class Functions:
     entries: tuple[Entry, ...]
     firsts: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Of each that is another function: the first layer that is, and a hint of the cause."""
+
+    def causes(self, truths: Sequence[Truth]) -> dict[str, tuple[str, str]]:
+        """Return the first layer of each other function, and a hint of the cause; without a layer, by all steps."""
+        found = dict(self.firsts)
+        for truth in truths:
+            if truth.name in found or truth is self.reference or self.found[truth.name].kind != "different":
+                continue
+            whole = [region(each, LOSS, ()) for each in map(_whole, (self.reference, truth)) if each is not None]
+            found[truth.name] = "", hint(*whole) if len(whole) == 2 else ""
+        return found
 
     def layers(self, truths: Sequence[Truth], at: Point, dtype: Precision) -> Callable[[Any], dict[Key, list[Entry]]]:
         """Return what judges the layers at these rows, where their truths are known of all these models."""
@@ -80,6 +91,15 @@ class Functions:
                     entry = replace(entry, cause=cause)
                 entries[FORWARD, key].append(entry)
         return {key: each for key, each in entries.items() if each}
+
+
+def _whole(truth: Truth) -> LayerProgram | None:
+    """Return the program of all rows as one with a single layer, the loss."""
+    program, problem = truth.program, truth.problem
+    if not isinstance(program.output, Earlier):
+        return None
+    inputs = [*problem.params.values(), problem.features, problem.targets]
+    return LayerProgram(truth.side, program, inputs, {LOSS: Place(program.output.number, (), ())}, {})
 
 
 def functions_of(truths: Sequence[Truth], dtype: Precision) -> Functions:
@@ -125,7 +145,7 @@ def _entry(model: str, name: str, law: str, one: Known, other: Known, found: Apa
     return Entry(
         model,
         name,
-        VERDICTS[found.kind],
+        "wrong" if found.kind == "constants" and found.beyond else VERDICTS[found.kind],
         worst,
         float(theirs[worst]),
         float(ours[worst]),

@@ -291,8 +291,9 @@ def _factor(source: Region, other: Region, wanted: Floats) -> str:
     known |= {math.sqrt(n): f"sqrt({n}): another scale" for n in lengths if n > 1 and n**0.5 not in known}
     known |= {n / (n - 1): f"n / (n - 1), n = {n}: a variance that is not biased" for n in lengths if n > 2}
     every = [(wanted, other.output()), *product(source.values.values(), other.values.values())]
-    for one, two in islice(every, 4000):
-        if one.size != two.size or one.size < 2 or not (np.isfinite(one).all() and np.isfinite(two).all()):
+    for i, (one, two) in enumerate(islice(every, 4000)):
+        alone = i > 0 and one.size < 2  # single numbers on the way may have such a ratio by chance
+        if one.size != two.size or alone or not (np.isfinite(one).all() and np.isfinite(two).all()):
             continue
         flat, theirs = one.ravel(), two.ravel()
         if not (flat.all() and theirs.all()):

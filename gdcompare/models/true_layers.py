@@ -19,6 +19,7 @@ from gdcompare.arithmetic.balls import BallNumbers
 from gdcompare.arithmetic.numbers import Floats as FloatNumbers
 from gdcompare.arithmetic.program import Earlier, Program
 from gdcompare.arithmetic.tape import Tape
+from gdcompare.backend import unit_roundoff
 from gdcompare.models.alike import Form, Known, as_balls
 from gdcompare.models.matching import Matching
 from gdcompare.models.native import Layer
@@ -32,7 +33,8 @@ NEAR = 2.0**-30
 """How near the numbers of a step are to those seen in a layer, as a share of the largest."""
 MILLIONTH = 1e-6
 PRECISION = 128
-UNIT = 2.0**-53
+ROUNDINGS = 16
+"""How many units of the largest are taken for what rounding may do to a layer."""
 
 
 class Place(NamedTuple):
@@ -59,6 +61,8 @@ class LayerProgram:
     """By the source's names of the layers."""
     moves: Mapping[str, tuple[str, Matching]]
     """How the elements of the source's array come to its own, where it is not the source."""
+    unit: float = 2.0**-53
+    """The unit roundoff at which the models are judged."""
 
     @property
     def name(self) -> str:
@@ -78,7 +82,9 @@ class LayerProgram:
             balls = as_balls(each)
             size = np.abs(middles(balls))
             largest = float(np.max(np.where(np.isfinite(size), size, 0.0), initial=0.0))
-            known[name] = Known(balls, np.zeros(balls.shape, dtype=bool), np.full(balls.shape, UNIT * largest))
+            known[name] = Known(
+                balls, np.zeros(balls.shape, dtype=bool), np.full(balls.shape, ROUNDINGS * self.unit * largest)
+            )
         return known
 
     def in_floats(self, program: Program) -> dict[str, Floats]:
@@ -115,7 +121,7 @@ def layer_program(side: Side, point: Point, pairs: Mapping[str, Any] | None) -> 
         moves = {name: (each.own, each.matching) for name, each in pairs.items() if each.matching}
         names = {name: own for name, (own, _) in moves.items()}
     places = {name: near[0] for name, own in names.items() if (near := _places(layers[own], numbers))}
-    return LayerProgram(side, program, inputs, places, moves)
+    return LayerProgram(side, program, inputs, places, moves, unit_roundoff(point.dtype))
 
 
 def wrong_behind(side: Side, point: Point) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flint import arb
 
 import gdcompare as gdc
 
@@ -18,6 +19,10 @@ import gdcompare_jax  # noqa: E402 - the frameworks may be missing
 import gdcompare_torch  # noqa: E402
 from gdcompare_jax import tap  # noqa: E402
 
+from gdcompare.arithmetic.balls import as_balls  # noqa: E402
+from gdcompare.arithmetic.program import Draft  # noqa: E402
+from gdcompare.models.alike import Known, apart  # noqa: E402
+from gdcompare.models.constants import explained  # noqa: E402
 from gdcompare.models.native import Native  # noqa: E402
 
 jnp = jax.numpy
@@ -183,3 +188,101 @@ def test_a_cause_is_named_at_its_layer(which: str) -> None:
     (answer,) = report.answers
     assert (answer.kind, answer.layer) == ("different functions", "norm")
     assert said in answer.cause
+
+
+# Constants, several models, and what cannot be read
+
+
+def wave(constant: Any, name: str) -> Native:
+    weights = {"w": START["g"]}
+    return gdcompare_torch.from_function(
+        lambda p, x, y: (torch.sin(constant * (x @ p["w"])) - y) ** 2, weights, name=name
+    )
+
+
+def test_a_constant_in_float32_is_no_other_function_but_beyond_rounding_in_float64() -> None:
+    wide, narrow = (
+        compared(wave(0.1, "one"), wave(torch.tensor(0.1), "port"), dtype=d) for d in ("float64", "float32")
+    )
+
+    assert (kinds(wide), wide.verdict) == (["constants"], "wrong")
+    assert "0.1 is 0.10000000149011612 in 'port', a float32" in wide.answers[0].said
+    assert (kinds(narrow), narrow.verdict) == (["rounding"], "agree")
+    assert "0.1 is 0.10000000149011612 in 'port', a float32" in narrow.answers[0].said
+
+
+def test_a_constant_that_is_no_rounding_is_another_function(dtype: str) -> None:
+    report = compared(wave(0.1, "one"), wave(0.1001, "port"), dtype=dtype)
+
+    assert kinds(report) == ["different functions"]
+    assert "another constant, or scale: 0.1 in 'one', 0.1001 in 'port'" in report.answers[0].said
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_the_one_of_three_that_is_another_function_is_named(odd: int) -> None:
+    names = ["a", "b", "c"]
+
+    report = compared(*(wave(0.25 if i == odd else 0.5, name) for i, name in enumerate(names)))
+
+    assert [(each.kind, each.models[1]) for each in report.answers] == [("different functions", names[odd])]
+
+
+def test_a_sum_for_a_mean_is_told_without_layers() -> None:
+    def line(reduced: str, name: str) -> Native:
+        def loss(p: Any, x: Any, y: Any) -> Any:
+            return getattr((x @ p["g"] - y) ** 2, reduced)()
+
+        return gdcompare_torch.from_function(loss, {"g": START["g"]}, name=name)
+
+    report = compared(line("mean", "one"), line("sum", "port"))
+
+    assert "larger in 'port' by a factor n = 3: a sum for a mean" in report.answers[0].said
+
+
+def test_what_cannot_be_read_is_compared_by_an_estimate_and_says_why() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return ((x @ p["w"] - y) ** 2).mean()
+
+    def slopes(p: Any, x: Any, y: Any) -> Any:
+        return {"w": 3 * (x @ p["w"] - y) @ x / len(y)}
+
+    read = gdcompare_torch.from_function(loss, {"w": START["g"]}, name="read")
+    report = compared(read, gdc.from_functions(loss, slopes, name="by hand"))
+
+    assert [(each.model, each.evidence) for each in report.evidence] == [("read", "truth"), ("by hand", "estimate")]
+    assert "'by hand' is judged by an estimate: 'by hand' has no graph that could be read" in report.explanation()
+    assert {each.verdict for each in report.entries if each.implementation == "read"} == {"agree"}
+    assert report.answers == ()
+    assert "'read' has the gradient of its own program" in next(e.cause for e in report.entries if e.verdict == "wrong")
+
+
+# The oracle
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"),
+    [
+        ([1.0, 2.0], "same"),
+        ([1.0, 2.0 * (1 + 1e-21)], "same"),
+        ([1.0, 2.0 * (1 + 2.0**-40)], "different"),
+        ([-1.0, 2.0], "different"),
+        ([1.0, "wide"], "unknown"),
+        ([1.0, "unknown"], "unknown"),
+    ],
+)
+def test_truths_are_told_apart_by_their_balls(other: list[Any], kind: str) -> None:
+    known = {"wide": arb(2, 1e-3), "unknown": arb.nan()}
+    balls = as_balls(np.array([arb(known.get(each, each)) for each in other], dtype=object))
+    one = Known(as_balls([1.0, 2.0]), np.zeros(2, dtype=bool), np.full(2, 1e-15))
+
+    assert apart(one, one._replace(balls=balls)).kind == kind
+
+
+def test_what_constants_explain_is_what_their_rounding_does() -> None:
+    draft = Draft()
+    x = draft.input("x", np.array([1.0, 2.0]), "float64")
+    program = draft.program(draft.multiply(x, 0.1))
+
+    found = explained(program, [np.array(0.1)], lambda each: {"y": each(np, np.array([1.0, 2.0]))}, "float32")
+
+    np.testing.assert_allclose(found["y"], 2.0**-23 * 0.1 * np.array([np.sqrt(2.5), 2.0]), rtol=1e-6)
