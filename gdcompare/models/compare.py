@@ -36,8 +36,13 @@ def compare(
 ) -> Comparison:
     """Compare models that should compute the same: their losses, gradients, per-sample gradients and layers.
 
-    The first model is the source: the others are loaded from its values through their layouts, and everything is
-    reported in its names. `data` is a Dataset, or a pair (features, targets) of arrays of any shape with a row for
+    A model whose program can be read from its framework's graph is judged by the truth of that, and the truths of two
+    models are set beside each other: `answers` says whose gradient is wrong, which are different functions and first at
+    which layer, or that all is rounding. Where some program cannot be read, the models are also compared with each
+    other, by an estimate of what rounding does; `evidence` says which it was, and why.
+
+    The first model is the source: the others are loaded from its values through their layouts, and what is compared
+    with it is reported in its names; what is compared with a model's own truth, in the model's. `data` is a Dataset, or a pair (features, targets) of arrays of any shape with a row for
     each sample; integers, such as tokens and labels, stay integers for models that take them. Per-sample gradients are
     compared for the first `rows` samples. Layers are recorded for one sample: one whose gradient differs, if there is
     any. A model whose loss couples its rows, as batch normalisation and contrastive losses do, is noticed: then the
@@ -48,7 +53,7 @@ def compare(
     such as `lambda a: np.moveaxis(a, 0, -1)` from (channels, height, width) to (height, width, channels). With more
     than two models, `{model's name: such a mapping}`.
 
-    Two models that differ are both suspect. With three or more, the odd one out is named.
+    Two models that differ by the estimate are both suspect. With three or more, the odd one out is named.
 
     Raises ValueError for models, parameters, layers or data that do not fit.
 
