@@ -17,7 +17,7 @@ from gdcompare.models.estimate import BUDGET, EITHER, by_little, judged_arrays, 
 from gdcompare.models.function_of import functions_of
 from gdcompare.models.layers import Places, compared_layers, layer_places
 from gdcompare.models.native import Native
-from gdcompare.models.sides import Data, Point, Side, point_of, sides_of
+from gdcompare.models.sides import ROWS_TRIED, Data, Point, Side, point_of, sides_of
 from gdcompare.models.true_layers import wrong_behind
 from gdcompare.models.truth import Truth, truth_of
 from gdcompare.problem import Dataset
@@ -42,11 +42,12 @@ def compare(
     other, by an estimate of what rounding does; `evidence` says which it was, and why.
 
     The first model is the source: the others are loaded from its values through their layouts, and what is compared
-    with it is reported in its names; what is compared with a model's own truth, in the model's. `data` is a Dataset, or a pair (features, targets) of arrays of any shape with a row for
-    each sample; integers, such as tokens and labels, stay integers for models that take them. Per-sample gradients are
-    compared for the first `rows` samples. Layers are recorded for one sample: one whose gradient differs, if there is
-    any. A model whose loss couples its rows, as batch normalisation and contrastive losses do, is noticed: then the
-    gradient and the layers of the whole batch are compared, and no per-sample gradients.
+    with it is reported in its names; what is compared with a model's own truth, in the model's. `data` is a Dataset, or
+    a pair (features, targets) of arrays of any shape with a row for each sample; integers, such as tokens and labels,
+    stay integers for models that take them. Per-sample gradients are compared for the first `rows` samples. Layers are
+    recorded for one sample: one whose gradient differs, if there is any. A model whose loss couples its rows, as batch
+    normalisation and contrastive losses do, is noticed: then the gradient and the layers of the whole batch are
+    compared, and no per-sample gradients.
 
     Layers correspond if they have the same name, or if `layers` says so: `{source's name: own name}`, or
     `{source's name: (own name, function)}` with a function that moves elements from the source's array to the model's,
@@ -82,7 +83,9 @@ def compared_at(
     """Return the comparison at one point, its layers at the first row whose gradients differ."""
     dtype = checked_dtype(context["dtype"])
     coupled = {side.name: how for side in sides if (how := side.coupling(point, rows))}
-    truths = {side.name: truth_of(side, point, coupled.get(side.name, ""), context["data"]) for side in sides}
+    # A truth is that of samples: whether the rows are some is asked though none is watched.
+    mixed = coupled if rows > 1 else {side.name: side.coupling(point, ROWS_TRIED) for side in sides}
+    truths = {side.name: truth_of(side, point, mixed.get(side.name, ""), context["data"]) for side in sides}
     known = [truth for truth in truths.values() if isinstance(truth, Truth)]
     evidence = [
         Evidence(name, "estimate", each) if isinstance(each, str) else Evidence(name, "truth")

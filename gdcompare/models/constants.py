@@ -1,6 +1,7 @@
 """The constants that programs hold: which of two programs are one number stated in two dtypes, and what they explain.
 
-    a, b are one number, rounded      |a - b| <= 2 u |a|,    u that of float32 if one of them is a float32, else float64
+    a, b are one number, rounded      |a - b| <= 8 u |a|,    u that of float32 if one of them is a float32, else float64
+    a table of them, as of sines      |a - b| <= 2^10 u max |a|
     an unpaired constant c explains   2 u |c| |d output / dc|,    by a difference quotient in floats
 
 Numbers of few bits, such as 0.5, 2 or 12, are exact in every dtype: where they differ, they were meant to.
@@ -106,7 +107,11 @@ def said_of_pairs(pairs: Pairs, other: str) -> str:
     said = []
     for theirs, ours in pairs[:3]:
         kind = ", a float32" if _in_float32(theirs) else ""
-        what = f"{ours.item()!r} is {theirs.item()!r}" if theirs.ndim == 0 else f"an array {theirs.shape} is rounded"
+        if theirs.size == 1:
+            what = f"{ours.item()!r} is {theirs.item()!r}"
+        else:
+            off = np.max(np.abs(ours - theirs)) / np.max(np.abs(ours))
+            what = f"an array {theirs.shape} is off by {off:.1g} of its largest"
         said.append(f"{what} in {other!r}{kind}")
     return "; ".join(said) + (f"; and {len(pairs) - 3} more" if len(pairs) > 3 else "")
 
@@ -132,7 +137,8 @@ def _one_number(one: Floats, other: Floats) -> bool:
     if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
         return False
     u = unit_roundoff("float32" if _in_float32(one) or _in_float32(other) else "float64")
-    return bool((np.abs(one - other) <= 2 * u * np.abs(one)).all())
+    room = 8 * np.abs(one) if one.size == 1 else 2.0**10 * np.max(np.abs(one))
+    return bool((np.abs(one - other) <= u * room).all())
 
 
 def _in_float32(value: Floats) -> bool:

@@ -28,7 +28,7 @@ from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Floats, compare
 from gdcompare.referee.verify import judged
 
-MOST_WORK = 10**8
+MOST_WORK = 3 * 10**7
 """A program of more multiplications and additions is not enclosed."""
 MOST_ARB_WORK = 10**7
 """Nor is one of more enclosed once more in Arb's balls, where those in floats are narrow enough to judge a gradient."""

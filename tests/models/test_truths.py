@@ -256,6 +256,29 @@ def test_what_cannot_be_read_is_compared_by_an_estimate_and_says_why() -> None:
     assert "'read' has the gradient of its own program" in next(e.cause for e in report.entries if e.verdict == "wrong")
 
 
+def test_a_program_that_is_too_large_is_compared_by_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdcompare.models.truth.MOST_WORK", 10)
+
+    report = compared(wave(0.5, "one"), wave(0.5, "port"))
+
+    assert {each.evidence for each in report.evidence} == {"estimate"}
+    assert all("operations, and no more than" in each.reason for each in report.evidence)
+    assert report.answers == ()
+    assert {each.law for each in report.entries} == {"", "per sample"}
+
+
+def test_a_loss_that_couples_its_rows_has_a_truth_of_the_batch_though_no_row_is_watched() -> None:
+    def coupled(p: Any, x: Any, y: Any) -> Any:
+        z = x @ p["w"]
+        return ((z - z.mean()) ** 2).mean()
+
+    models = [gdcompare_torch.from_function(coupled, {"w": START["g"]}, name=name) for name in ("one", "port")]
+
+    report = compared(*models, rows=0)
+
+    assert (report.verdict, kinds(report)) == ("agree", ["rounding"])
+
+
 # The oracle
 
 
