@@ -132,6 +132,7 @@ def test_a_right_port_is_all_rounding_and_says_by_what_evidence(dtype: str) -> N
     assert {"verdict", "context", "entries", "layers", "first_difference", "remarks"} <= set(found)
 
 
+@pytest.mark.thorough
 def test_a_wrong_backward_pass_is_a_wrong_gradient_and_no_other_function(dtype: str) -> None:
     report = compared(of_torch(), of_jax(square=half_square), dtype=dtype)
 
@@ -179,6 +180,7 @@ CAUSES: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", CAUSES)
 def test_a_cause_is_named_at_its_layer(which: str) -> None:
     norm, said = CAUSES[which]
