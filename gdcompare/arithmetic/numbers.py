@@ -199,7 +199,7 @@ def formula_line() -> str:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
         if frame.f_code.co_name == "walk_back":
             return "the way back"
-        if frame.f_code.co_name == "__call__" and "step" in frame.f_locals:  # of a program
+        if frame.f_code.co_name == "values" and "step" in frame.f_locals:  # of a program
             return str(frame.f_locals["step"].line) or "no line of yours"
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

@@ -98,14 +98,25 @@ class Program:
         if xp is np:
             tape = Tape(Floats())
             return self(tape, *map(tape.asarray, arrays)).value[0]
+        return xp.asarray(_filled(self.output, self.values(xp, *arrays)))
+
+    def values(self, xp: Any, *arrays: Any, last: int | None = None) -> list[Any]:
+        """Return the inputs and what each step returns, over the namespace; `last` is the number of the last needed.
+
+        >>> draft = Draft()
+        >>> x = draft.input("x", np.array([1.0, 2.0]), "float64")
+        >>> program = draft.program(draft.sum(x * x))
+        >>> [each.value[0].tolist() for each in program.values(Tape(Floats()), np.array([1.0, 2.0]), last=1)[1:]]
+        [[1.0, 4.0]]
+        """
         values = list(arrays)
-        for step in self.steps:
+        for step in self.steps[: None if last is None else max(0, last + 1 - len(self.inputs))]:
             operands = [_filled(each, values) for each in step.operands]
             try:
                 values.append(_applied(xp, step.function, operands, step.settings))
             except AttributeError as error:
                 raise ProgramError(f"{step.function}{_at(step.line)}: {error}") from error
-        return xp.asarray(_filled(self.output, values))
+        return values
 
     def __str__(self) -> str:
         inputs = ", ".join(f"{name}: {dtype}{list(shape)}" for name, shape, dtype in self.inputs)

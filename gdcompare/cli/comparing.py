@@ -54,7 +54,8 @@ def compare(
     """Compare native models, ONE being the source of values: losses, gradients, layers, and the steps of a training.
 
     Each is a native model in a file, made by from_module, from_function or from_functions, or a function that returns
-    one. Without --data they run on the noisy line.
+    one. Without --data they run on the noisy line. A model whose program can be read is judged by the truth of that,
+    and the truths are set beside each other; one whose cannot is compared with the others by an estimate.
     """
     refuse_overwriting()
     if target is not None and (data_name is None or ".py:" in data_name):

@@ -4,22 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, final
 
 from gdcompare.referee.shown import heading
-from gdcompare.referee.verdict import Entry, Floats, Report
+from gdcompare.referee.verdict import Entry, Floats, Grade, Report
 from gdcompare.table import Part, Table, number, table
 
 LOSS = "loss"
 GRADIENT, ROWS, FORWARD, BACKWARD = "", "per sample", "forward", "backward"
+OWN, FUNCTION = "own truth", "function"
+
+
+Kind: TypeAlias = Literal["wrong gradient", "different functions", "constants", "rounding", "undecided"]
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """One finding about some of the models."""
+
+    kind: Kind
+    models: tuple[str, ...]
+    said: str
+    """The finding in a sentence."""
+    layer: str = ""
+    """The first layer at which it shows, where that is known."""
+    cause: str = ""
+    """What explains it, where that is known."""
+    grade: Grade = "proven"
+    """Whether it is proven, or rests on sampled rounding."""
+
+    def __str__(self) -> str:
+        return self.said
+
+
+@final
+@dataclass(frozen=True)
+class Evidence:
+    """By what a model was judged."""
+
+    model: str
+    evidence: Literal["truth", "estimate"]
+    """Whether by the truth of its own program, or by how far the other models are away."""
+    reason: str = ""
+    """Why its truth is not known."""
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Report):
-    """What several models say of the same loss: a report whose budgets are estimated.
+    """What several models say of the same loss, each beside its own truth, and the truths beside each other.
 
-    `expected` in an entry is what the source says, or the majority where there is one. `detectable` is the smallest
-    relative fault that would have been noticed in any element of at least a thousandth of its array's largest.
+    The `law` of an entry says what was compared: "own truth", a model's loss or gradient, under its own names, with the
+    truth of its own program; "function", that truth with the reference's, under the source's names; "per sample" the
+    gradients of single samples. Where the program of some model cannot be read, the models are also compared with each
+    other, by an estimated budget: entries of law "", or "per sample". Of these, `expected` is what the source says, or
+    the majority where there is one, and `detectable` the smallest relative fault that would have been noticed in any
+    element of at least a thousandth of its array's largest.
     """
 
     layers: tuple[Entry, ...] = ()
@@ -29,6 +69,10 @@ class Comparison(Report):
     """
     remarks: tuple[str, ...] = ()
     """What else is to be known: layers without a counterpart, losses that couple their rows, constants in float32."""
+    answers: tuple[Answer, ...] = ()
+    """Who is wrong, which are different functions, or that all is rounding; empty if no program could be read."""
+    evidence: tuple[Evidence, ...] = ()
+    """By what each model was judged, and why."""
 
     @property
     def first_difference(self) -> Entry | None:
@@ -41,18 +85,29 @@ class Comparison(Report):
         return [heading(self.context), _arrays(self.entries), *layers, *self.explanation().splitlines()]
 
     def explanation(self) -> str:
-        """Return the first layer that differs, the report's lines, the remarks, and what kind of budget it was.
+        """Return the answers, what does not agree, the first layer that differs, the remarks, and what the evidence is.
 
-        Per-sample gradients are told of where the others agree: otherwise they only repeat it.
+        Per-sample gradients are told of where the others agree, and of different functions the loss: otherwise they
+        only repeat it.
         """
         lines = Report.explanation(self).splitlines()
-        if any(entry.verdict != "agree" for entry in self.entries if entry.law == GRADIENT):
+        if any(entry.verdict != "agree" for entry in self.entries if entry.law in (GRADIENT, OWN, FUNCTION)):
             lines = [line for line in lines if f": {ROWS}: " not in line]
+        if any(answer.kind in ("different functions", "constants") for answer in self.answers):
+            lines = [line for line in lines if f": {FUNCTION}: " not in line or f": {FUNCTION}: {LOSS} " in line]
         if (first := self.first_difference) is not None:
             lines.insert(0, _first_layer(first))
         elif compared := {entry.parameter for entry in self.layers if entry.verdict == "agree"}:
             lines.append(f"no difference in {len(compared)} layers")
-        return "\n".join([*lines, *self.remarks, f"budgets are {self.context['budget']}"])
+        return "\n".join([*map(str, self.answers), *lines, *self.remarks, *self._evidence()])
+
+    def _evidence(self) -> list[str]:
+        """Say by what each model was judged."""
+        known = [repr(each.model) for each in self.evidence if each.evidence == "truth"]
+        said = [f"judged by the truth of their own programs: {', '.join(known)}"] if known else []
+        said += [f"{each.model!r} is judged by an estimate: {each.reason}" for each in self.evidence if each.reason]
+        estimated = not self.evidence or len(known) < len(self.evidence)
+        return [*said, f"budgets are {self.context['budget']}"] if estimated else said
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as they go to JSON."""
@@ -61,6 +116,8 @@ class Comparison(Report):
             "layers": [asdict(entry) for entry in self.layers],
             "first_difference": None if first is None else asdict(first),
             "remarks": list(self.remarks),
+            "answers": [asdict(each) for each in self.answers],
+            "models": [asdict(each) for each in self.evidence],
         }
 
 

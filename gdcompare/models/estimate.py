@@ -40,6 +40,8 @@ SAFETY = 16.0
 FLOOR = 8.0
 BUDGET = f"estimated, not proven: {SAFETY:g} times what one unit in the last place of the inputs changes, {DRAWS} draws"
 
+EITHER = "of two that differ, either may be at fault"
+
 _SHARE = 1e-3
 """What is detectable is stated for elements of at least this share of the largest; smaller ones are mostly rounding."""
 
@@ -158,7 +160,7 @@ def _reference(measured: Mapping[str, Measured], dtype: Precision) -> tuple[str,
     """Return whom the others are measured by, and what it means to differ from it."""
     names = list(measured)
     if len(names) == 2:
-        return names[0], "of two that differ, either may be at fault"
+        return names[0], EITHER
     for size in range(len(names), len(names) // 2, -1):
         for group in combinations(names, size):
             pairs = combinations(group, 2)

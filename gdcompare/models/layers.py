@@ -41,7 +41,7 @@ def layer_places(sides: Sequence[Side], layers: Any) -> dict[str, Places]:
     return {name: given.get(name, {}) for name in names}
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """A layer of the source, that of another model, and how the elements of one come from the other."""
 
     name: str
@@ -51,9 +51,16 @@ class _Pair(NamedTuple):
 
 
 def compared_layers(
-    sides: Sequence[Side], rows: Point, places: Mapping[str, Places], dtype: Precision
+    sides: Sequence[Side],
+    rows: Point,
+    places: Mapping[str, Places],
+    dtype: Precision,
+    true: Callable[[Mapping[str, Mapping[str, Pair]]], dict[Key, list[Entry]]] = lambda _: {},
 ) -> tuple[list[Entry], list[str]]:
-    """Judge the layers, forward and then backward, in the source's order; and say which have no counterpart."""
+    """Judge the layers, forward and then backward, in the source's order; and say which have no counterpart.
+
+    `true` gives the entries of those whose truth is known, of layers that correspond; the others are estimated.
+    """
     source, *others = sides
     shapes = {side.name: {layer.name: layer.value.shape for layer in side.layers(rows)} for side in sides}
     first = shapes[source.name]
@@ -65,16 +72,25 @@ def compared_layers(
     runs |= {side.name: partial(_seen, side, pairs=pairs[side.name]) for side in others}
     found = {name: measure(run, rows) for name, run in runs.items()}
     order = [(FORWARD, name) for name in first] + [(BACKWARD, name) for name in reversed(first)]
+    known = true(pairs)
+    order = [key for key in order if key not in known]
     entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
     if by_little(entries, found, dtype):
         found = {name: measured_inside(run, rows, found[name]) for name, run in runs.items()}
         entries = [entry for key in order for entry in _layer_entries(key, found, pairs, dtype)]
+    places_of = {name: i for i, name in enumerate(first)}
+    entries = [entry for each in known.values() for entry in each] + entries
+    entries.sort(key=lambda entry: _rank(entry, places_of))
     return _with_neighbours(entries), remarks
 
 
-def _remarks(
-    sides: Sequence[Side], shapes: Mapping[str, Shapes], pairs: Mapping[str, Mapping[str, _Pair]]
-) -> list[str]:
+def _rank(entry: Entry, places: Mapping[str, int]) -> tuple[bool, int]:
+    """Values come in order of execution, then cotangents from the loss down."""
+    place = places[entry.parameter]
+    return (True, -place) if entry.law == BACKWARD else (False, place)
+
+
+def _remarks(sides: Sequence[Side], shapes: Mapping[str, Shapes], pairs: Mapping[str, Mapping[str, Pair]]) -> list[str]:
     """Say in which models no layer was seen, and how many layers have no counterpart, and which."""
     source, *others = sides
     said = [f"no layer was seen in {side.name!r}: {side.model.unseen}" for side in sides if not shapes[side.name]]
@@ -94,7 +110,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + ", ..." * (len(names) > 8)
 
 
-def _pairs(side: Side, n: int, seen: Mapping[str, Shapes], source: Side, places: Places) -> dict[str, _Pair]:
+def _pairs(side: Side, n: int, seen: Mapping[str, Shapes], source: Side, places: Places) -> dict[str, Pair]:
     shapes, own_shapes = seen[source.name], seen[side.name]
     pairs = {}
     alike = {own.replace("/", "."): own for own in own_shapes}
@@ -111,7 +127,7 @@ def _pairs(side: Side, n: int, seen: Mapping[str, Shapes], source: Side, places:
         shape, own_shape = shapes[name], own_shapes[own]
         if n > 1 and shape[:1] == own_shape[:1] == (n,):  # a batch: what moves are the elements of each row
             shape, own_shape = shape[1:], own_shape[1:]
-        pairs[name] = _Pair(name, own, _moving(side.name, name, shape, own, own_shape, move))
+        pairs[name] = Pair(name, own, _moving(side.name, name, shape, own, own_shape, move))
     return pairs
 
 
@@ -134,7 +150,7 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return _without_ones(shape[1:]) if shape[:1] == (1,) else shape
 
 
-def _seen(side: Side, rows: Point, pairs: Mapping[str, _Pair] | None) -> dict[Key, NDArray[Any]]:
+def _seen(side: Side, rows: Point, pairs: Mapping[str, Pair] | None) -> dict[Key, NDArray[Any]]:
     """Return values and cotangents in the source's names and shapes."""
     layers = {layer.name: layer for layer in side.layers(rows)}
     found: dict[Key, NDArray[Any]] = {}
@@ -149,7 +165,7 @@ def _seen(side: Side, rows: Point, pairs: Mapping[str, _Pair] | None) -> dict[Ke
 
 
 def _layer_entries(
-    key: Key, found: Found, pairs: Mapping[str, Mapping[str, _Pair]], dtype: Precision
+    key: Key, found: Found, pairs: Mapping[str, Mapping[str, Pair]], dtype: Precision
 ) -> Iterator[Entry]:
     law, name = key
     for model, theirs in pairs.items():

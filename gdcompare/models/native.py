@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -173,6 +174,12 @@ class Native(ABC):
         narrow = f"it holds float32 inside float64: {'; '.join(places[:3])}{more}" if places else ""
         wrong = faulty(self.rules(own, *given), working_dtype(own, features))
         return "; ".join(filter(None, [narrow, wrong]))
+
+    def as_itself(self) -> Native:
+        """Return the same model, loaded from parameters of its own names, whatever its layout."""
+        own = copy(self)
+        own.layout = None
+        return own
 
     def matching(self, source: Mapping[str, ArrayLike]) -> Matching:
         """Return how its parameters are loaded from those of a problem or of another model."""

@@ -38,6 +38,7 @@ class Readable(Protocol):
     def as_taken(self, params: Any, features: Any, targets: Any) -> tuple[Any, Any]: ...  # noqa: D102
     def coupling(self) -> list[str]: ...  # noqa: D102
     def example(self, params: Any) -> tuple[Any, Any]: ...  # noqa: D102
+    def as_itself(self) -> Readable: ...  # noqa: D102
 
 
 @final
@@ -202,17 +203,26 @@ def posed(
     name = data.name if isinstance(data, Dataset) else "data"
     rows, goals = (data.features, data.targets) if isinstance(data, Dataset) else map(np.asarray, data)
     _refuse_unfit(rows, goals, precision)
-    flat_rows, flat_goals = (each.reshape(len(each), -1).astype(np.float64) for each in (rows, goals))
-    flat = Dataset(flat_rows, flat_goals, name)
     at = {key: np.asarray(value, dtype=precision) for key, value in own.items()}
     given = (each if each.dtype.kind in "iu" else each.astype(precision) for each in (rows, goals))
     features, targets = _tried(model, at, *given)
     coupled = _coupling(model, at, features, targets)
-    problem = ProgramProblem(model, at, features, targets, coupled)
-    if coupled:
-        flat = Dataset(flat_rows.reshape(1, -1), flat_goals.reshape(1, -1), name)
+    return posed_at(model, at, features, targets, coupled, name)
+
+
+def posed_at(
+    model: Readable, params: Arrays, features: NDArray[Any], targets: NDArray[Any], coupled: str, name: str = "data"
+) -> Posed:
+    """Return the problem that a model poses where it is known to run, on the data as it takes them.
+
+    `coupled` says how the loss of a row depends on the other rows; "" if it does not. Raises ProgramError if its
+    program cannot be read.
+    """
+    problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
+    lead = 1 if coupled else len(features)
+    rows, goals = (each.reshape(lead, -1).astype(np.float64) for each in (features, targets))
     problem.program(len(features))  # refused here, if it cannot be read
-    return Posed(problem, flat, {key: value.astype(np.float64) for key, value in at.items()})
+    return Posed(problem, Dataset(rows, goals, name), {key: value.astype(np.float64) for key, value in params.items()})
 
 
 def _refuse_unfit(rows: NDArray[Any], goals: NDArray[Any], dtype: Precision) -> None:

@@ -99,13 +99,14 @@ class Side:
 
     def layers(self, point: Point) -> list[Layer]:
         """Return what the model's layers compute for these rows."""
-        return self.model.layers(*self._given(point))
+        return self.model.layers(*self.given(point))
 
     def hints(self, point: Point) -> str:
         """Say what the model knows of itself that may be the cause where it differs."""
         return self.model.hints(*point, self.matching)
 
-    def _given(self, point: Point) -> tuple[Arrays, NDArray[Any], NDArray[Any]]:
+    def given(self, point: Point) -> tuple[Arrays, NDArray[Any], NDArray[Any]]:
+        """Return the model's own parameters, and the rows as it takes them."""
         own = self.matching.load(point.params)
         return own, *self.model.as_taken(own, point.features, point.targets)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gdcompare.models.comparison import ROWS, Comparison, Training
+from gdcompare.models.comparison import Comparison, Training
 from gdcompare.referee.verdict import Entry, Report, Verdict
 from gdcompare.report import look
 from gdcompare.report.thinning import thinned
@@ -221,7 +221,7 @@ def _cells(report: Report) -> tuple[dict[tuple[str, str], Entry], list[str], lis
         if by_law:
             where = entry.law, entry.implementation
         else:
-            where = f"{entry.implementation}, {ROWS}" if entry.law == ROWS else entry.implementation, entry.parameter
+            where = f"{entry.implementation}, {entry.law}" if entry.law else entry.implementation, entry.parameter
         if where not in cells or _badness(entry) > _badness(cells[where]):
             cells[where] = entry
     rows, columns = (list(dict.fromkeys(where[i] for where in cells)) for i in (0, 1))
@@ -292,7 +292,9 @@ def _name(axes: Axes, which: str, names: Sequence[str], offset: float = 0.5) -> 
 def _evidence(report: Report) -> str:
     """Return what the verdict is, and whether it is proven."""
     sampled = any(entry.grade == "sampled" for entry in report.entries)
-    if isinstance(report, Comparison | Training):
+    kinds = {each.evidence for each in report.evidence} if isinstance(report, Comparison) else set()
+    by_truth = kinds == {"truth"}
+    if isinstance(report, Comparison | Training) and not by_truth:
         return f"Verdict: {report.verdict}; budgets are estimated."
     return f"Verdict: {report.verdict}; budgets are {'partly sampled' if sampled else 'proven'}."
 
