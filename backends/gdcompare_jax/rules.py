@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, Literal
 
-from gdcompare_jax.program import INSIDE, is_float, line_of
+from gdcompare_jax.program import CALLS, is_float, line_of
 
 OWN = ("custom_vjp_call", "custom_jvp_call")
 
@@ -34,11 +34,11 @@ def _through(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any], found: 
 
     for equation in jaxpr.eqns:
         operands = [value(each) for each in equation.invars]
-        inner = next((equation.params[key] for key in INSIDE if hasattr(equation.params.get(key), "eqns")), None)
+        inner = equation.params.get(CALLS.get(equation.primitive.name, ""))
         if equation.primitive.name in OWN:
             found.append(_noted(equation, operands))
             inner = None
-        if inner is not None:
+        if hasattr(inner, "eqns"):
             results = _through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, found)
         else:
             results = _run(equation, operands)
