@@ -178,7 +178,8 @@ def judged(
         if changed := changed_inputs(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(call)
-    judgements, allowances, budgets = [], dict(allowed), budgets_of(allowed)
+    judgements: list[dict[str, Entry]] = []
+    allowances, budgets = dict(allowed), budgets_of(allowed)
     known: dict[str, Enclosed] = {}
     for call in calls:
         if judgements and _same(call, calls[0]) and not _any_kinks(known):
