@@ -300,15 +300,13 @@ class SampledNumbers(Tabled, Numbers):
         """1/k for each of k that are equal in every draw; of those that rounding may make the largest, any one."""
         del kind
         largest = along_last(np.maximum, x.value)
+        equal = x.value == largest
         near = self._within_reach(x.value - largest) if not x.exact else np.zeros(1, dtype=bool)
         if near.any():
-            possible = (x.value == largest) | near
-            some = possible & along_last(np.logical_or, near)
+            some = (equal | near) & along_last(np.logical_or, near)
             ticket = np.where(some, self.generator.random(some.shape), -1.0)
             chosen = ticket == along_last(np.maximum, ticket)
-            equal = np.where(along_last(np.logical_or, some), chosen, x.value == largest)
-        else:
-            equal = x.value == largest
+            equal = np.where(along_last(np.logical_or, some), chosen, equal)
         return self._conditions(equal / along_last(np.add, equal.astype(np.float64)))
 
     def compare(self, relation: np.ufunc, x: Sampled, y: Sampled, kink: bool) -> Sampled:
