@@ -143,7 +143,7 @@ def test_it_keeps_silent_where_the_formula_hangs_on_an_equality(function: Any) -
     assert both(Formula(function), params, np.ones((1, 2)), np.zeros(1), "float64") is None
 
 
-BEHIND_RELUS: dict[str, tuple[Any, bool]] = {
+BEHIND_RELUS: dict[str, tuple[Any, bool | None]] = {
     "relus at 0 tie": (lambda xp, x, y: xp.exp(x) * xp.maximum(xp.maximum(-x, 0.0), xp.maximum(-y, 0.0)), True),
     "a mask of -inf": (
         lambda xp, x, y: xp.softmax(xp.where(xp.asarray(np.array([True, False])), x * y, -xp.inf)) * x,
