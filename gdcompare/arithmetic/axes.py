@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any, TypeAlias
+
+import numpy as np
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -27,3 +30,18 @@ def kept(xp: Any, result: Any, x: Any, axis: Axis) -> Any:
     """Return a result for these axes of x with axes of length 1 in their places."""
     axes = axes_of(axis, x.ndim)
     return xp.reshape(result, tuple(1 if i - x.ndim in axes else length for i, length in enumerate(x.shape)))
+
+
+SHORT = 16
+"""Along so few numbers NumPy reduces one line after the other, and many times as slowly."""
+
+
+def along_last(operation: np.ufunc, x: Any) -> Any:
+    """Return a reduction of an array along its last axis, which stays with length 1; the same numbers as NumPy's own.
+
+    >>> along_last(np.maximum, np.array([[1.0, 3.0], [2.0, 0.0]])).tolist()
+    [[3.0], [2.0]]
+    """
+    if not 0 < x.shape[-1] <= SHORT:
+        return operation.reduce(x, axis=-1, keepdims=True)
+    return reduce(operation, (x[..., i : i + 1] for i in range(1, x.shape[-1])), x[..., :1])

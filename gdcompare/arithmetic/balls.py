@@ -196,8 +196,13 @@ class BallNumbers(Tabled, Numbers):
 
     def _note(self, operation: str, places: NDArray[np.bool_]) -> None:
         if places.any():
-            indices = np.argwhere(places)
-            self.kinks.append(Kink(operation, indices if len(places) > 1 else indices[:, 1:], formula_line()))
+            self.kinks.append(kink_at(operation, places))
+
+
+def kink_at(operation: str, places: NDArray[np.bool_]) -> Kink:
+    """Return the kink of an operation at these places, the hidden axis first, in the formula that is evaluated."""
+    indices = np.argwhere(places)
+    return Kink(operation, indices if len(places) > 1 else indices[:, 1:], formula_line())
 
 
 def as_balls(values: ArrayLike) -> Balls:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.axes import along_last
 from gdcompare.arithmetic.function import Constant, Function
 from gdcompare.arithmetic.functions import Tabled
 
@@ -123,13 +124,13 @@ class Floats(Tabled, Numbers):
     def max(self, x: Array, kind: str = "max") -> Array:
         """NumPy's."""
         del kind
-        return np.asarray(np.max(x, axis=-1))
+        return np.asarray(along_last(np.maximum, x)[..., 0])
 
     def share_of_max(self, x: Array, kind: str) -> Array:
         """1/k for each of k equals."""
         del kind
-        largest = x == np.max(x, axis=-1, keepdims=True)
-        return np.asarray(largest / np.sum(largest, axis=-1, keepdims=True))
+        largest = x == along_last(np.maximum, x)
+        return np.asarray(largest / along_last(np.add, largest.astype(np.float64)))
 
     def compare(self, relation: np.ufunc, x: Array, y: Array, kink: bool) -> Array:
         """Always decided."""

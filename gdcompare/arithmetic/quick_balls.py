@@ -2,7 +2,8 @@
 
 They enclose as Arb's balls do, to about 100 bits instead of as many as one likes, and arrays of them are as quick as
 NumPy. What they cannot say they leave to Arb: a radius is infinite where a number is not known, or a function not
-defined; and `UndecidedError` is raised where a formula hangs on what is undecided or equal, at a kink or beside one.
+defined; and `UndecidedError` is raised where a formula hangs on what is undecided or equal, at a kink or beside one. A
+tie for the largest is a ball that holds every share of it; an infinity that was given, as by a mask, is itself.
 
     x + y     rad_x + rad_y                          and what the word is off by: `double_word` says how much
     x y       |x| rad_y + |y| rad_x + rad_x rad_y
@@ -25,7 +26,8 @@ from flint import arb, ctx
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic import double_word as words
-from gdcompare.arithmetic.balls import BallNumbers, Balls, boxed, elementwise, upwards
+from gdcompare.arithmetic.axes import along_last
+from gdcompare.arithmetic.balls import BallNumbers, Balls, Kink, boxed, elementwise, kink_at, upwards
 from gdcompare.arithmetic.double_word import Word
 from gdcompare.arithmetic.function import Constant, Function
 from gdcompare.arithmetic.functions import Tabled
@@ -35,11 +37,9 @@ from gdcompare.arithmetic.word_matrices import product_of_matrices
 Floats = NDArray[np.float64]
 
 SLACK = 1 + 2.0**-20
-PRECISION = 106
-"""The bits of a double word."""
+PRECISION = 106  # the bits of a double word
 
-_FAR = 350.0
-"""From here on tanh is 1 to 2^-1000."""
+_FAR = 350.0  # from here on tanh is 1 to 2^-1000
 
 
 class UndecidedError(Exception):
@@ -77,7 +77,8 @@ class QuickBalls:
         other = as_quick_balls(other)
         high, low = words.add(self.word, other.word)
         rounded = (self.low != 0) | (other.low != 0)
-        return _known(high, low, self.rad + other.rad + words.SUM * rounded * np.abs(high))
+        total = _known(high, low, self.rad + other.rad + words.SUM * rounded * np.abs(high))
+        return total if np.isfinite(high).all() else _beside_infinity(total, self, other)
 
     def __sub__(self, other: Any) -> QuickBalls:
         return self + -as_quick_balls(other)
@@ -96,6 +97,7 @@ class QuickBalls:
         return _known(high, low, carried + rounded + tiny)
 
     def __matmul__(self, other: QuickBalls) -> QuickBalls:
+        self, other = _numbers(self), _numbers(other)
         parts = product_of_matrices((self.high, self.low, self.rad), (other.high, other.low, other.rad))
         return _known(*parts)
 
@@ -130,6 +132,7 @@ class QuickNumbers(Tabled, Numbers):
     """Arrays of quick balls. NumPy may warn of overflow and of what is not defined: call it inside `np.errstate`."""
 
     def __init__(self) -> None:
+        self.kinks: list[Kink] = []
         self._powers: dict[int, tuple[QuickBalls, QuickBalls]] = {}  # with the value, so that no other takes its id
 
     def asarray(self, values: Any) -> QuickBalls:
@@ -190,18 +193,21 @@ class QuickNumbers(Tabled, Numbers):
         del kind
         largest, possible = _possibly_largest(x)
         top = _each(lambda part: np.take_along_axis(part, largest, -1), x)
-        several = np.sum(possible, axis=-1, keepdims=True) > 1
+        several = along_last(np.add, possible.astype(np.intp)) > 1
         if not np.all(~(possible & several) | _identical(x, top)):
             raise UndecidedError
         return top[..., 0]
 
     def share_of_max(self, x: QuickBalls, kind: str) -> QuickBalls:
-        """1 for the largest, 0 for the others."""
-        del kind
+        """1 for the largest, 0 for the others; in a tie [0, 1]: a gradient that is known yet is so from all sides."""
         _, possible = _possibly_largest(x)
-        if (np.sum(possible, axis=-1) > 1).any():
-            raise UndecidedError
-        return as_quick_balls(possible.astype(np.float64))
+        tied = possible & (along_last(np.add, possible.astype(np.intp)) > 1)
+        share = possible.astype(np.float64)
+        if not tied.any():
+            return as_quick_balls(share)
+        self.kinks.append(kink_at(kind, tied.any(axis=-1)))
+        half = np.where(tied, 0.5, 0.0)
+        return QuickBalls(share - half, np.zeros(share.shape), half)
 
     def compare(self, relation: np.ufunc, x: QuickBalls, y: QuickBalls, kink: bool) -> QuickBalls:
         """1 or 0, if all are decided, and no condition that depends on a parameter is of equals."""
@@ -236,11 +242,12 @@ class QuickNumbers(Tabled, Numbers):
     # Functions.
 
     def exp(self, x: QuickBalls) -> QuickBalls:
-        """Steepest on the right. Below exp(-700) it is 0 ± 2^-1000."""
+        """Steepest on the right. Below exp(-700) it is 0 ± 2^-1000, and of -infinity 0."""
         high, low = words.exp((np.maximum(x.high, -words.LARGEST_EXPONENT), x.low))
         carried = high * _steps(x.rad)
         vanishes = x.high + x.rad < -words.LARGEST_EXPONENT
-        rad = np.where(_held(x), carried + words.EXP * high + words.UNDERFLOW, np.where(vanishes, 2.0**-1000, np.inf))
+        beyond = np.where(vanishes, np.where(x.high == -np.inf, 0.0, 2.0**-1000), np.inf)
+        rad = np.where(_held(x), carried + words.EXP * high + words.UNDERFLOW, beyond)
         return _known(np.where(vanishes, 0.0, high), np.where(vanishes, 0.0, low), rad)
 
     def expm1(self, x: QuickBalls) -> QuickBalls:
@@ -339,12 +346,14 @@ class QuickNumbers(Tabled, Numbers):
 
 
 def as_quick_balls(values: Any) -> QuickBalls:
-    """Return exact balls of floats, or the balls themselves. What is not finite is not known."""
+    """Return exact balls of floats, infinities among them, or the balls themselves. NaN is not known."""
     if isinstance(values, QuickBalls):
         return values
     high = np.asarray(values, dtype=np.float64)
     zeros = np.broadcast_to(0.0, high.shape)
-    return QuickBalls(high, zeros, zeros) if np.isfinite(high).all() else _known(high, zeros, zeros)
+    if (unknown := np.isnan(high)).any():
+        return QuickBalls(np.where(unknown, 0.0, high), zeros, np.where(unknown, np.inf, 0.0))
+    return QuickBalls(high, zeros, zeros)
 
 
 def quick_from_balls(balls: Balls) -> QuickBalls:
@@ -368,28 +377,6 @@ def balls_from_quick(x: QuickBalls) -> Balls:
     """
     with ctx.workprec(256):
         return boxed(elementwise(_ball, 3)(x.high, x.low, x.rad))
-
-
-def bounds_of_distance(x: Floats, balls: QuickBalls) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """Return bounds (lower, upper) of |x - high - low| - rad, and of |x - high - low| + rad."""
-    (high, low), lost = _sum_of_three(*words.two_sum(x, -balls.high), -balls.low)
-    sign = np.where(high < 0, -1.0, 1.0)
-    return tuple(_bounds(*_sum_of_three(sign * high, sign * low, rad), lost) for rad in (-balls.rad, balls.rad))  # type: ignore[return-value]
-
-
-def _sum_of_three(high: Any, low: Any, other: Any) -> tuple[Word, Any]:
-    """Return a word plus a number as a word, and by how much it is off."""
-    middle, least = words.two_sum(low, other)
-    high, middle = words.two_sum(high, middle)
-    rest, lost = words.two_sum(middle, least)
-    return words.two_sum(high, rest), np.abs(lost)
-
-
-def _bounds(x: Word, lost: Any, lost_before: Any) -> tuple[Floats, Floats]:
-    """Return floats below and above all numbers that near a word."""
-    (high, low), room = x, (lost + lost_before) * SLACK
-    down, up = (np.nextafter(high + side * room, side * np.inf) for side in (-1.0, 1.0))
-    return np.where(low >= room, high, down), np.where(low <= -room, high, up)
 
 
 def _parts(ball: Any) -> tuple[float, float, float]:
@@ -419,6 +406,20 @@ def _known(high: Any, low: Any, rad: Any) -> QuickBalls:
         high, low = (np.where(unknown, 0.0, part) for part in (high, low))
         rad = np.where(unknown, np.inf, rad)
     return QuickBalls(high, low, rad)
+
+
+def _numbers(x: QuickBalls) -> QuickBalls:
+    """Return the same, what is infinite unknown."""
+    return x if np.isfinite(x.high).all() else _known(x.high, x.low, x.rad)
+
+
+def _beside_infinity(total: QuickBalls, *terms: QuickBalls) -> QuickBalls:
+    """Return the sum of two, infinite where one of them is, and the other a number."""
+    infinite = [np.where(np.isinf(x.high), x.high, 0.0) for x in terms]
+    either = (infinite[0] != 0) ^ (infinite[1] != 0)
+    known = either & np.isfinite(terms[0].rad) & np.isfinite(terms[1].rad)
+    high = np.where(known, infinite[0] + infinite[1], total.high)
+    return QuickBalls(high, np.where(known, 0.0, total.low), np.where(known, 0.0, total.rad))
 
 
 def _is_zero(x: QuickBalls) -> Any:
@@ -466,7 +467,7 @@ def _by_word(
     high, low = function(x.word)
     carried = np.where(x.rad == 0, 0.0, x.rad * slope() + words.UNDERFLOW)
     rounded = bound * np.abs(high) + np.where(high == 0, 0.0, words.UNDERFLOW)
-    return _known(high, low, np.where(defined, carried + rounded, np.inf))
+    return _known(high, low, np.where(defined & np.isfinite(x.high), carried + rounded, np.inf))
 
 
 def _by_arb(function: Callable[..., Any], *arguments: QuickBalls) -> QuickBalls:
@@ -484,11 +485,12 @@ def _decided(condition: QuickBalls) -> Any:
 
 def _possibly_largest(x: QuickBalls) -> tuple[Any, Any]:
     """Return where the largest middle is along the last axis, and all places that may have the largest number."""
-    high = np.max(x.high, axis=-1, keepdims=True)
+    high = along_last(np.maximum, x.high)
     largest = np.argmax(np.where(x.high == high, x.low, -np.inf), axis=-1)[..., None]
     top = _each(lambda part: np.take_along_axis(part, largest, -1), x)
     behind = top - x
-    return largest, ~((behind.high > 0) & (behind.least > 0))
+    least = (x.high == -np.inf) & (top.high > -np.inf) & np.isfinite(top.rad)
+    return largest, ~((behind.high > 0) & (behind.least > 0)) & ~least
 
 
 def _identical(x: QuickBalls, y: QuickBalls) -> Any:

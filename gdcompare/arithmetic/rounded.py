@@ -49,6 +49,7 @@ from typing import Any, final
 
 import numpy as np
 
+from gdcompare.arithmetic.axes import along_last
 from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import FUNCTIONS, Tabled, logistic
 from gdcompare.arithmetic.numbers import Numbers
@@ -124,15 +125,16 @@ class RoundedNumbers(Tabled, Rounding, Numbers):
         """It moves no further than the one that moves furthest, of those that may be it."""
         del kind
         possible = _may_be_largest(x)
-        spread, error = (np.max(np.where(possible, part, 0.0), axis=-1) for part in (x.spread, x.error))
-        return Rounded(np.max(x.value, axis=-1), spread, error, self)
+        parts = (x.value, *(np.where(possible, part, 0.0) for part in (x.spread, x.error)))
+        value, spread, error = (along_last(np.maximum, part)[..., 0] for part in parts)
+        return Rounded(value, spread, error, self)
 
     def share_of_max(self, x: Rounded, kind: str) -> Rounded:
         """1 or 0 where the largest is known. In an exact tie any share is right; else a program may be wrong."""
         del kind
         possible = _may_be_largest(x)
-        tied = possible & (np.sum(possible, axis=-1, keepdims=True) > 1)
-        unsure = tied & np.any(possible & ~x.exact, axis=-1, keepdims=True)
+        tied = possible & (along_last(np.add, possible.astype(np.intp)) > 1)
+        unsure = tied & along_last(np.logical_or, possible & ~x.exact)
         return Rounded(np.where(tied, 0.5, possible), np.where(tied, 0.5, 0.0), np.where(unsure, 1.0, 0.0), self)
 
     def compare(self, relation: np.ufunc, x: Rounded, y: Rounded, kink: bool) -> Rounded:
@@ -377,4 +379,4 @@ def _reciprocal(x: Any) -> Any:
 
 def _may_be_largest(x: Rounded) -> Any:
     """Say which may be the largest along the last axis, exactly or in some program."""
-    return x.high >= np.max(x.low, axis=-1, keepdims=True)
+    return x.high >= along_last(np.maximum, x.low)

@@ -32,6 +32,7 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.axes import along_last
 from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import Tabled
 from gdcompare.arithmetic.numbers import Numbers
@@ -293,22 +294,20 @@ class SampledNumbers(Tabled, Numbers):
     def max(self, x: Sampled, kind: str = "max") -> Sampled:
         """The largest, in each draw."""
         del kind
-        return Sampled(np.max(x.value, axis=-1), x.exact, self)
+        return Sampled(along_last(np.maximum, x.value)[..., 0], x.exact, self)
 
     def share_of_max(self, x: Sampled, kind: str) -> Sampled:
         """1/k for each of k that are equal in every draw; of those that rounding may make the largest, any one."""
         del kind
-        largest = np.max(x.value, axis=-1, keepdims=True)
+        largest = along_last(np.maximum, x.value)
+        equal = x.value == largest
         near = self._within_reach(x.value - largest) if not x.exact else np.zeros(1, dtype=bool)
         if near.any():
-            possible = (x.value == largest) | near
-            some = possible & (near.any(axis=-1, keepdims=True))
+            some = (equal | near) & along_last(np.logical_or, near)
             ticket = np.where(some, self.generator.random(some.shape), -1.0)
-            chosen = ticket == ticket.max(axis=-1, keepdims=True)
-            equal = np.where(some.any(axis=-1, keepdims=True), chosen, x.value == largest)
-        else:
-            equal = x.value == largest
-        return self._conditions(equal / np.sum(equal, axis=-1, keepdims=True))
+            chosen = ticket == along_last(np.maximum, ticket)
+            equal = np.where(along_last(np.logical_or, some), chosen, equal)
+        return self._conditions(equal / along_last(np.add, equal.astype(np.float64)))
 
     def compare(self, relation: np.ufunc, x: Sampled, y: Sampled, kink: bool) -> Sampled:
         """1 or 0; where rounding may turn it, either."""

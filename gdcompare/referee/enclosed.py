@@ -17,7 +17,8 @@ from flint import arb, ctx
 from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.balls import ZERO, Balls, boxed, elementwise, upwards
-from gdcompare.arithmetic.quick_balls import QuickBalls, balls_from_quick, bounds_of_distance, quick_from_balls
+from gdcompare.arithmetic.quick_balls import QuickBalls, balls_from_quick, quick_from_balls
+from gdcompare.arithmetic.quick_distance import bounds_of_distance
 from gdcompare.referee.hull import mixture
 
 Floats = NDArray[np.float64]

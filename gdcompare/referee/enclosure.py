@@ -103,17 +103,18 @@ def enclose_quickly(
     """
     if len(np.asarray(features)) * sum(np.size(each) for each in params.values()) <= FEW:
         return None
+    numbers = QuickNumbers()
     try:
         with np.errstate(all="ignore"):
-            loss, gradient = value_and_gradient(problem, QuickNumbers(), params, features, targets, weights, reduction)
+            loss, gradient = value_and_gradient(problem, numbers, params, features, targets, weights, reduction)
     except UndecidedError:
         return None
     found: dict[str, QuickBalls] = {LOSS: loss, **gradient}
     allowed = {name: 2.0**-20 * np.asarray(budgets[name], dtype=np.float64) for name in found}
-    if not all((np.isfinite(each.rad) & (each.rad <= allowed[name])).all() for name, each in found.items()):
+    if not all((np.isfinite(each.high + each.rad) & (each.rad <= allowed[name])).all() for name, each in found.items()):
         return None
     truths = {name: Enclosed(each, np.zeros(each.shape, dtype=bool)) for name, each in found.items()}
-    return Enclosure(truths.pop(LOSS), truths, PRECISION, True, ())
+    return Enclosure(truths.pop(LOSS), truths, PRECISION, True, tuple(numbers.kinks))
 
 
 def enclose_rows(

@@ -22,9 +22,9 @@ from gdcompare.arithmetic.quick_balls import (
     UndecidedError,
     as_quick_balls,
     balls_from_quick,
-    bounds_of_distance,
     quick_from_balls,
 )
+from gdcompare.arithmetic.quick_distance import bounds_of_distance
 
 Number = tuple[float, float, float]
 """High, low and radius."""
@@ -286,7 +286,6 @@ def test_distances_lie_between_their_bounds(x: float, number: Number) -> None:
     [
         lambda x: NUMBERS.compare(np.equal, x, x, kink=True),
         lambda x: NUMBERS.compare(np.less, x, x + x * 1e-40, kink=False),
-        lambda x: NUMBERS.share_of_max(NUMBERS.rearrange(lambda part: np.stack([part, part], -1), x), "max"),
         lambda x: NUMBERS.max(
             NUMBERS.rearrange(lambda a, b: np.stack([a, b], -1), x, x * (as_quick_balls([1.0]) / 3.0) * 3.0)
         ),
@@ -306,9 +305,19 @@ def test_conditions_of_data_may_be_of_equals() -> None:
     assert NUMBERS.max(NUMBERS.rearrange(lambda part: np.stack([part, part], -1), x)).high.tolist() == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_not_known_and_neither_is_what_depends_on_it(value: float) -> None:
-    x = as_quick_balls(np.array([[value, 1.0]]))
+def test_a_tie_for_the_largest_may_be_shared_in_any_way() -> None:
+    own = QuickNumbers()
+
+    share = own.share_of_max(as_quick_balls([[[0.5, 0.5, 0.0], [1.0, 2.0, 2.0]]]), "relu")
+
+    low, high = share.high - share.rad, share.high + share.rad
+    assert low.tolist() == [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]
+    assert high.tolist() == [[[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]]
+    assert [(kink.operation, kink.indices.tolist()) for kink in own.kinks] == [("relu", [[0], [1]])]
+
+
+def test_what_is_no_number_is_not_known_and_neither_is_what_depends_on_it() -> None:
+    x = as_quick_balls(np.array([[math.nan, 1.0]]))
 
     assert np.isinf(x.rad).tolist() == [[True, False]]
     with np.errstate(all="ignore"):
@@ -316,6 +325,44 @@ def test_what_is_no_number_is_not_known_and_neither_is_what_depends_on_it(value:
             (x * 0.0).rad, NUMBERS.exp(x).rad, NUMBERS.sum(x, (-1,)).rad, (x @ as_quick_balls(np.ones((2, 1)))).rad,
         ]  # fmt: skip
     assert all(np.isinf(each[0, 0]) for each in results)
+
+
+AWKWARD = [math.inf, -math.inf, 0.0, 1.5, -3.0]
+
+
+@pytest.mark.parametrize("name", [*UNARY, *BINARY])
+def test_what_is_made_of_infinities_is_what_arb_says_or_not_known(name: str) -> None:
+    """Arb's infinities are exact; what it leaves open, as infinity - infinity, must not be a number here either."""
+    both = BINARY.get(name)
+    pairs = [
+        (one, other) for one in AWKWARD for other in (AWKWARD if both else [1.0]) if math.inf in map(abs, (one, other))
+    ]
+    x, y = (as_quick_balls(np.array(side)) for side in zip(*pairs, strict=True))
+    with np.errstate(all="ignore"):
+        found = both[0](x, y) if both else UNARY[name][0](x)
+
+    for i, (one, other) in enumerate(pairs):
+        if not math.isfinite(found.rad[i]):
+            continue
+        with ctx.workprec(BITS):
+            exact = both[1](arb(one), arb(other)) if both else UNARY[name][1](arb(one))
+            inside = balls_from_quick(found)[i]
+            assert exact == inside or (not exact.is_nan() and inside.overlaps(exact)), (one, other, inside, exact)
+
+
+def test_a_mask_of_infinities_leaves_the_others_known() -> None:
+    scores = as_quick_balls(np.array([[[0.5, -math.inf], [1.0, 2.0]]]))
+
+    with np.errstate(all="ignore"):
+        apart = scores - NUMBERS.max(scores)[..., None]
+        powers = NUMBERS.exp(apart)
+        product = scores @ as_quick_balls(np.zeros((1, 2, 1)))
+
+    assert apart.high[0, 0].tolist() == [0.0, -math.inf]
+    assert powers.high[0, 0].tolist() == [1.0, 0.0]
+    assert powers.rad[0, 0, 1] == 0.0
+    assert np.isinf(product.rad[0, 0, 0])  # infinity times 0
+    assert product.rad[0, 1, 0] == 0.0
 
 
 def test_balls_go_to_arb_and_back() -> None:
