@@ -46,6 +46,9 @@ def read(
     """
     reading = _Reading(dtype, name)
     for key, leaf in leaves.items():
+        if leaf.layout is not torch.strided or leaf.is_complex():
+            kind = "complex" if leaf.is_complex() else "sparse"
+            raise ProgramError(f"the program of {name!r} cannot be read: {key!r} is {kind}. Give it as a plain array of real numbers")
         reading.input(key, leaf, leaf.detach().cpu().numpy())
     for key, (tensor, numbers) in data.items():
         reading.input(key, tensor, numbers)

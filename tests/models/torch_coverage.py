@@ -1,0 +1,228 @@
+"""How many of torch's differentiable operations can be read: `python -m tests.models.torch_coverage [NAME ...]`.
+
+Each operation of torch's own list (`op_db`) is called on the sample inputs that torch ships, in float64. The loss is the
+sum of all that comes out, times fixed random cotangents. A sample is read if its program gives torch's loss, and the
+tape's gradient on floats equals autograd's; where they differ at a kink, it says so. An operation is read if all of its
+samples are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import signal
+import sys
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from gdcompare_torch.program import read
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from gdcompare.arithmetic.balls import BallNumbers
+from gdcompare.arithmetic.numbers import Floats
+from gdcompare.arithmetic.program import Program, ProgramError
+from gdcompare.arithmetic.tape import Tape
+
+READ, KINK, WRONG, FAILED = "read", "at a kink", "read wrongly", "failed"
+REFUSED, SLOW = "refused", "too slow"
+AGREEING = 1e-8
+"""How far gradients of two right programs may be apart, as a share of the largest element."""
+
+
+class Sample(NamedTuple):
+    """A loss of leaves."""
+
+    loss: Callable[[dict[str, Any]], Any]
+    leaves: dict[str, Any]
+
+
+class Found(NamedTuple):
+    """What became of a sample."""
+
+    what: str
+    reason: str = ""
+
+
+@final
+@dataclass
+class Coverage:
+    """What became of the samples of one operation."""
+
+    name: str
+    found: list[Found] = field(default_factory=list)
+
+    @property
+    def what(self) -> str:
+        """The worst of all, or that nothing is differentiated."""
+        each = {one.what for one in self.found}
+        return next((what for what in (WRONG, FAILED, REFUSED, SLOW) if what in each), READ if each else "")
+
+    def __str__(self) -> str:
+        counts = Counter(one.what for one in self.found)
+        reasons = {one.reason for one in self.found if one.reason and one.what != KINK}
+        parts = [f"{n} {what}" for what, n in counts.items()]
+        return f"{self.name}: {', '.join(parts)}" + "".join(f"\n    {each}" for each in sorted(reasons))
+
+
+def samples(operation: Any) -> Iterator[Sample]:
+    """Yield the losses of an operation's sample inputs that depend on a leaf."""
+    for sample in operation.sample_inputs("cpu", torch.float64, requires_grad=True):
+        flat, spec = tree_flatten((sample.input, sample.args, sample.kwargs))
+        places = [i for i, each in enumerate(flat) if isinstance(each, torch.Tensor) and each.requires_grad]
+        leaves = {f"x{i}": flat[i].detach().clone().requires_grad_() for i in places}
+        loss = _loss(operation, flat, spec, sample.output_process_fn_grad)
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # of a copy: some look beyond their input
+            if leaves and loss(leaves).requires_grad:
+                yield Sample(loss, leaves)
+
+
+def _loss(operation: Any, flat: Sequence[Any], spec: Any, process: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def loss(leaves: dict[str, Any]) -> Any:
+        given = [leaves.get(f"x{i}", each) for i, each in enumerate(flat)]
+        first, arguments, options = tree_unflatten(given, spec)
+        generator = np.random.default_rng(0)
+        total = torch.zeros((), dtype=torch.float64)
+        for each in tree_leaves(process(operation(first, *arguments, **options))):
+            if isinstance(each, torch.Tensor) and each.requires_grad:
+                real = torch.view_as_real(each) if each.is_complex() else each
+                total = total + (real * torch.tensor(generator.normal(size=tuple(real.shape)))).sum()
+        return total
+
+    return loss
+
+
+def found(sample: Sample) -> Found:
+    """Read a sample, and compare its gradient with torch's."""
+    try:
+        program = read(sample.loss, sample.leaves, {}, "float64", "sample")
+    except ProgramError as error:
+        said = str(error).partition("cannot be read: ")[2] or str(error)
+        return Found(WRONG if "read wrongly" in str(error) else REFUSED, re.sub(r"^\S+\.py:\d+: ", "", said))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # a fault of the reader, which must say what it cannot read
+        return Found(FAILED, f"{type(error).__name__}: {error}")
+    slopes = torch.autograd.grad(sample.loss(sample.leaves), list(sample.leaves.values()), materialize_grads=True)
+    due = [each.numpy(force=True) for each in slopes]
+    numbers = [leaf.detach().numpy() for leaf in sample.leaves.values()]
+    mine = [np.asarray(each, dtype=np.float64) for each in _gradient(program, Floats(), numbers)]
+    if all(map(agree, mine, due)):
+        return Found(READ)
+    balls = BallNumbers()
+    _gradient(program, balls, numbers)
+    if balls.kinks:
+        return Found(KINK, f"{balls.kinks[0]}")
+    apart = [(one, other) for one, other in zip(mine, due, strict=True) if not agree(one, other)]
+    return Found(WRONG, f"the gradient differs: {np.ravel(apart[0][0])[:4]}, in torch {np.ravel(apart[0][1])[:4]}")
+
+
+def agree(mine: Any, due: Any) -> bool:
+    """Say whether two gradients are equal but for rounding; what is no number is so in both."""
+    unknown = np.isnan(due)
+    scale = np.abs(due[np.isfinite(due)]).max(initial=0.0)
+    with np.errstate(invalid="ignore"):
+        near = (mine == due) | (np.abs(mine - due) <= AGREEING * np.maximum(scale, np.abs(due)))
+    return mine.shape == due.shape and bool((near | (unknown & np.isnan(mine))).all())
+
+
+def _gradient(program: Program, numbers: Any, values: Sequence[Any]) -> list[Any]:
+    tape = Tape(numbers)
+    leaves = [tape.leaf(each) for each in values]
+    with np.errstate(all="ignore"):
+        tape.walk_back(program(tape, *leaves))
+    return [tape.gradient(leaf)[0] for leaf in leaves]
+
+
+class _SlowError(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def _within(seconds: int) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise _SlowError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def coverage(operation: Any, most: int, seconds: int = 60) -> Coverage:
+    """Read so many samples of an operation, within the time."""
+    name = f"{operation.name}.{operation.variant_test_name}".rstrip(".")
+    result = Coverage(name)
+    torch.manual_seed(0)
+    try:
+        with _within(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for sample in samples(operation):
+                result.found.append(found(sample))
+                if len(result.found) == most:
+                    break
+    except _SlowError:
+        result.found.append(Found(SLOW, f"more than {seconds} s"))
+    return result
+
+
+def differentiable(names: Sequence[str]) -> list[Any]:
+    """Return the operations that torch differentiates in float64, those whose names contain one of these."""
+    some = [each for each in op_db if each.supports_autograd and torch.float64 in each.supported_dtypes("cpu")]
+    return [each for each in some if not names or any(name in each.name for name in names)]
+
+
+def is_complex(each: Coverage) -> bool:
+    """Say whether an operation is refused for its complex numbers alone."""
+    return all("complex" in one.reason for one in each.found if one.what == REFUSED) and each.what == REFUSED
+
+
+def summary(results: Sequence[Coverage]) -> str:
+    """Return how many operations are read, and the reasons why others are not."""
+    some = [each for each in results if each.found]
+    counts, apart = Counter(each.what for each in some), sum(map(is_complex, some))
+    reasons = defaultdict[str, set[str]](set)
+    for each in some:
+        for one in each.found:
+            if one.what in (WRONG, FAILED, REFUSED, SLOW):
+                reasons[one.reason].add(each.name)
+    lines = [f"{len(names):4d}  {reason}\n      {', '.join(sorted(names))}" for reason, names in reasons.items()]
+    share = counts[READ] / max(len(some), 1)
+    without = counts[READ] / max(len(some) - apart, 1)
+    return "\n".join(
+        [
+            *sorted(lines, reverse=True),
+            f"{counts[READ]} of {len(some)} operations are read ({share:.1%}; {without:.1%} of those without complex "
+            f"numbers); {', '.join(f'{n} {what}' for what, n in counts.items() if what != READ) or 'none is not'}",
+        ]
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what can be read, operation by operation, and in sum."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--samples", type=int, default=0, help="at most so many of each operation; 0 for all")
+    parser.add_argument("--json")
+    options = parser.parse_args(arguments)
+    results = []
+    for operation in differentiable(options.names):
+        results.append(coverage(operation, options.samples))
+        if results[-1].found:
+            print(results[-1], flush=True)
+    print(summary(results))
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({each.name: [list(one) for one in each.found] for each in results}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
