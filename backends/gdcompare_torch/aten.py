@@ -278,6 +278,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "clone": moves.same,
     "contiguous": moves.same,
     "alias": moves.same,
+    "as_strided": moves.same,
     "detach": moves.same,
     "lift_fresh": moves.same,
     "_to_copy": moves.to_copy,

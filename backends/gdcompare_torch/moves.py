@@ -233,7 +233,7 @@ def padded(xp: Any, x: Any, pad: Sequence[int], value: float = 0.0) -> Any:
 MOVES = {
     "t", "transpose", "permute", "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "expand", "slice", "select",
     "split", "split_with_sizes", "unsafe_split", "unbind", "cat", "stack", "clone", "contiguous", "alias", "detach",
-    "lift_fresh", "_to_copy", "where", "masked_fill",
+    "lift_fresh", "_to_copy", "where", "masked_fill", "as_strided",
 }  # fmt: skip
 """What only moves numbers, or chooses between them."""
 

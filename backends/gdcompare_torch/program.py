@@ -23,11 +23,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
+from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
 from gdcompare_torch.moves import CONSTANT, MOVES
 
 _TORCH, _OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
-_BETWEEN = (_TORCH, __file__, "<frozen")
+_BETWEEN = (_TORCH, __file__, str(Path(__file__).with_name("apart.py")), "<frozen")
 _FUNCTION = str(Path(_TORCH) / "autograd" / "function.py")
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
@@ -89,6 +90,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         self._seen: dict[int, int] = {}  # and how often when this view of it was made
         self._lost: dict[int, ProgramError] = {}  # why nobody knows how a tensor depends on the inputs
         self._kept: list[torch.Tensor] = []  # alive, so that their ids stay theirs
+        self._first: dict[int, torch.Tensor] = {}  # of the tensors that share a memory; below autograd none has a base
+        self._cut: set[int] = set()  # those that torch does not differentiate
+        self._later: dict[int, Any] = {}  # how the places of some are found, if anybody asks
 
     def input(self, name: str, tensor: torch.Tensor, numbers: NDArray[Any]) -> None:
         """Make a tensor an input of the program."""
@@ -106,7 +110,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             with self:
                 if target is not None and (plain := getattr(torch.ops.aten, name.removesuffix("_"), None)) is not None:
                     return target.copy_(plain(*arguments, **options))
-                if (apart := decomposition_table.get(operation)) is not None:
+                if (apart := APART.get(name, decomposition_table.get(operation))) is not None:
                     return apart(*arguments, **options)
                 if (result := operation.decompose(*arguments, **options)) is not NotImplemented:
                     return result
@@ -116,6 +120,8 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         if name == "_local_scalar_dense" and (enters or lost):
             self._decide(given[0], result, lost)
         outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        for each in outputs:
+            self._know(each)
         if torch.Tag.nondeterministic_seeded in operation.tags:
             lost = self._refusal(name, "draws random numbers", "Call .eval() on the model, or give the draws as data")
         inexact = any(each.is_floating_point() for each in given) and any(map(torch.is_floating_point, outputs))
@@ -125,12 +131,20 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         if not outputs or (lost is None and not enters and exact):
             return result
         if lost is None:
-            lost = self._written_down(operation, formula, operands, result, target)
+            lost = self._written_down(operation, formula, operands, result, target, given[0])
+            if lost is None and target is not None:
+                return result
         self._lose(operation, arguments, outputs, lost or self._refusal(name, "gives more than what can be read"))
         return result
 
     def _written_down(
-        self, operation: Any, formula: Any, operands: tuple[Any, Any], result: Any, target: torch.Tensor | None
+        self,
+        operation: Any,
+        formula: Any,
+        operands: tuple[Any, Any],
+        result: Any,
+        target: torch.Tensor | None,
+        first: torch.Tensor,
     ) -> ProgramError | None:
         """Write an operation down as its formula; return what is said if that cannot be."""
         name = operation._overloadpacket.__name__
@@ -143,8 +157,15 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             return self._refusal(name, f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged")
         try:
             with self.draft.at(_line(), _dtype(outputs[0])):
-                self._note(name, result, formula(self.draft, *operands[0], **operands[1]), target)
-        except (AttributeError, UnsaidError, TypeError) as error:
+                empty = not any(each.numel() for each in outputs)
+                if empty:
+                    found = tree_map(lambda each: self.draft.zeros(tuple(each.shape)), result)
+                elif name == "as_strided":
+                    found = self._seen_at(self._base(first), _positions(result, self._base(first)))
+                else:
+                    found = formula(self.draft, *operands[0], **operands[1])
+                self._note(name, result, found, target)
+        except (ArithmeticError, AttributeError, LookupError, UnsaidError, TypeError, ValueError) as error:
             return self._refusal(name, f"cannot be read so: {error}")
         return None
 
@@ -167,8 +188,13 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         places = found if isinstance(found, tuple | list) else [found]
         cut = not self.differentiates or (name in ("detach", "detach_") and not _in_function())
         for tensor, place in zip(results, places, strict=True):
+            if isinstance(tensor, torch.Tensor) and callable(place):
+                self._kept.append(tensor)
+                self._later[id(tensor)] = place
             if not isinstance(tensor, torch.Tensor) or not isinstance(place, Place):
                 continue
+            if cut:
+                self._cut.add(id(tensor))
             fixed = self.draft.stop_gradient(place) if cut and tensor.is_floating_point() else place
             if target is not None:
                 self._write(target, fixed)
@@ -177,13 +203,16 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def _lose(self, operation: Any, arguments: Any, outputs: Sequence[torch.Tensor], why: ProgramError) -> None:
         """Note what nobody knows of what an operation gives out, or writes, as running statistics."""
-        written = [
-            given
-            for argument, given in zip(operation._schema.arguments, arguments, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write and given is not None
-        ]
-        for each in [*outputs, *written]:
-            if id(each) not in self._places:
+        for argument, given in zip(operation._schema.arguments, arguments, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write and given is not None:
+                base = self._base(given)
+                self._written[id(base)] = self._written.get(id(base), 0) + 1
+                for each in (given, base):
+                    self._places.pop(id(each), None)
+                    self._kept.append(each)
+                    self._lost[id(each)] = why
+        for each in outputs:
+            if id(each) not in self._places and id(each) not in self._later:
                 self._kept.append(each)
                 self._lost[id(each)] = why
 
@@ -191,26 +220,49 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         if tuple(tensor.shape) != tuple(place.shape):
             raise TypeError(f"its shape is {tuple(tensor.shape)}, and the formula's {tuple(place.shape)}")
         self._kept.append(tensor)
+        self._know(tensor)
         self._places[id(tensor)] = place
-        self._seen[id(tensor)] = self._written.get(id(_base(tensor)), 0)
+        self._seen[id(tensor)] = self._written.get(id(self._base(tensor)), 0)
 
     # Memory that several tensors share.
 
+    def _know(self, tensor: torch.Tensor) -> None:
+        if tensor.layout is torch.strided:
+            self._first.setdefault(tensor.untyped_storage()._cdata, tensor)
+
+    def _base(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensor whose memory it shares, or itself."""
+        if tensor._base is not None or tensor.layout is not torch.strided:
+            return tensor if tensor._base is None else tensor._base
+        return self._first.get(tensor.untyped_storage()._cdata, tensor)
+
     def _place(self, tensor: torch.Tensor) -> Place | None:
-        base = _base(tensor)
+        if (later := self._later.pop(id(tensor), None)) is not None:
+            with self.draft.at(_line(), _dtype(tensor)):
+                self._keep(tensor, later())
+        base = self._base(tensor)
         fresh = self._seen.get(id(tensor), 0) == self._written.get(id(base), 0)
         if tensor is base or fresh:
             return self._places.get(id(tensor))
-        whole = self._places[id(base)]  # somebody has written into it since
-        positions = _positions(tensor, base)
-        place = self.draft.reshape(
-            self.draft.take(self.draft.reshape(whole, (whole.size,)), positions.ravel()), positions.shape
-        )
-        self._keep(tensor, place)
-        return place  # type: ignore[no-any-return]
+        if id(base) in self._lost:
+            self._kept.append(tensor)
+            self._lost[id(tensor)] = self._lost[id(base)]
+            return None
+        try:
+            place = self._seen_at(base, _positions(tensor, base))  # somebody has written into it since
+        except UnsaidError as error:
+            self.refused = self._refusal("a view", f"cannot be read: {error}")
+            raise self.refused from error
+        self._keep(tensor, self.draft.stop_gradient(place) if id(tensor) in self._cut else place)
+        return self._places[id(tensor)]
+
+    def _seen_at(self, base: torch.Tensor, positions: NDArray[np.int64]) -> Place:
+        """Return the numbers of a base in other places."""
+        flat = self.draft.reshape(self._places[id(base)], (base.numel(),))
+        return self.draft.reshape(self.draft.take(flat, positions.ravel()), positions.shape)
 
     def _write(self, target: torch.Tensor, place: Place) -> None:
-        base = _base(target)
+        base = self._base(target)
         if tuple(place.shape) != tuple(target.shape):
             place = self.draft.broadcast_to(place, tuple(target.shape))
         if target is not base:
@@ -245,18 +297,18 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         )
 
 
-def _base(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor whose memory it shares, or itself."""
-    return tensor if tensor._base is None else tensor._base
-
-
 def _positions(view: torch.Tensor, base: torch.Tensor) -> NDArray[np.int64]:
     """Return where the elements of a view are among those of its base."""
+    if view.dtype != base.dtype:
+        raise UnsaidError(f"it sees numbers of {_dtype(base)} as {_dtype(view)}")
     end = base.untyped_storage().nbytes() // base.element_size()
-    cells, order = torch.arange(end), np.zeros(end, dtype=np.int64)
+    cells, order = torch.arange(end), np.full(end, -1)
     own = cells.as_strided(base.size(), base.stride(), base.storage_offset()).numpy().ravel()
     order[own] = np.arange(own.size)
-    return order[cells.as_strided(view.size(), view.stride(), view.storage_offset()).numpy()]  # type: ignore[no-any-return]
+    found = order[cells.as_strided(view.size(), view.stride(), view.storage_offset()).numpy()]
+    if (found < 0).any():
+        raise UnsaidError("it sees memory beyond what it was made of")
+    return found  # type: ignore[no-any-return]
 
 
 def _numbers(tensor: torch.Tensor) -> NDArray[Any]:
