@@ -11,6 +11,7 @@ from typing import Any
 
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
+from gdcompare_torch.writes import WRITES
 
 
 def _named(name: str) -> Callable[..., Any]:
@@ -283,6 +284,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "lift_fresh": moves.same,
     "_to_copy": moves.to_copy,
     "copy": moves.copied,
+    "copy_to": moves.copied,
     "fill": moves.filled,
     "zero": lambda xp, x: moves.filled(xp, x, 0.0),
     "masked_fill": moves.masked_fill,
@@ -332,4 +334,5 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     ),
     "_native_batch_norm_legit_no_training": _batch_norm_fixed,
     "mkldnn_rnn_layer": _lstm_layer,
+    **WRITES,
 }  # fmt: skip

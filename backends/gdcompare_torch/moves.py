@@ -88,6 +88,8 @@ def unbind(xp: Any, x: Any, dim: int = 0) -> list[Any]:
 def cat(xp: Any, parts: Sequence[Any], dim: int = 0) -> Any:
     """aten.cat: one after the other."""
     some = [each for each in parts if tuple(each.shape) != (0,)]  # what torch leaves out, too
+    if not some:
+        return parts[0]
     return some[0] if len(some) == 1 else xp.concat(some, axis=dim % some[0].ndim)
 
 
@@ -169,22 +171,30 @@ def embedding(xp: Any, table: Any, index: Any, padding_idx: int = -1, *_: Any) -
 def gather(xp: Any, x: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
     """aten.gather: along an axis, each at its own index."""
     del sparse_grad
+    if not x.ndim or not index.ndim:
+        one = gather(xp, x if x.ndim else reshaped(xp, x, (1,)), 0, index if index.ndim else reshaped(xp, index, (1,)))
+        return reshaped(xp, one, tuple(index.shape))
     return xp.take_along_axis(within(xp, x, dim, index.shape), index, axis=dim % x.ndim)
 
 
-def within(xp: Any, x: Any, dim: int, shape: Sequence[int]) -> Any:
-    """Return the part of x that an index of that shape sees: it may be shorter along the other axes."""
-    key = tuple(slice(None) if i == dim % x.ndim else slice(0, n) for i, n in enumerate(shape))
+def within(xp: Any, x: Any, dim: int, shape: Sequence[int], *, all_axes: bool = False) -> Any:
+    """Return the part of x that an index of that shape sees: it may be shorter along the other axes, or along all."""
+    key = tuple(slice(None) if i == dim % x.ndim and not all_axes else slice(0, n) for i, n in enumerate(shape))
     return xp.index(x, key)
 
 
 def indexed(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     """x[indices], of which None stands for a whole axis; the axes of indices that are apart come first."""
+    return taken(xp, x, places(xp, x, indices))
+
+
+def places(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
+    """Return the flat places of x[indices]."""
     keys = [*indices, *[None] * (x.ndim - len(indices))]
+    if all(key is None or isinstance(key, np.ndarray) for key in keys):
+        return np.arange(math.prod(x.shape)).reshape(x.shape)[tuple(slice(None) if key is None else key for key in keys)]
     if any(key is not None and np.dtype(key.dtype).kind == "b" for key in keys):
-        if any(key is not None and not isinstance(key, np.ndarray) for key in keys):
-            raise UnsaidError("the shape of the result depends on the data")
-        return xp.index(x, tuple(slice(None) if key is None else key for key in keys))
+        raise UnsaidError("the shape of the result depends on the data")
     strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]
     given = [i for i, key in enumerate(keys) if key is not None]
     inner = np.broadcast_shapes(*(tuple(keys[i].shape) for i in given))
@@ -192,14 +202,14 @@ def indexed(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     at = given[0] if together else 0
     before, after = [i for i in range(at) if i not in given], [i for i in range(x.ndim) if i >= at and i not in given]
     shape = (*(x.shape[i] for i in before), *inner, *(x.shape[i] for i in after))
-    places: Any = np.zeros((1,) * len(shape), dtype=np.int64)
+    found: Any = np.zeros((1,) * len(shape), dtype=np.int64)
     for axis, i in [*enumerate(before), *((len(before) + len(inner) + j, i) for j, i in enumerate(after))]:
-        places = places + along(np.arange(x.shape[i]) * strides[i], axis, len(shape))
+        found = found + along(np.arange(x.shape[i]) * strides[i], axis, len(shape))
     for i in given:
         key = xp.multiply(wrapped(xp, keys[i], x.shape[i]), strides[i])
         key = reshaped(xp, key, (*(1,) * (len(inner) - key.ndim), *key.shape, *(1,) * len(after)))
-        places = xp.add(places, key)
-    return taken(xp, x, xp.broadcast_to(places, shape))
+        found = xp.add(found, key)
+    return xp.broadcast_to(found, shape)
 
 
 def along(values: Any, axis: int, ndim: int) -> Any:
@@ -209,7 +219,9 @@ def along(values: Any, axis: int, ndim: int) -> Any:
 
 def index_select(xp: Any, x: Any, dim: int, index: Any) -> Any:
     """aten.index_select: some indices of an axis."""
-    return indexed(xp, x, [None] * (dim % x.ndim) + [index])
+    if not x.ndim:
+        return reshaped(xp, xp.broadcast_to(x, (1,)), tuple(index.shape))
+    return indexed(xp, x, [None] * (dim % x.ndim) + [index if index.ndim else reshaped(xp, index, (1,))])
 
 
 def triangle(name: str) -> Callable[..., Any]:

@@ -102,7 +102,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         del types
         options = options or {}
         name = operation._overloadpacket.__name__
-        target = arguments[0] if operation._schema.is_mutable and name.endswith("_") else None
+        target = arguments[0] if operation._schema.is_mutable and name.endswith(("_", "copy_to")) else None
         formula = FORMULAS.get(f"{name}.{operation._overloadname}") or FORMULAS.get(name.removesuffix("_"))
         given = [each for each in tree_leaves((arguments, options)) if isinstance(each, torch.Tensor)]
         enters = name not in CONSTANT and any(self._place(each) is not None for each in given)
