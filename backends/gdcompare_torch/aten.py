@@ -11,6 +11,7 @@ from typing import Any
 
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
+from gdcompare_torch.pooling import POOLING
 from gdcompare_torch.writes import WRITES
 
 
@@ -191,25 +192,6 @@ def _convolution(
     return found if bias is None else xp.add(found, moves.reshaped(xp, bias, (-1, *[1] * (x.ndim - 2))))
 
 
-def _max_pool(
-    xp: Any, x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Any:
-    if ceil_mode:
-        raise UnsaidError("it pools beyond the end (ceil_mode)")
-    how = {"stride": stride or kernel_size, "padding": padding, "dilation": dilation}
-    return xp.max_pool(x, kernel_size, **how), None
-
-
-def _avg_pool(
-    xp: Any, x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Any:  # fmt: skip
-    uneven = not count_include_pad and any(padding if isinstance(padding, list | tuple) else [padding])
-    if ceil_mode or uneven or divisor_override is not None:
-        raise UnsaidError("it divides by more than the size of a window")
-    return xp.avg_pool(x, kernel_size, stride=stride or kernel_size, padding=padding)
-
-
 # Functions.
 
 
@@ -303,11 +285,6 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "prod.dim_int": lambda xp, x, dim, keepdim=False, **_: xp.prod(x, axis=dim % x.ndim, keepdims=keepdim),
     "argmax": lambda xp, x, dim=None, keepdim=False: xp.argmax(x, axis=dim, keepdims=keepdim),
     "convolution": _convolution,
-    "max_pool2d_with_indices": _max_pool,
-    "max_pool3d_with_indices": _max_pool,
-    "avg_pool1d": _avg_pool,
-    "avg_pool2d": _avg_pool,
-    "avg_pool3d": _avg_pool,
     "sum": _sum,
     "mean": _mean,
     "amax": _extreme("max"),
@@ -335,4 +312,5 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "_native_batch_norm_legit_no_training": _batch_norm_fixed,
     "mkldnn_rnn_layer": _lstm_layer,
     **WRITES,
+    **POOLING,
 }  # fmt: skip

@@ -220,8 +220,10 @@ def along(values: Any, axis: int, ndim: int) -> Any:
 def index_select(xp: Any, x: Any, dim: int, index: Any) -> Any:
     """aten.index_select: some indices of an axis."""
     if not x.ndim:
-        return reshaped(xp, xp.broadcast_to(x, (1,)), tuple(index.shape))
-    return indexed(xp, x, [None] * (dim % x.ndim) + [index if index.ndim else reshaped(xp, index, (1,))])
+        return x  # as torch has it, whatever the shape of the index
+    line = index if index.ndim else reshaped(xp, index, (1,))
+    found = indexed(xp, x, [None] * (dim % x.ndim) + [line])
+    return found
 
 
 def triangle(name: str) -> Callable[..., Any]:

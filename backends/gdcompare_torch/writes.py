@@ -57,7 +57,8 @@ def index_put(xp: Any, x: Any, indices: Sequence[Any], values: Any, accumulate: 
 
 def flat_put(xp: Any, x: Any, index: Any, values: Any, accumulate: bool = False) -> Any:
     """aten.put: the index counts through all of x."""
-    return (add if accumulate else put)(xp, x, moves.wrapped(xp, index, math.prod(x.shape)), values)
+    index = moves.wrapped(xp, moves.reshaped(xp, index, (-1,)), math.prod(x.shape))
+    return (add if accumulate else put)(xp, x, index, _flat(xp, values))
 
 
 def _along(xp: Any, x: Any, dim: int, index: Any) -> Any:
@@ -131,6 +132,13 @@ def index_add(xp: Any, x: Any, dim: int, index: Any, source: Any, *, alpha: floa
 def index_copy(xp: Any, x: Any, dim: int, index: Any, source: Any) -> Any:
     """aten.index_copy: slices are put at the indices of an axis."""
     return put(xp, x, _along(xp, x, dim, _expanded(x, dim, index, source)), source)
+
+
+@_lifted
+def index_fill(xp: Any, x: Any, dim: int, index: Any, value: Any) -> Any:
+    """aten.index_fill: one number at the indices of an axis."""
+    key = (*[slice(None)] * (dim % x.ndim), _known(index))
+    return put(xp, x, np.arange(math.prod(x.shape)).reshape(x.shape)[key], value)
 
 
 @_lifted
@@ -257,6 +265,7 @@ WRITES: dict[str, Callable[..., Any]] = {
     "scatter_reduce": scatter_reduce,
     "index_add": index_add,
     "index_copy": index_copy,
+    "index_fill": index_fill,
     "index_reduce": index_reduce,
     "masked_scatter": masked_scatter,
     "masked_select": masked_select,

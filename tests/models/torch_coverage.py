@@ -32,9 +32,12 @@ from gdcompare.arithmetic.program import Program, ProgramError
 from gdcompare.arithmetic.tape import Tape
 
 READ, KINK, WRONG, FAILED = "read", "at a kink", "read wrongly", "failed"
+TORCH = "read, but torch's gradient is wrong"
 REFUSED, SLOW = "refused", "too slow"
-AGREEING = 1e-8
-"""How far gradients of two right programs may be apart, as a share of the largest element."""
+AGREEING, ROUNDING = 1e-8, 1e-13
+"""How far gradients of two right programs may be apart, as a share of the largest element; and where it is 0, for what
+cancels to 0 leaves the rounding of terms of about 1.
+"""
 
 
 class Sample(NamedTuple):
@@ -63,7 +66,7 @@ class Coverage:
     def what(self) -> str:
         """The worst of all, or that nothing is differentiated."""
         each = {one.what for one in self.found}
-        return next((what for what in (WRONG, FAILED, REFUSED, SLOW) if what in each), READ if each else "")
+        return next((what for what in (WRONG, FAILED, REFUSED, SLOW, TORCH) if what in each), READ if each else "")
 
     def __str__(self) -> str:
         counts = Counter(one.what for one in self.found)
@@ -118,8 +121,22 @@ def found(sample: Sample) -> Found:
     _gradient(program, balls, numbers)
     if balls.kinks:
         return Found(KINK, f"{balls.kinks[0]}")
-    apart = [(one, other) for one, other in zip(mine, due, strict=True) if not agree(one, other)]
-    return Found(WRONG, f"the gradient differs: {np.ravel(apart[0][0])[:4]}, in torch {np.ravel(apart[0][1])[:4]}")
+    name, one, other = next(each for each in zip(sample.leaves, mine, due, strict=True) if not agree(*each[1:]))
+    place = np.unravel_index(np.argmax(np.abs(np.nan_to_num(one - other, nan=np.inf))), one.shape)
+    quotient = _difference_quotient(sample, name, place)
+    says = f"the gradient is {one[place]:.9g}, in torch {other[place]:.9g}; a difference quotient is {quotient:.9g}"
+    right, wrong = (abs(each[place] - quotient) <= 1e-4 * max(1.0, abs(quotient)) for each in (one, other))
+    return Found(TORCH if right and not wrong else WRONG, says)
+
+
+def _difference_quotient(sample: Sample, name: str, place: Any, step: float = 1e-5) -> float:
+    """Return how torch's loss changes beside the sample, along one element of a leaf."""
+    values = []
+    for way in (step, -step):
+        moved = {key: leaf.detach().clone() for key, leaf in sample.leaves.items()}
+        moved[name][tuple(map(int, place))] += way
+        values.append(float(sample.loss({key: leaf.requires_grad_() for key, leaf in moved.items()}).detach()))
+    return (values[0] - values[1]) / (2 * step)
 
 
 def agree(mine: Any, due: Any) -> bool:
@@ -127,7 +144,7 @@ def agree(mine: Any, due: Any) -> bool:
     unknown = np.isnan(due)
     scale = np.abs(due[np.isfinite(due)]).max(initial=0.0)
     with np.errstate(invalid="ignore"):
-        near = (mine == due) | (np.abs(mine - due) <= AGREEING * np.maximum(scale, np.abs(due)))
+        near = (mine == due) | (np.abs(mine - due) <= AGREEING * np.maximum(scale, np.abs(due)) + ROUNDING)
     return mine.shape == due.shape and bool((near | (unknown & np.isnan(mine))).all())
 
 
@@ -189,18 +206,19 @@ def summary(results: Sequence[Coverage]) -> str:
     """Return how many operations are read, and the reasons why others are not."""
     some = [each for each in results if each.found]
     counts, apart = Counter(each.what for each in some), sum(map(is_complex, some))
+    read_of_all = counts[READ] + counts[TORCH]
     reasons = defaultdict[str, set[str]](set)
     for each in some:
         for one in each.found:
-            if one.what in (WRONG, FAILED, REFUSED, SLOW):
+            if one.what in (TORCH, WRONG, FAILED, REFUSED, SLOW):
                 reasons[one.reason].add(each.name)
     lines = [f"{len(names):4d}  {reason}\n      {', '.join(sorted(names))}" for reason, names in reasons.items()]
-    share = counts[READ] / max(len(some), 1)
-    without = counts[READ] / max(len(some) - apart, 1)
+    share = read_of_all / max(len(some), 1)
+    without = read_of_all / max(len(some) - apart, 1)
     return "\n".join(
         [
             *sorted(lines, reverse=True),
-            f"{counts[READ]} of {len(some)} operations are read ({share:.1%}; {without:.1%} of those without complex "
+            f"{read_of_all} of {len(some)} operations are read ({share:.1%}; {without:.1%} of those without complex "
             f"numbers); {', '.join(f'{n} {what}' for what, n in counts.items() if what != READ) or 'none is not'}",
         ]
     )
