@@ -11,6 +11,7 @@ from typing import Any
 
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
+from gdcompare_torch.orders import ORDERS
 from gdcompare_torch.pooling import POOLING
 from gdcompare_torch.writes import WRITES
 
@@ -94,8 +95,12 @@ def _extreme(name: str) -> Callable[..., Any]:
 
 
 def _of_dim(name: str) -> Callable[..., Any]:
-    """Return the extreme along an axis; of where it is, the program knows nothing."""
-    return lambda xp, x, dim, keepdim=False: (_extreme(name)(xp, x, dim, keepdim), None)
+    """Return the extreme along an axis, and, if anybody asks, where it is."""
+
+    def formula(xp: Any, x: Any, dim: int, keepdim: bool = False) -> Any:
+        return _extreme(name)(xp, x, dim, keepdim), lambda: ORDERS[f"arg{name}"](xp, x, dim, keepdim)
+
+    return formula
 
 
 def _var(xp: Any, x: Any, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
@@ -279,11 +284,6 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "triu": moves.triangle("triu"),
     "flip": moves.flipped,
     "constant_pad_nd": moves.padded,
-    "cumsum": lambda xp, x, dim, **_: xp.cumulative_sum(x, axis=dim % x.ndim),
-    "sort": lambda xp, x, dim=-1, descending=False: (xp.sort(x, axis=dim % x.ndim, descending=descending), None),
-    "prod.default": lambda xp, x, **_: xp.prod(x),
-    "prod.dim_int": lambda xp, x, dim, keepdim=False, **_: xp.prod(x, axis=dim % x.ndim, keepdims=keepdim),
-    "argmax": lambda xp, x, dim=None, keepdim=False: xp.argmax(x, axis=dim, keepdims=keepdim),
     "convolution": _convolution,
     "sum": _sum,
     "mean": _mean,
@@ -313,4 +313,5 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "mkldnn_rnn_layer": _lstm_layer,
     **WRITES,
     **POOLING,
+    **ORDERS,
 }  # fmt: skip
