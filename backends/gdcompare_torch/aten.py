@@ -11,6 +11,7 @@ from typing import Any
 
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
+from gdcompare_torch.elementwise import ELEMENTWISE
 from gdcompare_torch.orders import ORDERS
 from gdcompare_torch.pooling import POOLING
 from gdcompare_torch.writes import WRITES
@@ -119,12 +120,20 @@ def _std(xp: Any, x: Any, dim: Any = None, **how: Any) -> Any:
 
 
 def _softmax(name: str) -> Callable[..., Any]:
-    return lambda xp, x, dim, *_: getattr(xp, name)(x, axis=dim % x.ndim)
+
+    def formula(xp: Any, x: Any, dim: int, *_: Any) -> Any:
+        line = x if x.ndim else moves.reshaped(xp, x, (1,))
+        return moves.reshaped(xp, getattr(xp, name)(line, axis=dim % line.ndim), x.shape)
+
+    return formula
 
 
-def _normalized(xp: Any, x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    apart = xp.subtract(x, xp.mean(x, axis=axes, keepdims=True))
-    return xp.divide(apart, xp.sqrt(xp.add(xp.mean(xp.square(apart), axis=axes, keepdims=True), eps)))
+def _normalized(xp: Any, x: Any, axes: tuple[int, ...], eps: float) -> tuple[Any, Any, Any]:
+    """Return (x - mean) / root, the mean, and 1 / root, if anybody asks."""
+    mean = xp.mean(x, axis=axes, keepdims=True)
+    apart = xp.subtract(x, mean)
+    root = xp.sqrt(xp.add(xp.mean(xp.square(apart), axis=axes, keepdims=True), eps))
+    return xp.divide(apart, root), mean, lambda: xp.divide(1.0, root)
 
 
 def _scaled(xp: Any, x: Any, weight: Any, bias: Any, shape: Sequence[int]) -> Any:
@@ -134,15 +143,17 @@ def _scaled(xp: Any, x: Any, weight: Any, bias: Any, shape: Sequence[int]) -> An
 
 def _layer_norm(xp: Any, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    return _scaled(xp, _normalized(xp, x, axes, eps), weight, bias, tuple(shape)), None, None
+    normal, mean, factor = _normalized(xp, x, axes, eps)
+    return _scaled(xp, normal, weight, bias, tuple(shape)), mean, factor
 
 
 def _group_norm(
     xp: Any, x: Any, weight: Any, bias: Any, n: int, channels: int, size: int, groups: int, eps: float
 ) -> Any:
     parts = moves.reshaped(xp, x, (n, groups, channels // groups * size))
-    whole = moves.reshaped(xp, _normalized(xp, parts, (2,), eps), x.shape)
-    return _scaled(xp, whole, weight, bias, (channels, *[1] * (x.ndim - 2))), None, None
+    normal, mean, factor = _normalized(xp, parts, (2,), eps)
+    whole = _scaled(xp, moves.reshaped(xp, normal, x.shape), weight, bias, (channels, *[1] * (x.ndim - 2)))
+    return whole, xp.squeeze(mean, 2), lambda: xp.squeeze(factor(), 2)
 
 
 def _batch_norm(
@@ -151,11 +162,13 @@ def _batch_norm(
     del momentum
     shape = (x.shape[1], *[1] * (x.ndim - 2))
     if training:
-        normal = _normalized(xp, x, (0, *range(2, x.ndim)), eps)
+        normal, middle, factor = _normalized(xp, x, (0, *range(2, x.ndim)), eps)
+        saved = moves.reshaped(xp, middle, (x.shape[1],)), lambda: moves.reshaped(xp, factor(), (x.shape[1],))
     else:
         spread = xp.sqrt(xp.add(moves.reshaped(xp, var, shape), eps))
         normal = xp.divide(xp.subtract(x, moves.reshaped(xp, mean, shape)), spread)
-    return _scaled(xp, normal, weight, bias, shape), None, None
+        saved = None, None
+    return _scaled(xp, normal, weight, bias, shape), *saved
 
 
 def _batch_norm_fixed(xp: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
@@ -219,8 +232,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
             "logaddexp": "logaddexp", "sigmoid": "sigmoid", "tan": "tan", "asin": "asin", "acos": "acos",
             "atan": "atan",
             "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "atan2": "atan2", "erf": "erf", "erfc": "erfc",
-            "lgamma": "lgamma", "digamma": "digamma", "log2": "log2", "log10": "log10", "exp2": "exp2",
-            "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round", "fmod": "fmod",
+            "log2": "log2", "log10": "log10", "exp2": "exp2",
+            "floor": "floor", "ceil": "ceil", "trunc": "trunc", "fmod": "fmod",
             "remainder": "remainder", "isnan": "isnan", "isfinite": "isfinite", "isinf": "isinf",
             "lt": "less", "le": "less_equal",
             "gt": "greater", "ge": "greater_equal", "logical_and": "logical_and", "logical_or": "logical_or",
@@ -301,7 +314,6 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "logsumexp": lambda xp, x, dim, keepdim=False: xp.logsumexp(x, axis=_axes(x, dim), keepdims=keepdim),
     "ne": _unequal,
     "eq": _equal,
-    "_safe_softmax": lambda xp, x, dim, **_: xp.softmax(x, axis=dim % x.ndim),
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     "native_batch_norm": _batch_norm,
@@ -314,4 +326,5 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     **WRITES,
     **POOLING,
     **ORDERS,
+    **ELEMENTWISE,
 }  # fmt: skip

@@ -122,21 +122,25 @@ def found(sample: Sample) -> Found:
     if balls.kinks:
         return Found(KINK, f"{balls.kinks[0]}")
     name, one, other = next(each for each in zip(sample.leaves, mine, due, strict=True) if not agree(*each[1:]))
-    place = np.unravel_index(np.argmax(np.abs(np.nan_to_num(one - other, nan=np.inf))), one.shape)
-    quotient = _difference_quotient(sample, name, place)
-    says = f"the gradient is {one[place]:.9g}, in torch {other[place]:.9g}; a difference quotient is {quotient:.9g}"
-    right, wrong = (abs(each[place] - quotient) <= 1e-4 * max(1.0, abs(quotient)) for each in (one, other))
-    return Found(TORCH if right and not wrong else WRONG, says)
+    off = np.where(np.abs(one - other) <= AGREEING, 0.0, np.abs(one - other))  # NaN stays
+    place = np.unravel_index(np.argmax(np.nan_to_num(off, nan=np.inf)), one.shape)
+    before, after = _difference_quotients(sample, name, place)
+    if not abs(before - after) <= 1e-3 * max(1.0, abs(before)):
+        return Found(KINK, f"difference quotients are {before:.4g} and {after:.4g}")
+    middle = (before + after) / 2
+    says = f"the gradient is {one[place]:.9g}, in torch {other[place]:.9g}; a difference quotient is {middle:.9g}"
+    mine_off, off = abs(one[place] - middle), abs(other[place] - middle)
+    return Found(TORCH if 10 * mine_off < off and mine_off <= 1e-4 * max(1.0, abs(middle)) else WRONG, says)
 
 
-def _difference_quotient(sample: Sample, name: str, place: Any, step: float = 1e-5) -> float:
-    """Return how torch's loss changes beside the sample, along one element of a leaf."""
+def _difference_quotients(sample: Sample, name: str, place: Any, step: float = 1e-5) -> tuple[float, float]:
+    """Return how torch's loss changes before and after the sample, along one element of a leaf."""
     values = []
-    for way in (step, -step):
+    for way in (-step, 0.0, step):
         moved = {key: leaf.detach().clone() for key, leaf in sample.leaves.items()}
         moved[name][tuple(map(int, place))] += way
         values.append(float(sample.loss({key: leaf.requires_grad_() for key, leaf in moved.items()}).detach()))
-    return (values[0] - values[1]) / (2 * step)
+    return (values[1] - values[0]) / step, (values[2] - values[1]) / step
 
 
 def agree(mine: Any, due: Any) -> bool:

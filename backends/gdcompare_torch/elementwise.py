@@ -1,0 +1,206 @@
+"""Operations of ATen on each number by itself, or on pairs of rows, that are more than one function of the tape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gdcompare.arithmetic.convolution import LEAST
+from gdcompare.arithmetic.program import UnsaidError
+from gdcompare_torch import moves
+
+
+def _value(x: Any) -> Any:
+    """Return what a number is when the program is read."""
+    return np.asarray(x.value if hasattr(x, "known") else x)
+
+
+def extreme(name: str) -> Callable[..., Any]:
+    """aten.fmax and fmin: of what is no number when the program is read, the other."""
+
+    def formula(xp: Any, a: Any, b: Any) -> Any:
+        absent, missing = np.isnan(_value(a)), np.isnan(_value(b))
+        if not absent.any() and not missing.any():
+            return getattr(xp, name)(a, b)
+        return getattr(xp, name)(xp.where(absent, b, a), xp.where(missing, a, b))
+
+    return formula
+
+
+def rounded(xp: Any, x: Any, *, decimals: int = 0) -> Any:
+    """aten.round: to so many places behind the point, or before it."""
+    if decimals == 0:
+        return xp.round(x)
+    power = float(10 ** abs(decimals))
+    if decimals > 0:
+        return xp.divide(xp.round(xp.multiply(x, power)), power)
+    return xp.multiply(xp.round(xp.divide(x, power)), power)
+
+
+def lgamma(xp: Any, x: Any) -> Any:
+    """aten.lgamma; below 0 by reflection, log |Gamma(x)| = log(pi / |sin(pi x)|) - log Gamma(1 - x)."""
+    below = _value(x) < 0
+    if not below.any():
+        return xp.lgamma(x)
+    turned, pi = xp.where(below, x, 0.5), xp.number("pi")
+    reflected = xp.log(xp.divide(pi, xp.abs(xp.sin(xp.multiply(pi, turned))))) - xp.lgamma(xp.subtract(1.0, turned))
+    return xp.where(below, reflected, xp.lgamma(xp.where(below, 1.0, x)))
+
+
+def digamma(xp: Any, x: Any) -> Any:
+    """aten.digamma; below 0 by reflection, psi(x) = psi(1 - x) - pi / tan(pi x)."""
+    below = _value(x) < 0
+    if not below.any():
+        return xp.digamma(x)
+    turned, pi = xp.where(below, x, 0.5), xp.number("pi")
+    reflected = xp.digamma(xp.subtract(1.0, turned)) - xp.divide(pi, xp.tan(xp.multiply(pi, turned)))
+    return xp.where(below, reflected, xp.digamma(xp.where(below, 1.0, x)))
+
+
+def frexp(xp: Any, x: Any) -> Any:
+    """aten.frexp: x / 2^e, whose size is from 1/2 to 1; at other points than where it was read, e must be the same."""
+    exponent = np.frexp(_value(x))[1]
+    part = xp.multiply(x, 2.0**-exponent)
+    size, zero = xp.abs(xp.stop_gradient(part)), _value(x) == 0
+    inside = xp.logical_and(xp.greater_equal(size, 0.5), xp.less(size, 1.0))
+    xp.decide(xp.all(xp.logical_or(inside, zero)), True)
+    return part, None
+
+
+def entr(xp: Any, x: Any) -> Any:
+    """aten.special_entr: -x log(x), 0 at 0 and -inf below."""
+    above, at = xp.greater(x, 0.0), xp.equal(xp.stop_gradient(x), 0.0)
+    return xp.where(above, xp.negative(x * xp.log(xp.where(above, x, 1.0))), xp.where(at, 0.0, -math.inf))
+
+
+def safe_softmax(xp: Any, x: Any, dim: int, dtype: Any = None) -> Any:
+    """aten._safe_softmax: 0 where all is -inf when the program is read."""
+    del dtype
+    if not x.ndim:
+        return xp.softmax(moves.reshaped(xp, x, (1,)), axis=-1)[0]
+    gone = (_value(x) == -math.inf).all(axis=dim, keepdims=True)
+    if not gone.any():
+        return xp.softmax(x, axis=dim % x.ndim)
+    return xp.where(gone, 0.0, xp.softmax(xp.where(gone, 0.0, x), axis=dim % x.ndim))
+
+
+# Pairs of rows.
+
+
+def _norm(xp: Any, apart: Any, p: float) -> Any:
+    if p == 0:
+        return xp.sum(xp.where(xp.equal(xp.stop_gradient(apart), 0.0), 0.0, 1.0), axis=-1)
+    return xp.vector_norm(apart, axis=-1, ord=p)
+
+
+def cdist(xp: Any, one: Any, other: Any, p: float, compute_mode: Any = None) -> Any:
+    """aten._cdist_forward: how far each row of one is from each of the other."""
+    del compute_mode
+    return _norm(xp, xp.subtract(xp.expand_dims(one, axis=-2), xp.expand_dims(other, axis=-3)), p)
+
+
+def pdist(xp: Any, x: Any, p: float = 2.0) -> Any:
+    """aten._pdist_forward: how far rows are apart, each pair once."""
+    first, second = np.triu_indices(x.shape[0], 1)
+    return _norm(xp, xp.subtract(xp.take(x, first, axis=0), xp.take(x, second, axis=0)), p)
+
+
+def addbmm(xp: Any, c: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """aten.addbmm: the products of a stack of matrices, added up."""
+    product = xp.sum(xp.matmul(a, b), axis=0)
+    return xp.add(c if beta == 1 else xp.multiply(c, beta), product if alpha == 1 else xp.multiply(product, alpha))
+
+
+def trilinear(
+    xp: Any, a: Any, b: Any, c: Any, expand1: Sequence[int], expand2: Sequence[int], expand3: Sequence[int],
+    sumdim: Sequence[int], unroll_dim: int = 1,
+) -> Any:  # fmt: skip
+    """aten._trilinear: the sum over some axes of a product of three, each with new axes where it has none."""
+    del unroll_dim
+    a, b, c = (
+        xp.expand_dims(each, axis=tuple(axes)) if axes else each
+        for each, axes in ((a, expand1), (b, expand2), (c, expand3))
+    )
+    return xp.sum(xp.multiply(xp.multiply(a, b), c), axis=tuple(sumdim))
+
+
+# Sequences.
+
+
+def ctc(
+    xp: Any, log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank: int = 0,
+    zero_infinity: bool = False,
+) -> Any:  # fmt: skip
+    """aten._ctc_loss: -log of the chance of all paths through the labels, with blanks between them.
+
+    alpha_t(s) = log(e^alpha(s) + e^alpha(s - 1) + e^alpha(s - 2)) + log p_t(label_s), the last only if the labels differ.
+    """
+    if not isinstance(targets, np.ndarray):
+        raise UnsaidError("its labels depend on the data")
+    lengths, given = [int(n) for n in target_lengths], [int(n) for n in input_lengths]
+    n, most = len(lengths), max(lengths, default=0)
+    rows = targets if targets.ndim == 2 else np.split(targets, np.cumsum(lengths)[:-1])
+    labels = np.full((n, 2 * most + 1), blank)
+    for line, row, length in zip(labels, rows, lengths, strict=True):
+        line[1 : 2 * length : 2] = row[:length]
+    skips = np.zeros(labels.shape, dtype=bool)
+    skips[:, 2:] = (labels[:, 2:] != blank) & (labels[:, 2:] != labels[:, :-2])
+    first = np.arange(labels.shape[1]) < 2
+    alpha, record = xp.where(first, _emitted(xp, log_probs, 0, labels), LEAST), {}
+    for t in range(log_probs.shape[0]):
+        if t:
+            one = _behind(xp, alpha, 1)
+            both = xp.logaddexp(alpha, one)
+            if labels.shape[1] > 2:
+                both = xp.logaddexp(both, xp.where(skips, _behind(xp, alpha, 2), LEAST))
+            alpha = xp.add(both, _emitted(xp, log_probs, t, labels))
+        record[t + 1] = alpha
+    losses = [_ended(xp, record[given[i]], i, lengths[i], zero_infinity) for i in range(n)]
+    return xp.stack(losses), None
+
+
+def _emitted(xp: Any, log_probs: Any, t: int, labels: Any) -> Any:
+    """Return the logarithms of the chances of these labels at a time, (n, labels)."""
+    return xp.index(log_probs, (t, np.arange(len(labels))[:, None], labels))
+
+
+def _behind(xp: Any, alpha: Any, by: int) -> Any:
+    """Return alpha(s - by)."""
+    before = np.full((alpha.shape[0], by), LEAST)
+    return xp.concat([before, xp.index(alpha, (slice(None), slice(None, -by)))], axis=1)
+
+
+def _ended(xp: Any, alpha: Any, row: int, length: int, zero_infinity: bool) -> Any:
+    last = xp.index(alpha, (row, 2 * length))
+    last = xp.logaddexp(last, xp.index(alpha, (row, 2 * length - 1))) if length else last
+    if _value(last) < LEAST / 2:
+        return np.asarray(0.0) if zero_infinity else np.asarray(math.inf)
+    return xp.negative(last)
+
+
+def _pi_below_0(xp: Any, x: Any) -> Any:
+    return xp.where(xp.less(x, 0.0), xp.number("pi"), 0.0)
+
+
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
+    "fmax": extreme("maximum"),
+    "fmin": extreme("minimum"),
+    "round": rounded,
+    "hypot": lambda xp, a, b: xp.hypot(a, b),
+    "copysign": lambda xp, a, b: xp.copysign(a, b),
+    "signbit": lambda xp, x: xp.signbit(x),
+    "angle": _pi_below_0,
+    "lgamma": lgamma,
+    "digamma": digamma,
+    "frexp": frexp,
+    "special_entr": entr,
+    "_safe_softmax": safe_softmax,
+    "_cdist_forward": cdist,
+    "_pdist_forward": pdist,
+    "addbmm": addbmm,
+    "_trilinear": trilinear,
+    "_ctc_loss": ctc,
+}
