@@ -122,15 +122,14 @@ def found(sample: Sample) -> Found:
     if balls.kinks:
         return Found(KINK, f"{balls.kinks[0]}")
     name, one, other = next(each for each in zip(sample.leaves, mine, due, strict=True) if not agree(*each[1:]))
-    off = np.where(np.abs(one - other) <= AGREEING, 0.0, np.abs(one - other))  # NaN stays
-    place = np.unravel_index(np.argmax(np.nan_to_num(off, nan=np.inf)), one.shape)
+    place = np.unravel_index(np.argmax(apart(one, other)), one.shape)
     before, after = _difference_quotients(sample, name, place)
     if not abs(before - after) <= 1e-3 * max(1.0, abs(before)):
         return Found(KINK, f"difference quotients are {before:.4g} and {after:.4g}")
     middle = (before + after) / 2
     says = f"the gradient is {one[place]:.9g}, in torch {other[place]:.9g}; a difference quotient is {middle:.9g}"
-    mine_off, off = abs(one[place] - middle), abs(other[place] - middle)
-    return Found(TORCH if 10 * mine_off < off and mine_off <= 1e-4 * max(1.0, abs(middle)) else WRONG, says)
+    mine_off, due_off = abs(one[place] - middle), abs(other[place] - middle)
+    return Found(TORCH if 10 * mine_off < due_off and mine_off <= 1e-4 * max(1.0, abs(middle)) else WRONG, says)
 
 
 def _difference_quotients(sample: Sample, name: str, place: Any, step: float = 1e-5) -> tuple[float, float]:
@@ -145,11 +144,15 @@ def _difference_quotients(sample: Sample, name: str, place: Any, step: float = 1
 
 def agree(mine: Any, due: Any) -> bool:
     """Say whether two gradients are equal but for rounding; what is no number is so in both."""
-    unknown = np.isnan(due)
+    return mine.shape == due.shape and not apart(mine, due).any()
+
+
+def apart(mine: Any, due: Any) -> Any:
+    """Return where two gradients of a shape differ."""
     scale = np.abs(due[np.isfinite(due)]).max(initial=0.0)
     with np.errstate(invalid="ignore"):
         near = (mine == due) | (np.abs(mine - due) <= AGREEING * np.maximum(scale, np.abs(due)) + ROUNDING)
-    return mine.shape == due.shape and bool((near | (unknown & np.isnan(mine))).all())
+    return ~(near | (np.isnan(due) & np.isnan(mine)))
 
 
 def _gradient(program: Program, numbers: Any, values: Sequence[Any]) -> list[Any]:
