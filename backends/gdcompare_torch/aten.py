@@ -12,6 +12,7 @@ from typing import Any
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
 from gdcompare_torch.elementwise import ELEMENTWISE
+from gdcompare_torch.matrices import MATRICES
 from gdcompare_torch.orders import ORDERS
 from gdcompare_torch.pooling import POOLING
 from gdcompare_torch.writes import WRITES
@@ -204,6 +205,8 @@ def _convolution(
     xp: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
+    d = x.ndim - 2
+    stride, padding, dilation = (each * d if len(each) == 1 else each for each in (stride, padding, dilation))
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     how |= {"transposed": True, "output_padding": output_padding} if transposed else {}
     found = xp.conv(x, weight, **how)
@@ -327,4 +330,5 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     **POOLING,
     **ORDERS,
     **ELEMENTWISE,
+    **MATRICES,
 }  # fmt: skip

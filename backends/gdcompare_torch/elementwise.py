@@ -181,6 +181,25 @@ def _ended(xp: Any, alpha: Any, row: int, length: int, zero_infinity: bool) -> A
     return xp.negative(last)
 
 
+def ndtri(xp: Any, x: Any) -> Any:
+    """aten.special_ndtri: root 2 erf_inv(2 x - 1)."""
+    return xp.multiply(xp.erf_inv(xp.subtract(xp.multiply(x, 2.0), 1.0)), xp.sqrt(2.0))
+
+
+def erfcx(xp: Any, x: Any) -> Any:
+    """aten.special_erfcx: exp(x^2) erfc(x)."""
+    return xp.multiply(xp.exp(xp.square(x)), xp.erfc(x))
+
+
+def polygamma(xp: Any, n: int, x: Any) -> Any:
+    """aten.polygamma: of numbers above 0."""
+    if n == 0:
+        return digamma(xp, x)
+    if (_value(x) <= 0).any():
+        raise UnsaidError("of a number below 0 it is not known")
+    return xp.polygamma(n, x)
+
+
 def _pi_below_0(xp: Any, x: Any) -> Any:
     return xp.where(xp.less(x, 0.0), xp.number("pi"), 0.0)
 
@@ -196,6 +215,15 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "lgamma": lgamma,
     "digamma": digamma,
     "frexp": frexp,
+    "erfinv": lambda xp, x: xp.erf_inv(x),
+    "i0": lambda xp, x: xp.i0(x),
+    "special_i0e": lambda xp, x: xp.i0e(x),
+    "special_i1": lambda xp, x: xp.i1(x),
+    "special_i1e": lambda xp, x: xp.i1e(x),
+    "special_zeta": lambda xp, x, q: xp.zeta(x, q),
+    "special_ndtri": ndtri,
+    "special_erfcx": erfcx,
+    "polygamma": polygamma,
     "special_entr": entr,
     "_safe_softmax": safe_softmax,
     "_cdist_forward": cdist,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -102,18 +101,12 @@ def mode(xp: Any, x: Any, dim: int = -1, keepdim: bool = False) -> Any:
     return (found if keepdim else xp.squeeze(found, dim % x.ndim)), None
 
 
-def _running(step: Callable[[Any], Callable[[Any, Any], Any]]) -> Callable[..., Any]:
-    """Return a formula that joins each slice along an axis with all before it."""
-
-    @lifted
-    def formula(xp: Any, x: Any, dim: int) -> Any:
-        slices = moves.unbind(xp, x, dim)
-        return xp.stack(list(accumulate(slices, step(xp))), axis=dim % x.ndim)
-
-    return formula
+def _running(name: str) -> Callable[..., Any]:
+    """Return a formula that joins each number along an axis with all before it."""
+    return lifted(lambda xp, x, dim: getattr(xp, name)(x, axis=dim % x.ndim))
 
 
-_cummax, _cummin = _running(lambda xp: xp.maximum), _running(lambda xp: xp.minimum)
+_cummax, _cummin = _running("cumulative_max"), _running("cumulative_min")
 
 
 @lifted
@@ -169,7 +162,7 @@ ORDERS: dict[str, Callable[..., Any]] = {
     "mode": mode,
     "cummax": lambda xp, x, dim: (_cummax(xp, x, dim), None),
     "cummin": lambda xp, x, dim: (_cummin(xp, x, dim), None),
-    "logcumsumexp": _running(lambda xp: xp.logaddexp),
+    "logcumsumexp": _running("cumulative_logsumexp"),
     "cumprod": cumprod,
     "cumsum": cumsum,
     "prod.default": lambda xp, x, **_: xp.prod(x),

@@ -93,7 +93,7 @@ def _loss(operation: Any, flat: Sequence[Any], spec: Any, process: Callable[[Any
         first, arguments, options = tree_unflatten(given, spec)
         generator = np.random.default_rng(0)
         total = torch.zeros((), dtype=torch.float64)
-        for each in tree_leaves(process(operation(first, *arguments, **options))):
+        for each in tree_leaves(process(operation.gradcheck_wrapper(operation, first, *arguments, **options))):
             if isinstance(each, torch.Tensor) and each.requires_grad:
                 real = torch.view_as_real(each) if each.is_complex() else each
                 total = total + (real * torch.tensor(generator.normal(size=tuple(real.shape)))).sum()
