@@ -191,13 +191,24 @@ def erfcx(xp: Any, x: Any) -> Any:
     return xp.multiply(xp.exp(xp.square(x)), xp.erfc(x))
 
 
+MOST_STEPS = 64
+
+
 def polygamma(xp: Any, n: int, x: Any) -> Any:
-    """aten.polygamma: of numbers above 0."""
+    """aten.polygamma; below 0 by steps of 1, psi_n(x) = psi_n(x + 1) - (-1)^n n! x^-(n + 1)."""
     if n == 0:
         return digamma(xp, x)
-    if (_value(x) <= 0).any():
-        raise UnsaidError("of a number below 0 it is not known")
-    return xp.polygamma(n, x)
+    below = _value(x) <= 0
+    if not below.any():
+        return xp.polygamma(n, x)
+    steps = int(np.floor(-np.min(_value(x)))) + 1
+    if steps > MOST_STEPS:
+        raise UnsaidError(f"it is asked for a number below -{MOST_STEPS}")
+    under, factor = xp.where(below, x, 0.5), float((-1) ** n * math.factorial(n))
+    moved = xp.polygamma(n, xp.add(under, float(steps)))
+    for j in range(steps):
+        moved = xp.subtract(moved, xp.divide(factor, xp.pow(xp.add(under, float(j)), float(n + 1))))
+    return xp.where(below, moved, xp.polygamma(n, xp.where(below, 1.0, x)))
 
 
 def _pi_below_0(xp: Any, x: Any) -> Any:

@@ -49,15 +49,19 @@ def inverse(xp: Any, a: Any, *, check_errors: bool = False) -> Any:
     return xp.inv(a), _no_info(xp, a)
 
 
-def slogdet(xp: Any, a: Any) -> Any:
-    """aten._linalg_slogdet: the sign, and the logarithm of the size."""
-    return (*xp.slogdet(a), None, None)
-
-
-def _tried(found: Any) -> Any:
+def det(xp: Any, a: Any) -> Any:
+    """aten._linalg_det: of nothing it is 1."""
+    found = xp.det(a) if a.shape[-1] else xp.ones(tuple(a.shape[:-2]))
     if not np.isfinite(found.value).all():
         raise UnsaidError("a matrix is singular, and elimination finds no pivot")
-    return found
+    return found, None, None
+
+
+def slogdet(xp: Any, a: Any) -> Any:
+    """aten._linalg_slogdet: the sign, and the logarithm of the size."""
+    if not a.shape[-1]:
+        return xp.ones(tuple(a.shape[:-2])), xp.zeros(tuple(a.shape[:-2])), None, None
+    return *xp.slogdet(a), None, None
 
 
 def solve_triangular(
@@ -297,6 +301,7 @@ def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian
     """aten.linalg_pinv: the pseudoinverse, whose rank stays what it is when the program is read.
 
     Of full rank it is (A^T A)^-1 A^T or A^T (A A^T)^-1; else, with C some independent columns of A = C R, it is R^+ C^+.
+    If singular values other than 0 are left out, it is made of the others and their vectors.
     """
     del hermitian
     m, n = a.shape[-2:]
@@ -305,7 +310,9 @@ def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian
     relative = _number(rtol) if rtol is not None else 0.0 if atol is not None else max(m, n) * np.finfo(float).eps
     kept = values > np.maximum(_number(atol) if atol is not None else 0.0, np.multiply(largest, relative))
     if (~kept & (values > 1e-12 * largest)).any():
-        raise UnsaidError("it leaves out singular values that are not 0")
+        u, s, vt = xp.svd(a, full_matrices=False)
+        factors = xp.where(kept, xp.divide(1.0, xp.where(kept, s, 1.0)), 0.0)
+        return xp.matmul(xp.multiply(_turned(xp, vt), xp.expand_dims(factors, axis=-2)), _turned(xp, u))
     ranks = np.unique(kept.sum(axis=-1))
     if len(ranks) > 1:
         raise UnsaidError("matrices of a stack have different ranks")
@@ -374,7 +381,7 @@ MATRICES: dict[str, Callable[..., Any]] = {
     "_linalg_solve_ex": solve,
     "linalg_inv_ex": inverse,
     "inverse": lambda xp, a: xp.inv(a),
-    "_linalg_det": lambda xp, a: (_tried(xp.det(a)), None, None),
+    "_linalg_det": det,
     "_linalg_slogdet": slogdet,
     "linalg_solve_triangular": solve_triangular,
     "triangular_solve": old_solve_triangular,

@@ -170,9 +170,8 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             return self._refusal(name, f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged")
         try:
             with self.draft.at(_line(), _dtype(outputs[0])):
-                empty = not any(each.numel() for each in outputs)
-                if empty:
-                    found = tree_map(lambda each: self.draft.zeros(tuple(each.shape)), result)
+                if not any(each.numel() for each in outputs if each.is_floating_point() or len(outputs) == 1):
+                    found = tree_map(lambda each: None if each.numel() else self.draft.zeros(tuple(each.shape)), result)
                 elif name == "as_strided":
                     found = self._seen_at(self._base(first), _positions(result, self._base(first)))
                 else:

@@ -93,7 +93,7 @@ def _loss(operation: Any, flat: Sequence[Any], spec: Any, process: Callable[[Any
         first, arguments, options = tree_unflatten(given, spec)
         generator = np.random.default_rng(0)
         total = torch.zeros((), dtype=torch.float64)
-        for each in tree_leaves(process(operation.gradcheck_wrapper(operation, first, *arguments, **options))):
+        for each in tree_leaves(process(operation.gradcheck_wrapper(operation.get_op(), first, *arguments, **options))):
             if isinstance(each, torch.Tensor) and each.requires_grad:
                 real = torch.view_as_real(each) if each.is_complex() else each
                 total = total + (real * torch.tensor(generator.normal(size=tuple(real.shape)))).sum()
@@ -102,15 +102,24 @@ def _loss(operation: Any, flat: Sequence[Any], spec: Any, process: Callable[[Any
     return loss
 
 
+FAULTS = ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
+"""Of the reader, which must say what it cannot read."""
+
+
 def found(sample: Sample) -> Found:
     """Read a sample, and compare its gradient with torch's."""
+    try:
+        return _compared(sample)
+    except FAULTS as error:
+        return Found(FAILED, f"{type(error).__name__}: {error}")
+
+
+def _compared(sample: Sample) -> Found:
     try:
         program = read(sample.loss, sample.leaves, {}, "float64", "sample")
     except ProgramError as error:
         said = str(error).partition("cannot be read: ")[2] or str(error)
         return Found(WRONG if "read wrongly" in str(error) else REFUSED, re.sub(r"^\S+\.py:\d+: ", "", said))
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # a fault of the reader, which must say what it cannot read
-        return Found(FAILED, f"{type(error).__name__}: {error}")
     slopes = torch.autograd.grad(sample.loss(sample.leaves), list(sample.leaves.values()), materialize_grads=True)
     due = [each.numpy(force=True) for each in slopes]
     numbers = [leaf.detach().numpy() for leaf in sample.leaves.values()]
