@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,8 +33,46 @@ def _cross_entropies_in_chunks(x: Any, linear: Any, target: Any, bias: Any, weig
     return _cross_entropy_in_chunks(x, linear, target, bias, weight, "none", ignored, 0.0)[0]
 
 
+def _grid_sampler_3d(x: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Any:
+    """Return x between its numbers: from the 8 around each point in proportion (0), or from the nearest (1)."""
+    n, channels, *lengths = x.shape
+    points = [_placed(grid[..., 2 - i], length, padding, align_corners) for i, length in enumerate(lengths)]
+    batch, channel = torch.arange(n).view(n, 1, 1, 1, 1), torch.arange(channels).view(1, channels, 1, 1, 1)
+    total: Any = 0
+    for corner in itertools.product((0, 1), repeat=3) if interpolation == 0 else [(0, 0, 0)]:
+        weight: Any = 1
+        inside: Any = True
+        index = []
+        for point, up, length in zip(points, corner, lengths, strict=True):
+            low = point.floor() if interpolation == 0 else point.round()
+            if interpolation == 0:
+                weight = weight * (point - low if up else low + 1 - point)
+            place = low.to(torch.int64) + up
+            inside = inside & (place >= 0) & (place < length)
+            index.append(place.clamp(0, length - 1).unsqueeze(1))
+        seen = x[(batch, channel, *index)]
+        shown = torch.where(inside.unsqueeze(1), seen, 0.0)
+        total = total + (shown if interpolation else shown * weight.unsqueeze(1))
+    return total
+
+
+def _placed(at: Any, length: int, padding: int, align_corners: bool) -> Any:
+    """Return places of -1 to 1 in an axis: as they are, at the next end (1), or mirrored at both (2)."""
+    place = (at + 1) / 2 * (length - 1) if align_corners else ((at + 1) * length - 1) / 2
+    if padding == 2:
+        start, span = (0.0, length - 1.0) if align_corners else (-0.5, float(length))
+        if span == 0:
+            return place * 0
+        off = (place - start).abs()
+        turns = (off / span).floor()
+        rest = off - turns * span
+        place = torch.where(turns.remainder(2) == 0, rest + start, span - rest + start)
+    return place.clamp(0, length - 1) if padding else place
+
+
 APART: dict[str, Callable[..., Any]] = {
     "as_strided_scatter": _as_strided_scatter,
+    "grid_sampler_3d": _grid_sampler_3d,
     "_linear_cross_entropy_batch_chunked": _cross_entropy_in_chunks,
     "_linear_cross_entropy_batch_chunked_no_reduction": _cross_entropies_in_chunks,
 }

@@ -31,6 +31,9 @@ _TORCH, _OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 _BETWEEN = (_TORCH, __file__, str(Path(__file__).with_name("apart.py")), "<frozen")
 _FUNCTION = str(Path(_TORCH) / "autograd" / "function.py")
 
+FAULTS = ArithmeticError, AttributeError, LookupError, UnsaidError, TypeError, ValueError
+"""Of a formula that does not know its operation in this case."""
+
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 
 
@@ -177,7 +180,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                 else:
                     found = formula(self.draft, *operands[0], **operands[1])
                 self._note(name, result, found, target)
-        except (ArithmeticError, AttributeError, LookupError, UnsaidError, TypeError, ValueError) as error:
+        except FAULTS as error:
             return self._refusal(name, f"cannot be read so: {error}")
         return None
 
@@ -250,8 +253,12 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def _place(self, tensor: torch.Tensor) -> Place | None:
         if (later := self._later.pop(id(tensor), None)) is not None:
-            with self.draft.at(_line(), _dtype(tensor)):
-                self._keep(tensor, later())
+            try:
+                with self.draft.at(_line(), _dtype(tensor)):
+                    self._keep(tensor, later() if tensor.numel() else self.draft.zeros(tuple(tensor.shape)))
+            except FAULTS as error:
+                self._lost[id(tensor)] = self._refusal("what is asked for", f"cannot be read: {error}")
+                return None
         base = self._base(tensor)
         fresh = self._seen.get(id(tensor), 0) == self._written.get(id(base), 0)
         if tensor is base or fresh:

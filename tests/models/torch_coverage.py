@@ -64,8 +64,8 @@ class Coverage:
 
     @property
     def what(self) -> str:
-        """The worst of all, or that nothing is differentiated."""
-        each = {one.what for one in self.found}
+        """The worst of all but those that draw random numbers, if some do not; or that nothing is differentiated."""
+        each = {one.what for one in self.found if RANDOM not in one.reason} or {one.what for one in self.found}
         return next((what for what in (WRONG, FAILED, REFUSED, SLOW, TORCH) if what in each), READ if each else "")
 
     def __str__(self) -> str:
@@ -102,6 +102,7 @@ def _loss(operation: Any, flat: Sequence[Any], spec: Any, process: Callable[[Any
     return loss
 
 
+RANDOM = "draws random numbers"
 FAULTS = ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
 """Of the reader, which must say what it cannot read."""
 
