@@ -20,7 +20,15 @@ def _as_strided_scatter(x: Any, source: Any, size: Any, stride: Any, offset: int
 
 
 def _cross_entropy_in_chunks(
-    x: Any, linear: Any, target: Any, bias: Any, weight: Any, reduction: str, ignore_index: int, smoothing: float, *_: Any
+    x: Any,
+    linear: Any,
+    target: Any,
+    bias: Any,
+    weight: Any,
+    reduction: str,
+    ignore_index: int,
+    smoothing: float,
+    *_: Any,
 ) -> Any:
     """Return the loss, and nothing of the gradients that are computed with it."""
     logits = functional.linear(x, linear, bias)

@@ -172,7 +172,9 @@ def lu(xp: Any, a: Any, *, pivot: bool = True, check_errors: bool = False) -> An
     square, order = xp.lu(moved[..., :k, :k])
     xp.decide(xp.all(xp.equal(order, np.arange(k))), True)
     if n > k:
-        square = xp.concat([square, xp.solve_triangular(square, moved[..., :, k:], lower=True, unit_diagonal=True)], axis=-1)
+        square = xp.concat(
+            [square, xp.solve_triangular(square, moved[..., :, k:], lower=True, unit_diagonal=True)], axis=-1
+        )
     elif m > k:
         below = solve_triangular(xp, square, moved[..., k:, :], upper=True, left=False)
         square = xp.concat([square, below], axis=-2)

@@ -195,7 +195,9 @@ def places(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     """Return the flat places of x[indices]."""
     keys = [*indices, *[None] * (x.ndim - len(indices))]
     if all(key is None or isinstance(key, np.ndarray) for key in keys):
-        return np.arange(math.prod(x.shape)).reshape(x.shape)[tuple(slice(None) if key is None else key for key in keys)]
+        return np.arange(math.prod(x.shape)).reshape(x.shape)[
+            tuple(slice(None) if key is None else key for key in keys)
+        ]
     if any(key is not None and np.dtype(key.dtype).kind == "b" for key in keys):
         raise UnsaidError("the shape of the result depends on the data")
     strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]

@@ -52,7 +52,9 @@ def read(
     for key, leaf in leaves.items():
         if leaf.layout is not torch.strided or leaf.is_complex():
             kind = "complex" if leaf.is_complex() else "sparse"
-            raise ProgramError(f"the program of {name!r} cannot be read: {key!r} is {kind}. Give it as a plain array of real numbers")
+            raise ProgramError(
+                f"the program of {name!r} cannot be read: {key!r} is {kind}. Give it as a plain array of real numbers"
+            )
         reading.input(key, leaf, leaf.detach().cpu().numpy())
     for key, (tensor, numbers) in data.items():
         reading.input(key, tensor, numbers)

@@ -241,7 +241,9 @@ def segment_reduce(
     name = {"max": "amax", "min": "amin"}.get(reduce, reduce)
     groups = [range(line[i] + n * k, line[i + 1] + n * k) for k, line in enumerate(lines) for i in range(segments)]
     rows = table(groups, len(lines) * n)
-    places = np.where(rows[..., None] < len(lines) * n, rows[..., None] * inner + np.arange(inner), len(lines) * n * inner)
+    places = np.where(
+        rows[..., None] < len(lines) * n, rows[..., None] * inner + np.arange(inner), len(lines) * n * inner
+    )
     found = xp.moveaxis(members(xp, _flat(xp, x), places, NEUTRAL[name]), 1, -1)  # (rows, inner, most)
     counts = np.array([len(each) for each in groups])[:, None]
     if initial is not None:

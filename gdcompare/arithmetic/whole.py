@@ -62,7 +62,9 @@ def middle(value: Any) -> Any:
     """Return the floats in the middle of numbers of any system."""
     while hasattr(value, "value"):  # of a dual number, or one with a bound
         value = value.value
-    value = getattr(value, "high", value)  # of a double word
+    value = np.asarray(getattr(value, "high", value))  # of a double word
+    if value.dtype != object:
+        return np.array(value, dtype=np.float64)
     return np.vectorize(float, otypes=[np.float64])(value)
 
 
