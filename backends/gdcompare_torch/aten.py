@@ -162,13 +162,14 @@ def _batch_norm(
 ) -> Any:
     del momentum
     shape = (x.shape[1], *[1] * (x.ndim - 2))
+    saved: tuple[Any, Any]
     if training:
         normal, middle, factor = _normalized(xp, x, (0, *range(2, x.ndim)), eps)
         saved = moves.reshaped(xp, middle, (x.shape[1],)), lambda: moves.reshaped(xp, factor(), (x.shape[1],))
     else:
         spread = xp.sqrt(xp.add(moves.reshaped(xp, var, shape), eps))
         normal = xp.divide(xp.subtract(x, moves.reshaped(xp, mean, shape)), spread)
-        saved = None, None
+        saved = (None, None)
     return _scaled(xp, normal, weight, bias, shape), *saved
 
 

@@ -136,18 +136,17 @@ def ctc(
 ) -> Any:  # fmt: skip
     """aten._ctc_loss: -log of the chance of all paths through the labels, with blanks between them.
 
-    alpha_t(s) = log(e^alpha(s) + e^alpha(s - 1) + e^alpha(s - 2)) + log p_t(label_s), the last only if the labels differ.
+    alpha_t(s) = log(e^alpha(s) + e^alpha(s - 1) + e^alpha(s - 2)) + log p_t(label_s), the last if the labels differ.
     """
-    if not isinstance(targets, np.ndarray):
-        raise UnsaidError("its labels depend on the data")
     lengths, given = [int(n) for n in target_lengths], [int(n) for n in input_lengths]
     n, most = len(lengths), max(lengths, default=0)
-    rows = targets if targets.ndim == 2 else np.split(targets, np.cumsum(lengths)[:-1])
-    labels = np.full((n, 2 * most + 1), blank)
-    for line, row, length in zip(labels, rows, lengths, strict=True):
-        line[1 : 2 * length : 2] = row[:length]
-    skips = np.zeros(labels.shape, dtype=bool)
-    skips[:, 2:] = (labels[:, 2:] != blank) & (labels[:, 2:] != labels[:, :-2])
+    starts = np.arange(n) * targets.shape[1] if targets.ndim == 2 else np.cumsum([0, *lengths[:-1]])
+    count = math.prod(targets.shape)
+    where = np.full((n, 2 * most + 1), count)
+    for line, start, length in zip(where, starts, lengths, strict=True):
+        line[1 : 2 * length : 2] = start + np.arange(length)
+    labels = _labels(xp, targets, where, blank)
+    skips = _skips(xp, labels, blank)
     first = np.arange(labels.shape[1]) < 2
     alpha, record = xp.where(first, _emitted(xp, log_probs, 0, labels), LEAST), {}
     for t in range(log_probs.shape[0]):
@@ -162,9 +161,27 @@ def ctc(
     return xp.stack(losses), None
 
 
+def _labels(xp: Any, targets: Any, where: Any, blank: int) -> Any:
+    """Return the labels with blanks between them, whether they are known or come from the data."""
+    if isinstance(targets, np.ndarray):
+        return np.append(targets.ravel(), blank)[where]
+    flat = moves.reshaped(xp, targets, (math.prod(targets.shape),))
+    return moves.taken(xp, xp.concat([flat, np.array([blank])], axis=0), where)
+
+
+def _skips(xp: Any, labels: Any, blank: int) -> Any:
+    """Return where a label may follow the last but one: it is no blank, and another."""
+    if labels.shape[1] < 3:
+        return np.zeros(labels.shape, dtype=bool)
+    now, before = (xp.index(labels, (slice(None), part)) for part in (slice(2, None), slice(None, -2)))
+    differs = xp.logical_and(xp.not_equal(now, blank), xp.not_equal(now, before))
+    return xp.concat([np.zeros((labels.shape[0], 2), dtype=bool), differs], axis=1)
+
+
 def _emitted(xp: Any, log_probs: Any, t: int, labels: Any) -> Any:
     """Return the logarithms of the chances of these labels at a time, (n, labels)."""
-    return xp.index(log_probs, (t, np.arange(len(labels))[:, None], labels))
+    rows = np.arange(labels.shape[0])[:, None]
+    return moves.indexed(xp, xp.index(log_probs, t), [rows, labels])
 
 
 def _behind(xp: Any, alpha: Any, by: int) -> Any:

@@ -36,10 +36,7 @@ def solve(xp: Any, a: Any, b: Any, *, left: bool = True, check_errors: bool = Fa
     del check_errors
     vectors = b.ndim == 1 or (a.ndim - 1 == b.ndim and tuple(b.shape) == tuple(a.shape[:-1]))
     right = xp.expand_dims(b, axis=-1) if vectors else b
-    if left:
-        found = xp.solve(a, right)
-    else:
-        found = _turned(xp, xp.solve(_turned(xp, a), _turned(xp, right)))
+    found = xp.solve(a, right) if left else _turned(xp, xp.solve(_turned(xp, a), _turned(xp, right)))
     return (xp.squeeze(found, -1) if vectors else found), None, None, _no_info(xp, a)
 
 
@@ -172,9 +169,8 @@ def lu(xp: Any, a: Any, *, pivot: bool = True, check_errors: bool = False) -> An
     square, order = xp.lu(moved[..., :k, :k])
     xp.decide(xp.all(xp.equal(order, np.arange(k))), True)
     if n > k:
-        square = xp.concat(
-            [square, xp.solve_triangular(square, moved[..., :, k:], lower=True, unit_diagonal=True)], axis=-1
-        )
+        beside = xp.solve_triangular(square, moved[..., :, k:], lower=True, unit_diagonal=True)
+        square = xp.concat([square, beside], axis=-1)
     elif m > k:
         below = solve_triangular(xp, square, moved[..., k:, :], upper=True, left=False)
         square = xp.concat([square, below], axis=-2)
@@ -302,7 +298,7 @@ def svd(xp: Any, a: Any, full_matrices: bool = False, compute_uv: bool = True, *
 def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
     """aten.linalg_pinv: the pseudoinverse, whose rank stays what it is when the program is read.
 
-    Of full rank it is (A^T A)^-1 A^T or A^T (A A^T)^-1; else, with C some independent columns of A = C R, it is R^+ C^+.
+    Of full rank it is (A^T A)^-1 A^T or A^T (A A^T)^-1; else, with C some independent columns of A = C R, R^+ C^+.
     If singular values other than 0 are left out, it is made of the others and their vectors.
     """
     del hermitian
@@ -341,7 +337,7 @@ class _Turned:
 
 def _columns_first(a: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn a matrix so that its largest directions come first, and pivots find as many rows as it has rank."""
-    return a @ np.linalg.svd(a)[2].T
+    return np.asarray(a @ np.linalg.svd(a)[2].T)
 
 
 def _of_full_rank(xp: Any, a: Any) -> Any:
@@ -388,7 +384,7 @@ MATRICES: dict[str, Callable[..., Any]] = {
     "linalg_solve_triangular": solve_triangular,
     "triangular_solve": old_solve_triangular,
     "cholesky": cholesky,
-    "linalg_cholesky_ex": lambda xp, a, *, upper=False, check_errors=False: (cholesky(xp, a, upper), _no_info(xp, a)),
+    "linalg_cholesky_ex": lambda xp, a, *, upper=False, **_: (cholesky(xp, a, upper), _no_info(xp, a)),
     "cholesky_solve": cholesky_solve,
     "cholesky_inverse": cholesky_inverse,
     "linalg_lu_factor_ex": lu,

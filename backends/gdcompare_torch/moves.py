@@ -227,8 +227,7 @@ def index_select(xp: Any, x: Any, dim: int, index: Any) -> Any:
     if not x.ndim:
         return x  # as torch has it, whatever the shape of the index
     line = index if index.ndim else reshaped(xp, index, (1,))
-    found = indexed(xp, x, [None] * (dim % x.ndim) + [line])
-    return found
+    return indexed(xp, x, [None] * (dim % x.ndim) + [line])
 
 
 def triangle(name: str) -> Callable[..., Any]:

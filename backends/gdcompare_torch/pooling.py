@@ -99,7 +99,7 @@ def max_pool(
     """aten.max_pool2d_with_indices and its like."""
     settings = [_each(value, axes) for value in (kernel_size, stride or kernel_size, padding, dilation)]
     each = zip(x.shape[x.ndim - axes :], *settings, strict=True)
-    return _largest(xp, x, [sliding(*axis, ceil_mode)[1] for axis in each])
+    return _largest(xp, x, [sliding(*axis, ceil=ceil_mode)[1] for axis in each])
 
 
 def max_pool_back(

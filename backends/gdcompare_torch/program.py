@@ -280,7 +280,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     def _seen_at(self, base: torch.Tensor, positions: NDArray[np.int64]) -> Place:
         """Return the numbers of a base in other places."""
         flat = self.draft.reshape(self._places[id(base)], (base.numel(),))
-        return self.draft.reshape(self.draft.take(flat, positions.ravel()), positions.shape)
+        return self.draft.reshape(self.draft.take(flat, positions.ravel()), positions.shape)  # type: ignore[no-any-return]
 
     def _write(self, target: torch.Tensor, place: Place) -> None:
         base = self._base(target)

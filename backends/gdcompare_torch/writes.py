@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def _grouped(xp: Any, x: Any, places: Any, source: Any, reduce: str, include_sel
     size, count = math.prod(x.shape), math.prod(source.shape)
     order = np.argsort(places, axis=None, kind="stable")
     ends = np.searchsorted(places.ravel()[order], np.arange(size + 1))
-    rows = table([order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)], count)
+    rows = table([order[a:b] for a, b in pairwise(ends)], count)
     touched = (rows < count).any(axis=1)
     fill = NEUTRAL[reduce]
     gone = touched & (not include_self)
@@ -212,18 +213,20 @@ def embedding_bag(
     del sparse
     if scale_grad_by_freq:
         raise UnsaidError("its gradient is scaled by how often a row occurs, and so none of its value")
-    indices, starts = _known(indices), [int(each) for each in _known(offsets)]
-    ends = [*starts[1:], len(indices)]
+    count, starts = indices.shape[0], [int(each) for each in _known(offsets)]
+    ends = [*starts[1:], count]
+    known = _known(indices) if padding_idx >= 0 else np.zeros(count)
     bags = list(zip(starts, ends, strict=True))[: len(starts) - include_last_offset]
-    kept = [[i for i in range(a, b) if indices[i] != padding_idx] for a, b in bags]
-    rows, width = table(kept, len(indices)), weight.shape[1]
-    words = np.append(indices, weight.shape[0])[rows]  # (bags, most)
+    kept = [[i for i in range(a, b) if known[i] != padding_idx] for a, b in bags]
+    rows, width = table(kept, count), weight.shape[1]
+    words = moves.taken(xp, xp.concat([indices, np.array([weight.shape[0]])], axis=0), rows)  # (bags, most)
     fill = LEAST if mode == 2 else 0.0
     more = xp.concat([weight, np.full((1, width), fill)], axis=0)
-    found = moves.taken(xp, more, words[..., None] * width + np.arange(width))  # (bags, most, width)
+    places = xp.add(xp.multiply(xp.expand_dims(words, axis=-1), width), np.arange(width))
+    found = moves.taken(xp, more, places)  # (bags, most, width)
     if per_sample_weights is not None:
         found = xp.multiply(found, xp.expand_dims(members(xp, per_sample_weights, rows, 0.0), axis=-1))
-    counts = (rows < len(indices)).sum(axis=1)[:, None]
+    counts = (rows < count).sum(axis=1)[:, None]
     result = reduced(xp, xp.moveaxis(found, 1, -1), counts, ("sum", "mean", "amax")[mode])
     return xp.where(counts == 0, 0.0, result) if mode == 2 else result, None, None, None
 

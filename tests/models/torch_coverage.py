@@ -1,9 +1,9 @@
 """How many of torch's differentiable operations can be read: `python -m tests.models.torch_coverage [NAME ...]`.
 
-Each operation of torch's own list (`op_db`) is called on the sample inputs that torch ships, in float64. The loss is the
-sum of all that comes out, times fixed random cotangents. A sample is read if its program gives torch's loss, and the
-tape's gradient on floats equals autograd's; where they differ at a kink, it says so. An operation is read if all of its
-samples are.
+Each operation of torch's own list (`op_db`) is called on the sample inputs that torch ships, in float64. The loss is
+the sum of all that comes out, times fixed random cotangents. A sample is read if its program gives torch's loss, and
+the tape's gradient on floats equals autograd's; where they differ, a difference quotient says whether there is a kink,
+or torch is wrong. An operation is read if all of its samples are, but for those that draw random numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from gdcompare_torch.program import read
-from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from gdcompare.arithmetic.balls import BallNumbers
@@ -210,6 +210,8 @@ def coverage(operation: Any, most: int, seconds: int = 60) -> Coverage:
 
 def differentiable(names: Sequence[str]) -> list[Any]:
     """Return the operations that torch differentiates in float64, those whose names contain one of these."""
+    from torch.testing._internal.common_methods_invocations import op_db  # takes seconds
+
     some = [each for each in op_db if each.supports_autograd and torch.float64 in each.supported_dtypes("cpu")]
     return [each for each in some if not names or any(name in each.name for name in names)]
 
@@ -252,11 +254,12 @@ def main(arguments: Sequence[str]) -> None:
     for operation in differentiable(options.names):
         results.append(coverage(operation, options.samples))
         if results[-1].found:
-            print(results[-1], flush=True)
-    print(summary(results))
+            sys.stdout.write(f"{results[-1]}\n")
+            sys.stdout.flush()
+    sys.stdout.write(summary(results) + "\n")
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({each.name: [list(one) for one in each.found] for each in results}, file, indent=1)
+        text = json.dumps({each.name: [list(one) for one in each.found] for each in results}, indent=1)
+        Path(options.json).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -56,12 +56,25 @@ def torch_zoo() -> dict[str, Case]:
     class Last(nn.Module):  # type: ignore[misc]
         """The last state of a recurrent network, and a line of it."""
 
-        def __init__(self, cell: Any) -> None:
+        def __init__(self, cell: Any, width: int = 0) -> None:
             super().__init__()
-            self.cell, self.line = cell, nn.Linear(cell.hidden_size, 1)
+            self.cell, self.line = cell, nn.Linear(width or cell.hidden_size, 1)
 
         def forward(self, x: Any) -> Any:
             return self.line(self.cell(x)[0][:, -1])[:, 0]
+
+    class Masked(nn.Module):  # type: ignore[misc]
+        """An encoder layer whose tokens see none after them, and of which the last of the last row is padding."""
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Any) -> Any:
+            padding = torch.zeros(x.shape[:2], dtype=torch.bool)
+            padding[-1, -1] = True
+            above = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+            return self.layer(x, src_mask=above, src_key_padding_mask=padding)
 
     def net(*layers: Any) -> Any:
         return nn.Sequential(*layers)
@@ -113,6 +126,23 @@ def torch_zoo() -> dict[str, Case]:
         "gru": case(lambda: Last(nn.GRU(3, 4, batch_first=True)), mse, numbers(3, 4, 3), numbers(3)),
         "upsampling": case(lambda: net(nn.Conv2d(2, 1, 1), nn.Upsample(scale_factor=2), nn.Flatten()), mse,
                            numbers(2, 2, 3, 3), numbers(2, 36)),
+        "bicubic upsampling": case(
+            lambda: net(nn.Conv2d(2, 1, 1), nn.Upsample(scale_factor=2, mode="bicubic"), nn.Flatten()), mse,
+            numbers(2, 2, 3, 3), numbers(2, 36)),
+        "encoder layer, masked": case(lambda: Masked(nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True)), mse,
+                                      sequence, numbers(3, 5, 8, seed=1)),
+        "bidirectional lstm": case(lambda: Last(nn.LSTM(3, 4, batch_first=True, num_layers=2, bidirectional=True), 8),
+                                   mse, numbers(3, 4, 3), numbers(3)),
+        "every pooling": case(
+            lambda: net(nn.Conv2d(2, 2, 1), nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+                        nn.AvgPool2d(2, 1, 1, count_include_pad=False), nn.AdaptiveAvgPool2d((3, 2)),
+                        nn.AdaptiveMaxPool2d(2), nn.LPPool2d(2, 2), nn.Flatten()), mse,
+            images, numbers(4, 2)),
+        "embedding bag": case(lambda: net(nn.EmbeddingBag(7, 3, mode="max"), nn.Linear(3, 4)), F.cross_entropy, tokens,
+                              labels(4, 4)),
+        "instance and local norms": case(lambda: net(nn.Conv2d(2, 2, 1), nn.InstanceNorm2d(2, affine=True),
+                                                     nn.LocalResponseNorm(2), nn.Flatten()), mse,
+                                         images, numbers(4, 72)),
         "bilinear upsampling": case(
             lambda: net(nn.Conv2d(2, 1, 1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Flatten()), mse,
             numbers(2, 2, 3, 3), numbers(2, 36)),
@@ -139,6 +169,17 @@ def torch_zoo() -> dict[str, Case]:
         "soft margin": (F.soft_margin_loss, signs),
         "multi margin": (F.multi_margin_loss, labels(6, 4)),
         "cosine": (lambda o, t: (1 - F.cosine_similarity(o, t)).mean(), numbers(6, 4, seed=2)),
+        "mse": (F.mse_loss, numbers(6, 4, seed=2)),
+        "hinge embedding": (F.hinge_embedding_loss, signs),
+        "margin ranking": (lambda o, t: F.margin_ranking_loss(o[:, 0], o[:, 1], t[:, 0]), signs),
+        "cosine embedding": (lambda o, t: F.cosine_embedding_loss(o, t.flip(0) + 0.5, t[:, 0]), signs),
+        "multi label soft margin": (F.multilabel_soft_margin_loss, np.float64(signs > 0)),
+        "multi label margin": (F.multilabel_margin_loss, np.array([[0, 2, -1, 1]] * 6)),
+        "triplet margin": (lambda o, t: F.triplet_margin_loss(o, t, t.flip(0)), numbers(6, 4, seed=2)),
+        "triplet margin with distance": (
+            lambda o, t: F.triplet_margin_with_distance_loss(o, t, t.flip(0), swap=True), numbers(6, 4, seed=2)),
+        "ctc": (lambda o, t: F.ctc_loss(o.log_softmax(-1)[:, None], t[None, :2], (len(o),), (2,)),
+                np.array([1, 3, 2, 2, 1, 1])),
         "logsumexp": (lambda o, t: (o.logsumexp(-1) - t[:, 0]) ** 2, numbers(6, 4, seed=2)),
         "norms": (lambda o, t: (o - t).norm(dim=-1) + o.std(-1) + o.prod(-1), numbers(6, 4, seed=2)),
         "sort": (lambda o, t: (o.sort(-1)[0].cumsum(-1) * t).sum(-1), numbers(6, 4, seed=2)),

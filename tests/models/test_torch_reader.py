@@ -1,0 +1,199 @@
+"""What the reader of torch's programs knows, what it refuses, and what would notice if it read wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gdcompare.arithmetic.program import ProgramError
+
+torch: Any = pytest.importorskip("torch", reason="reads the programs of torch")
+
+from gdcompare_torch.aten import FORMULAS  # noqa: E402 - torch may be missing
+from gdcompare_torch.program import read  # noqa: E402
+from torch._decomp import decomposition_table  # noqa: E402
+
+from tests.models.torch_coverage import (  # noqa: E402
+    FAILED,
+    KINK,
+    READ,
+    REFUSED,
+    TORCH,
+    WRONG,
+    Coverage,
+    Found,
+    Sample,
+    coverage,
+    differentiable,
+    found,
+    summary,
+)
+
+F: Any = torch.nn.functional
+GENERATOR = np.random.default_rng(0)
+
+
+def sample(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Sample:
+    """The sum of what a function gives, times fixed numbers."""
+    leaves = {f"x{i}": torch.tensor(GENERATOR.normal(size=shape)).requires_grad_() for i, shape in enumerate(shapes)}
+
+    def loss(given: dict[str, Any]) -> Any:
+        result = function(*given.values())
+        parts = [each for each in (result if isinstance(result, tuple) else (result,)) if each.is_floating_point()]
+        weights = np.random.default_rng(1)
+        return sum((each * torch.tensor(weights.normal(size=tuple(each.shape)))).sum() for each in parts)
+
+    return Sample(loss, leaves)
+
+
+INDEX = torch.tensor([2, 0, 2])
+OPERATIONS: dict[str, tuple[Any, ...]] = {
+    "as_strided": (lambda x: (2 * x).as_strided((2, 2), (1, 2), 1), (3, 3)),
+    "a view written through": (lambda x: _written(x), (3, 3)),
+    "detached memory": (lambda x: _written_behind(x), (3,)),
+    "index_put": (lambda x, y: x.index_put((INDEX,), y, accumulate=True), (3, 2), (3, 2)),
+    "scatter_reduce": (lambda x, y: x.scatter_reduce(0, INDEX[:, None].expand(3, 2), y, "prod"), (3, 2), (3, 2)),
+    "embedding_bag": (lambda x: F.embedding_bag(INDEX, x, torch.tensor([0, 1]), mode="max"), (3, 2)),
+    "ceil_mode": (lambda x: F.max_pool2d(x, 2, ceil_mode=True), (1, 1, 5, 5)),
+    "padding not counted": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), (1, 1, 5, 5)),
+    "adaptive": (lambda x: F.adaptive_max_pool2d(x, (2, 3)), (1, 1, 5, 5)),
+    "unpooled": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (1, 1, 4, 4)),
+    "where the largest is": (lambda x: x.gather(1, (x**2).max(1, keepdim=True)[1]), (3, 4)),
+    "median": (lambda x: x.median(0)[0] + x.kthvalue(2, 0)[0] + x.topk(2, 0)[0].sum(0), (4, 3)),
+    "running": (lambda x: x.cummax(0)[0] + x.logcumsumexp(0) + x.cumprod(0), (4, 3)),
+    "solve": (lambda a, b: torch.linalg.solve(a, b), (3, 3), (3, 2)),
+    "det": (lambda a: torch.linalg.det(a) + torch.linalg.slogdet(a)[1], (3, 3)),
+    "cholesky": (lambda a: torch.linalg.cholesky(a @ a.mT + torch.eye(3)), (3, 3)),
+    "lu": (lambda a: torch.linalg.lu(a)[1:], (4, 3)),
+    "qr": (lambda a: torch.linalg.qr(a), (3, 4)),
+    "eigh": (lambda a: torch.linalg.eigvalsh(a + a.mT), (3, 3)),
+    "svd": (lambda a: torch.linalg.svdvals(a) + torch.linalg.matrix_norm(a, "nuc"), (3, 4)),
+    "pinv of less than full rank": (lambda a, b: torch.linalg.pinv(a @ b), (4, 2), (2, 3)),
+    "matrix_exp": (lambda a: torch.linalg.matrix_exp(a), (3, 3)),
+    "cdist": (lambda x, y: torch.cdist(x, y), (3, 2), (4, 2)),
+    "lgamma below 0": (lambda x: torch.lgamma(x - 3) + torch.polygamma(1, x - 3), (4,)),
+    "grid_sample": (lambda x, g: F.grid_sample(x, g, padding_mode="reflection", align_corners=False),
+                    (1, 1, 3, 3), (1, 2, 2, 2)),
+    "volumes": (lambda x, g: F.grid_sample(x, g, align_corners=True), (1, 1, 3, 3, 3), (1, 2, 1, 2, 3)),
+    "ctc": (lambda x: F.ctc_loss(x.log_softmax(-1), torch.tensor([[1, 1, 2]]), (6,), (3,)), (6, 1, 3)),
+    "sums of none": (lambda x: F.linear_cross_entropy(x, torch.eye(3).double(), INDEX, reduction="none")
+                     if hasattr(F, "linear_cross_entropy") else x, (3, 3)),
+}  # fmt: skip
+
+
+def _written(x: Any) -> Any:
+    whole = x * 1
+    whole.diagonal().mul_(3)
+    whole[1:].t()[0] = whole[0, :2] * 2
+    return whole
+
+
+def _written_behind(x: Any) -> Any:
+    whole = x * 1
+    seen = whole.detach()
+    whole.mul_(x)
+    return whole * seen
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_the_gradient_of_what_is_read_is_torchs(operation: tuple[Any, ...]) -> None:
+    assert found(sample(*operation)) == Found(READ)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: torch.fft.rfft(x).abs(), "cannot be read|complex"),
+        (lambda x: torch.complex(x, x).real, "complex128"),
+        (lambda x: F.dropout(x), "draws random numbers"),
+        (lambda x: x.index_put((INDEX,), x), "nobody says which is the last"),
+        (lambda x: torch.linalg.det(x[:, None] * 0), "singular"),
+        (lambda x: torch.linalg.eigvalsh(x[:, None] * x + torch.ones(3, 3).triu(1)), "not symmetric"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_its_line_and_the_way_out(function: Any, said: str) -> None:
+    case = sample(function, (3,))
+
+    with pytest.raises(ProgramError, match=said) as error:
+        read(case.loss, case.leaves, {}, "float64", "mine")
+
+    assert "test_torch_reader.py:" in str(error.value)
+    assert "Write that part otherwise" in str(error.value) or ".eval()" in str(error.value)
+
+
+def test_a_complex_or_sparse_parameter_is_refused() -> None:
+    for leaf, kind in ((torch.ones(2, dtype=torch.complex128), "complex"), (torch.eye(2).to_sparse(), "sparse")):
+        with pytest.raises(ProgramError, match=f"'w' is {kind}. Give it as a plain array of real numbers"):
+            read(lambda leaves: leaves["w"].sum().real, {"w": leaf}, {}, "float64", "mine")
+
+
+# What would notice.
+
+
+def test_a_wrong_formula_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = sample(lambda x: torch.sinh(x), (3,))
+    assert found(case).what == READ
+
+    monkeypatch.setitem(FORMULAS, "sinh", lambda xp, x: xp.cosh(x))
+    assert found(case).what == WRONG
+
+    monkeypatch.setitem(FORMULAS, "sinh", lambda xp, x: xp.stop_gradient(xp.sinh(x)))  # the value is right
+    assert found(case).what == WRONG
+
+    monkeypatch.setitem(FORMULAS, "sinh", lambda xp, x: x.nothing)
+    assert found(case).what == REFUSED
+
+
+def test_a_decomposition_that_gives_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = sample(lambda x: torch.special.log_ndtr(x), (3,))
+    assert found(case).what == READ
+
+    monkeypatch.setitem(decomposition_table, torch.ops.aten.special_log_ndtr.default, torch.tanh)
+    assert "taken apart into others, which give something else" in found(case).reason
+
+
+def test_kinks_and_wrong_gradients_of_torch_are_told_apart() -> None:
+    class Halved(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, cotangent: Any) -> Any:
+            return cotangent
+
+    at_0 = {"x": torch.zeros(2, dtype=torch.float64, requires_grad=True)}
+
+    assert found(sample(Halved.apply, (3,))).what == TORCH
+    assert found(Sample(lambda leaves: leaves["x"].norm() + leaves["x"].abs().max(), at_0)).what in (KINK, READ)
+
+
+def test_the_summary_counts_what_is_read_and_names_what_is_not() -> None:
+    results = [
+        Coverage("a", [Found(READ), Found(REFUSED, "dropout draws random numbers")]),
+        Coverage("b", [Found(READ), Found(REFUSED, "b makes complex numbers")]),
+        Coverage("c", [Found(READ), Found(WRONG, "the gradient differs")]),
+        Coverage("d", [Found(FAILED, "IndexError: 3")]),
+        Coverage("e"),
+    ]
+
+    said = summary(results)
+
+    assert [each.what for each in results] == [READ, REFUSED, WRONG, FAILED, ""]
+    assert "1 of 4 operations are read (25.0%; 33.3% of those without complex numbers)" in said
+    assert "the gradient differs\n      c" in said
+
+
+
+@pytest.mark.thorough
+def test_at_least_nine_in_ten_of_torchs_own_operations_are_read_and_none_wrongly() -> None:
+    pytest.importorskip("expecttest", reason="torch's samples need it")
+
+    results = [coverage(each, most=3) for each in differentiable([])]
+
+    some = [each for each in results if each.found]
+    assert not [str(each) for each in some if each.what in (WRONG, FAILED)]
+    assert sum(each.what in (READ, TORCH) for each in some) >= 0.9 * len(some), summary(results)
