@@ -41,6 +41,22 @@ def _cross_entropies_in_chunks(x: Any, linear: Any, target: Any, bias: Any, weig
     return _cross_entropy_in_chunks(x, linear, target, bias, weight, "none", ignored, 0.0)[0]
 
 
+def _multilabel_margin(x: Any, target: Any, reduction: int) -> Any:
+    """Return the loss of each label before the first -1 against all classes that are none: torch's own takes more."""
+    rows, labels = torch.atleast_2d(x), torch.atleast_2d(target)
+    classes = torch.arange(rows.shape[1])
+    end = torch.where(labels == -1, classes, rows.shape[1]).amin(dim=1, keepdim=True)
+    valid = classes < end
+    own = rows.gather(1, torch.where(valid, labels, 0))
+    taken = (torch.where(valid, labels, -1).unsqueeze(-1) == classes).any(dim=1)
+    apart = (1 - own.unsqueeze(-1) + rows.unsqueeze(1)).clamp_min(0) / rows.shape[1]
+    counted = valid.unsqueeze(-1) & ~taken.unsqueeze(1)
+    each = torch.where(counted, apart, 0.0).sum(dim=(1, 2))
+    each = each if x.ndim > 1 else each.squeeze(0)
+    loss = each.mean() if reduction == 1 else each.sum() if reduction == 2 else each
+    return loss, taken.to(x.dtype).reshape(target.shape)
+
+
 def _grid_sampler_3d(x: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Any:
     """Return x between its numbers: from the 8 around each point in proportion (0), or from the nearest (1)."""
     n, channels, *lengths = x.shape
@@ -80,6 +96,7 @@ def _placed(at: Any, length: int, padding: int, align_corners: bool) -> Any:
 
 APART: dict[str, Callable[..., Any]] = {
     "as_strided_scatter": _as_strided_scatter,
+    "multilabel_margin_loss_forward": _multilabel_margin,
     "grid_sampler_3d": _grid_sampler_3d,
     "_linear_cross_entropy_batch_chunked": _cross_entropy_in_chunks,
     "_linear_cross_entropy_batch_chunked_no_reduction": _cross_entropies_in_chunks,

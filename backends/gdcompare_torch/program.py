@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._decomp import decomposition_table
-from torch._dispatch.python import enable_python_dispatcher
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -58,12 +57,18 @@ def read(
         reading.input(key, leaf, leaf.detach().cpu().numpy())
     for key, (tensor, numbers) in data.items():
         reading.input(key, tensor, numbers)
-    with torch.enable_grad(), enable_python_dispatcher(), _GradMode(reading), reading:
+    before = [tensor.clone() for tensor, _ in data.values()]
+    with torch.enable_grad(), _GradMode(reading), reading:
         value = loss(dict(leaves))
     if reading.refused is not None:  # somebody's own code may have caught it
         raise reading.refused
     output = reading.result(value)
-    return checked(reading.draft.program(output), output, float(value.detach()), dtype, name)
+    with torch.no_grad():
+        for (tensor, _), kept in zip(data.values(), before, strict=True):
+            tensor.copy_(kept)
+    with torch.enable_grad():  # as it is, for what was taken apart may be something else
+        due = loss(dict(leaves))
+    return checked(reading.draft.program(output), output, float(due.detach()), dtype, name)
 
 
 @final

@@ -187,7 +187,6 @@ def test_the_summary_counts_what_is_read_and_names_what_is_not() -> None:
     assert "the gradient differs\n      c" in said
 
 
-
 @pytest.mark.thorough
 def test_at_least_nine_in_ten_of_torchs_own_operations_are_read_and_none_wrongly() -> None:
     pytest.importorskip("expecttest", reason="torch's samples need it")

@@ -177,9 +177,13 @@ def torch_zoo() -> dict[str, Case]:
         "multi label margin": (F.multilabel_margin_loss, np.array([[0, 2, -1, 1]] * 6)),
         "triplet margin": (lambda o, t: F.triplet_margin_loss(o, t, t.flip(0)), numbers(6, 4, seed=2)),
         "triplet margin with distance": (
-            lambda o, t: F.triplet_margin_with_distance_loss(o, t, t.flip(0), swap=True), numbers(6, 4, seed=2)),
-        "ctc": (lambda o, t: F.ctc_loss(o.log_softmax(-1)[:, None], t[None, :2], (len(o),), (2,)),
-                np.array([1, 3, 2, 2, 1, 1])),
+            lambda o, t: F.triplet_margin_with_distance_loss(o, t, t.flip(0), swap=True),
+            numbers(6, 4, seed=2),
+        ),
+        "ctc": (
+            lambda o, t: F.ctc_loss(o.log_softmax(-1)[:, None], t[None, :2], (len(o),), (2,)),
+            np.array([1, 3, 2, 2, 1, 1]),
+        ),
         "logsumexp": (lambda o, t: (o.logsumexp(-1) - t[:, 0]) ** 2, numbers(6, 4, seed=2)),
         "norms": (lambda o, t: (o - t).norm(dim=-1) + o.std(-1) + o.prod(-1), numbers(6, 4, seed=2)),
         "sort": (lambda o, t: (o.sort(-1)[0].cumsum(-1) * t).sum(-1), numbers(6, 4, seed=2)),
