@@ -99,7 +99,8 @@ def max_pool(
     """aten.max_pool2d_with_indices and its like."""
     settings = [_each(value, axes) for value in (kernel_size, stride or kernel_size, padding, dilation)]
     each = zip(x.shape[x.ndim - axes :], *settings, strict=True)
-    return _largest(xp, x, [sliding(*axis, ceil=ceil_mode)[1] for axis in each])
+    lines = [sliding(n, size, step, around, gap, ceil_mode)[1] for n, size, step, around, gap in each]
+    return _largest(xp, x, lines)
 
 
 def max_pool_back(
