@@ -166,7 +166,7 @@ def lu(xp: Any, a: Any, *, pivot: bool = True, check_errors: bool = False) -> An
     m, n = a.shape[-2:]
     k, orders = min(m, n), _orders(a)
     moved = _rows(xp, a, orders)
-    square, order = xp.lu(moved[..., :k, :k])
+    square, _, order = xp.lu(moved[..., :k, :k])
     xp.decide(xp.all(xp.equal(order, np.arange(k))), True)
     if n > k:
         beside = xp.solve_triangular(square, moved[..., :, k:], lower=True, unit_diagonal=True)

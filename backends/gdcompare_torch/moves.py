@@ -11,6 +11,9 @@ import numpy as np
 
 from gdcompare.arithmetic.program import UnsaidError
 
+LEAST = -float(np.finfo(np.float32).max)
+"""Below all numbers that a program is likely to meet, and finite, which more number systems decide about."""
+
 # Shapes.
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.convolution import LEAST
 from gdcompare_torch import moves
+from gdcompare_torch.moves import LEAST
 from gdcompare_torch.writes import add
 
 Lines = list[NDArray[np.int64]]

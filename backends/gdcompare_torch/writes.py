@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic.convolution import LEAST
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_torch import moves
+from gdcompare_torch.moves import LEAST
 
 
 def _flat(xp: Any, x: Any) -> Any:
