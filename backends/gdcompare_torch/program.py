@@ -171,11 +171,11 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     ) -> ProgramError | None:
         """Write an operation down as its formula; return what is said if that cannot be."""
         name = operation._overloadpacket.__name__
-        if formula is None:
-            return self._refusal(name, "is none of the operations that can be read")
         outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
         if any(each.is_complex() for each in outputs):
             return self._refusal(name, "makes complex numbers")
+        if formula is None:
+            return self._refusal(name, "is none of the operations that can be read")
         if narrow := [each for each in outputs if self._is_narrow(each)]:
             return self._refusal(name, f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged")
         try:
