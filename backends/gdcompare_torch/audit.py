@@ -107,9 +107,23 @@ class _Example:
         native: Any = self.native
         return {
             "reverse": Route("gradient", native.value_and_grad),
-            "forward": Route("jvp", native.jvp),
+            "forward": Route("jvp", self._forward),
             "reverse, twice": Route("hvp", native.hvp),
         }
+
+    def _forward(
+        self, arguments: Arrays, cotangents: NDArray[Any], targets: Any, direction: Arrays
+    ) -> tuple[None, Any]:
+        """`torch.func.jvp` of the operation itself: beside an infinite output, that of the loss may be NaN."""
+        del targets
+        native: Any = self.native
+        at, along = (tuple(torch.tensor(each) for each in arrays.values()) for arrays in (arguments, direction))
+
+        def outputs(*given: torch.Tensor) -> torch.Tensor:
+            return torch.cat([each.reshape(-1) for each in native._outputs(given)])
+
+        _, tangents = torch.func.jvp(outputs, at, along)
+        return None, np.asarray(cotangents[0] @ tangents.numpy(force=True))
 
     def outputs(self, arguments: Arrays) -> int:
         """Counted by a call."""
@@ -122,7 +136,7 @@ class _Example:
 
     def formula(self, arguments: Arrays, cotangents: NDArray[Any]) -> Formula:
         """Read from what torch does."""
-        return self.native.program(dict(arguments), cotangents, np.zeros((1, 1)))
+        return self.native.program(dict(arguments), cotangents, np.zeros((1, 1), cotangents.dtype))
 
     def script(self, asked: Asked) -> str:
         """A call as the database has it, where its inputs can be written down."""
@@ -135,12 +149,13 @@ class _Example:
         loss, last = _loss(call, self._single, plain), "," if len(asked.arguments) == 1 else ""
         lines = ["import torch", *self._imports(), "h = float.fromhex"]
         lines += [f"{name} = {_tensor(value, dtype)}" for name, value in asked.arguments.items()]
-        if "cotangents" in loss:
+        if not plain or "cotangents" in loss:
             lines.append(f"cotangents = {_tensor(asked.cotangents[0], dtype)}")
         along = ", ".join(_tensor(each, dtype) for each in (asked.direction or {}).values()) + last
         if asked.route == "forward":
-            lines += [f"def loss({names}):", f"    return {loss}"]
-            return "\n".join([*lines, f"_, found = torch.func.jvp(loss, ({names}{last}), ({along}))"])
+            lines += [f"def f({names}):", f"    return {_flat(call, self._single)}"]
+            lines.append(f"_, tangents = torch.func.jvp(f, ({names}{last}), ({along}))")
+            return "\n".join([*lines, f"found = {'tangents.sum()' if plain else '(cotangents * tangents).sum()'}"])
         place = f"[{', '.join(map(str, asked.place))}]" if asked.place else ""
         chosen = f"[{[*asked.arguments].index(asked.argument)}]{place}"
         options = ", allow_unused=True, materialize_grads=True" if not last or asked.direction else ""
@@ -161,12 +176,12 @@ class _Example:
         which = self.info.name, self.info.variant_test_name
         return [
             "from torch.testing._internal.common_methods_invocations import op_db",
-            f"f = next(each.op for each in op_db if (each.name, each.variant_test_name) == {which!r})",
+            f"op = next(each.op for each in op_db if (each.name, each.variant_test_name) == {which!r})",
         ]
 
     def _call_text(self, names: Sequence[str]) -> str:
         """Write the call as source. Raises ValueError for what cannot be written."""
-        function = _named(self.info) or "f"
+        function = _named(self.info) or "op"
         if self._place is None:
             return f"{function}({', '.join(names)})"
         form, places = self._place
@@ -217,7 +232,11 @@ def _tensor(values: NDArray[Any], dtype: str) -> str:
 
 def _loss(call: str, single: bool, plain: bool) -> str:
     """Write cotangents times outputs, as the loss of an example."""
+    return f"{call}.sum()" if single and plain else f"(cotangents * {_flat(call, single)}).sum()"
+
+
+def _flat(call: str, single: bool) -> str:
     if single:
-        return f"{call}.sum()" if plain else f"(cotangents * {call}.reshape(-1)).sum()"
+        return f"{call}.reshape(-1)"
     leaves = f"torch.utils._pytree.tree_leaves({call})"
-    return f"(cotangents * torch.cat([each.reshape(-1) for each in {leaves} if each.is_floating_point()])).sum()"
+    return f"torch.cat([each.reshape(-1) for each in {leaves} if each.is_floating_point()])"

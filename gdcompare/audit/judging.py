@@ -30,7 +30,7 @@ MARGIN = 1.0
 SEEN = 3.0
 """With fewer right digits than these, none was checked."""
 DTYPES = ("float64", "float32")
-LARGEST = 400
+LARGEST = 1200
 """An example of more numbers is left out: its derivatives are known sooner of a smaller one."""
 
 
@@ -142,7 +142,8 @@ def _example(
         if formula is None:  # read once, where the framework's own value is sure, and run at all points
             m = example.outputs(arguments)
             cotangents = dyadic((1, m))
-            formula = example.formula(arguments, cotangents)
+            read_at = {name: np.asarray(each, dtype) for name, each in arguments.items()}
+            formula = example.formula(read_at, cotangents.astype(dtype))
         try:
             known: Known | None = Known(formula, arguments, cotangents, dtype)
             why = ""
@@ -153,7 +154,8 @@ def _example(
             if known is None:
                 row.add(Found("undecided", reason=why), "", None)
                 continue
-            asked, founds = _point(known, name, route, arguments, cotangents, elementwise)
+            boundary = region not in (example.region, "ordinary")
+            asked, founds = _point(known, boundary, name, route, arguments, cotangents, elementwise)
             for each in founds:
                 row.add(each, _at(region, arguments, each), asked)
     return [_row(operation, example, region, dtype, name, each) for (region, name), each in collected.items()]
@@ -171,7 +173,7 @@ def _scaled_points(example: Example, dtype: str) -> Iterator[tuple[str, dict[str
 
 
 def _point(
-    known: Known, name: str, route: Route, arguments: Arrays, cotangents: Floats, elementwise: bool
+    known: Known, at_boundary: bool, name: str, route: Route, arguments: Arrays, cotangents: Floats, elementwise: bool
 ) -> tuple[Asked, list[Found]]:
     """Return what is asked of a route at a point, and the judgement of what it says: the worst of all elements."""
     direction = None
@@ -198,6 +200,8 @@ def _point(
             warnings.simplefilter("ignore")
             answer = _called(route, given or {}, cotangent, along)
     except Exception as error:
+        if at_boundary:
+            return asked, [Found("no truth", reason=f"the framework refuses these arguments: {_said(error)}")]
         return asked, [Found("raises", reason=_said(error))]
     try:
         one_number = elementwise and len(arguments) == 1 and route.derivative == "jvp"
@@ -322,6 +326,9 @@ def _number(
     most = box.magnitude[index]
     outside = math.isfinite(most) and (not math.isfinite(actual) or reach > 2 * u * most)
     if outside and (attainable - correct > MARGIN or not math.isfinite(actual)):
+        if known.known.subnormal:
+            why = "arguments below the smallest normal number, which may count as 0"
+            return Found("lost", reason=why, **of)
         if beyond and (attainable - correct >= SEEN or not math.isfinite(actual)):
             return Found("wrong", reason=f"{fraction:.3g} budgets from the truth", **of)
         return Found("lost", reason="no arguments that round to these have this derivative", **of)

@@ -76,6 +76,12 @@ class Known:
         self.dtype, self.u = dtype, unit_roundoff(dtype)
         self._gradient = Derivatives(self, self.referee, "gradient")
 
+    @property
+    def subnormal(self) -> bool:
+        """Whether an argument is below the smallest normal number, so that hardware may take it for 0."""
+        tiny = np.finfo(self.dtype).tiny
+        return any(bool(((each != 0) & (np.abs(each) < tiny)).any()) for each in self.case.params.values())
+
     def of(self, kind: Kind, direction: Arrays | None = None) -> Derivatives:
         """Return what is known of the gradient, or of a derivative along the direction."""
         if kind == "gradient":

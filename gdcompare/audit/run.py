@@ -158,4 +158,8 @@ def with_script_run(row: Row) -> Row:
             row, shown=False, reason=f"{row.reason}; its script fails: {type(error).__name__}: {error}"[:300]
         )
     same = found == row.found or (math.isnan(found) and math.isnan(row.found))
-    return replace(row, shown=same or abs(found - row.found) <= 1e-3 * abs(row.found - row.expected))
+    shown = same or abs(found - row.found) <= 1e-3 * abs(row.found - row.expected)
+    if not shown:
+        why = f"its script finds {found!r}: it is the loss around the operation that fails, or chance"
+        return replace(row, status="undecided", shown=False, reason=f"{row.reason}; {why}")
+    return replace(row, shown=True)
