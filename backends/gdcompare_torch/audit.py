@@ -16,9 +16,10 @@ from gdcompare.audit.subject import Arrays, Asked, Formula, Operation, Route, he
 from gdcompare_torch.models import from_autograd_function
 
 SAMPLES = 3
-"""How many sample inputs of an operation are taken, of those with few numbers."""
+"""How many sample inputs of an operation are taken, of those that are looked at and have few numbers."""
 LOOKED_AT = 12
-MOST = 64
+MOST = 130
+"""How many numbers their arguments have at most, where there are such."""
 SEED = 0
 
 
@@ -60,7 +61,7 @@ def _examples(info: Any, count: int) -> Iterator[_Example]:
         if places and size > 0:
             found.append((size, leaves, form, places))
     found.sort(key=lambda each: each[0])
-    fitting = [each for each in found if each[0] <= MOST] or found[:1]
+    fitting = [each for each in found if 1 < each[0] <= MOST] or found[:1]
     step = max(1, len(fitting) // SAMPLES)
     for _, leaves, form, places in fitting[::step][:SAMPLES]:
         arguments = {f"a{i}": leaves[place].detach().numpy().copy() for i, place in enumerate(places)}
