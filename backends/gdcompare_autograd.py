@@ -226,7 +226,7 @@ _CALLS: dict[str, Call] = {
     "anp.sort": ("anp.sort(a)", lambda xp, a: xp.sort(a), {"a": (5,)}),
     "anp.clip": ("anp.clip(a, -0.5, 0.5)", lambda xp, a: xp.clip(a, -0.5, 0.5), {"a": (5,)}),
     "anp.where": ("anp.where(a > 0, a, b)", lambda xp, a, b: xp.where(a > 0, a, b), {"a": (4,), "b": (4,)}),
-    "anp.dot": ("anp.dot(a, b)", lambda xp, a, b: a @ b, {"a": (3, 4), "b": (4, 2)}),
+    "anp.dot": ("anp.dot(a, b)", lambda _, a, b: a @ b, {"a": (3, 4), "b": (4, 2)}),
     "anp.outer": ("anp.outer(a, b)", lambda xp, a, b: xp.outer(a, b), {"a": (3,), "b": (2,)}),
     "anp.einsum": (
         "anp.einsum('ij,jk->ki', a, b)",

@@ -5,8 +5,8 @@
 * raises: the framework has no derivative here, though the operation has one; or it crashed, or hung
 * undecided: neither; the reason is said
 * convention: a kink, where the derivative is a set, and what a framework takes of it is its own choice
-* no truth: outside of the operation's domain, at a pole, or where the truth is below what floats can say
 * right: digits were checked, and are right
+* no truth: outside of the operation's domain, at a pole, or where the truth is below what floats can say
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gdcompare.writing import write_text
 
 FORMAT = 1
 
-Status: TypeAlias = Literal["wrong", "lost", "raises", "undecided", "convention", "no truth", "right"]
+Status: TypeAlias = Literal["wrong", "lost", "raises", "undecided", "convention", "right", "no truth"]
 ORDER: tuple[Status, ...] = get_args(Status)
 FINDINGS: tuple[Status, ...] = ("wrong", "lost")
 

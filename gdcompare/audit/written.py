@@ -28,8 +28,8 @@ CURVES: Mapping[str, Callable[[Any, Any], Any]] = {
     "softsign": lambda xp, x: x / (1.0 + xp.abs(x)),
     "relu": lambda xp, x: xp.maximum(x, xp.zeros_like(x)),
     "relu6": lambda xp, x: xp.clip(x, 0.0, 6.0),
-    "degrees": lambda xp, x: x * (180.0 / math.pi),
-    "radians": lambda xp, x: x * (math.pi / 180.0),
+    "degrees": lambda _, x: x * (180.0 / math.pi),
+    "radians": lambda _, x: x * (math.pi / 180.0),
 }
 """Functions of one number beside those that `xp` has by name."""
 
