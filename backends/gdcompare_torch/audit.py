@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from gdcompare.audit.subject import Arrays, Asked, Formula, Operation, Route, hexadecimal
 from gdcompare_torch.models import from_autograd_function
 
-SAMPLES = 3
+SAMPLES = 2
 """How many sample inputs of an operation are taken, of those that are looked at and have few numbers."""
 LOOKED_AT = 12
 MOST = 130

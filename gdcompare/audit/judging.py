@@ -47,12 +47,12 @@ def judged(
         examples = list(operation.examples())
     except Exception as error:
         return Outcome(False, f"its examples cannot be made: {said(error)}"), []
-    for dtype, example in itertools.product(dtypes, examples):
+    for dtype, (place, example) in itertools.product(dtypes, enumerate(examples)):
         if late():
             reasons.append(f"out of time: {dtype} and other examples are left out" if rows else "out of time")
             continue
         try:
-            rows += _example(operation, example, dtype, routes, late)
+            rows += _example(operation, example, dtype, routes, late, moved=place == 0)
         except ProgramError as error:
             reasons.append(_short(str(error)))
         except Exception as error:  # whatever the referee cannot do with an operation
@@ -81,7 +81,12 @@ def _distinct(rows: list[Row]) -> list[Row]:
 
 
 def _example(
-    operation: Operation, example: Example, dtype: str, routes: Sequence[str], late: Callable[[], bool]
+    operation: Operation,
+    example: Example,
+    dtype: str,
+    routes: Sequence[str],
+    late: Callable[[], bool],
+    moved: bool,
 ) -> list[Row]:
     size = sum(np.size(each) for each in example.arguments.values())
     if size > LARGEST:
@@ -91,19 +96,24 @@ def _example(
     if operation.elementwise == len(example.arguments) and size == operation.elementwise:
         pointwise.collect(example, dtype, chosen, collected, late)
     else:
-        _collect(example, dtype, chosen, collected, late)
+        _collect(example, dtype, chosen, collected, late, moved)
     return [_row(operation, example, region, dtype, name, each) for (region, name), each in collected.items()]
 
 
 def _collect(
-    example: Example, dtype: str, routes: Mapping[str, Route], collected: Collected, late: Callable[[], bool]
+    example: Example,
+    dtype: str,
+    routes: Mapping[str, Route],
+    collected: Collected,
+    late: Callable[[], bool],
+    moved: bool,
 ) -> None:
-    """Judge an example of arrays, as it is and moved."""
+    """Judge an example of arrays, as it is and, of an operation's first one, `moved`."""
     formula = None
-    for moved, arguments in scaled(example.arguments, dtype):
-        if late():
+    for where, arguments in scaled(example.arguments, dtype):
+        if late() or (where and not moved):
             return
-        region = moved or example.region
+        region = where or example.region
         if formula is None:  # read once, where the framework's own value is sure, and run at all points
             cotangents = dyadic((1, example.outputs(arguments)))
             read_at = {name: np.asarray(each, dtype) for name, each in arguments.items()}
