@@ -70,7 +70,10 @@ def elements(
             "argument": name,
             "index": at,
         }
-        if truth.kinks[index]:
+        if truth.unsure is not None and truth.unsure[index]:
+            why = "a branch or a kink, beside which the derivative is not known on every side"
+            found.append(Found("convention" if np.isfinite(actual[index]) else "undecided", reason=why, **figures))
+        elif truth.kinks[index]:
             found.append(replace(_at_kink(float(actual[index]), truth, lower, allowance, index), **figures))
         elif not np.isfinite(truth.rad[index]) and not np.isinf(truth.mid[index]):
             nowhere = not np.isfinite(actual[index])
@@ -90,10 +93,12 @@ def elements(
 
 
 def _at_kink(actual: float, truth: Any, lower: Floats, allowance: Allowance, index: tuple[int, ...]) -> Found:
-    """Judge what is found at a kink: any finite number is a convention; NaN is none where all sides are finite."""
-    sure = truth.unsure is None or not truth.unsure[index]
-    if math.isnan(actual) and sure and math.isfinite(truth.mid[index]) and math.isfinite(truth.rad[index]):
-        return Found("wrong", 0.0, reason="NaN at a kink, where the derivatives from all sides are finite")
+    """Judge what is found at a kink: any finite number is a convention; NaN, where all sides are finite, has no digit.
+
+    It is never wrong: some frameworks say NaN on purpose.
+    """
+    if math.isnan(actual) and math.isfinite(truth.mid[index]) and math.isfinite(truth.rad[index]):
+        return Found("lost", 0.0, reason="NaN at a kink, where the derivatives from all sides are finite")
     inside = lower[index] <= allowance.budget[index]
     return Found("convention", reason="a kink" if inside else "a kink, and outside of the derivatives from its sides")
 
