@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from gdcompare.audit.subject import Arrays, Asked, Formula, Operation, Route, hexadecimal
+from gdcompare_torch.compiled import run_compiled
 from gdcompare_torch.models import from_autograd_function
 
 SAMPLES = 2
@@ -110,7 +111,15 @@ class _Example:
             "reverse": Route("gradient", native.value_and_grad),
             "forward": Route("jvp", self._forward),
             "reverse, twice": Route("hvp", native.hvp),
+            "reverse, compiled": Route("gradient", self._compiled, usual=False),
         }
+
+    def _compiled(self, arguments: Arrays, cotangents: NDArray[Any], targets: Any) -> tuple[None, Any]:
+        """`torch.compile` of the gradient, as one program for each shape."""
+        del targets
+        at = {name: torch.tensor(each) for name, each in arguments.items()}
+        found = run_compiled(_gradient, (self,), at, torch.tensor(cotangents))
+        return None, {name: each.numpy(force=True) for name, each in found.items()}
 
     def _forward(
         self, arguments: Arrays, cotangents: NDArray[Any], targets: Any, direction: Arrays
@@ -161,6 +170,10 @@ class _Example:
         chosen = f"[{[*asked.arguments].index(asked.argument)}]{place}"
         options = ", allow_unused=True, materialize_grads=True" if not last or asked.direction else ""
         lines += [f"{name}.requires_grad_()" for name in asked.arguments]
+        if asked.route == "reverse, compiled":
+            numbers = tuple(range(len(asked.arguments)))
+            lines += [f"def loss({names}):", f"    return {loss}"]
+            return "\n".join([*lines, f"found = torch.compile(torch.func.grad(loss, {numbers}))({names}){chosen}"])
         if asked.direction is None:
             return "\n".join([*lines, f"found = torch.autograd.grad({loss}, ({names}{last}){options}){chosen}"])
         lines += [
@@ -192,6 +205,17 @@ class _Example:
         first, args, kwargs = tree_unflatten(texts, form)
         given = [*map(repr, (first, *args)), *(f"{key}={each!r}" for key, each in kwargs.items())]
         return f"{function}({', '.join(given)})"
+
+
+def _gradient(example: _Example, leaves: dict[str, torch.Tensor], cotangents: torch.Tensor) -> Any:
+    """Return the gradient of an example's loss, for a program that is recorded."""
+    native: Any = example.native
+
+    def loss(arrays: dict[str, torch.Tensor]) -> torch.Tensor:
+        outputs = torch.cat([each.reshape(-1) for each in native._outputs(list(arrays.values()))])
+        return (cotangents[0] * outputs).sum()
+
+    return torch.func.grad(loss)(leaves)
 
 
 class _Text(str):

@@ -91,7 +91,7 @@ def _example(
     size = sum(np.size(each) for each in example.arguments.values())
     if size > LARGEST:
         raise ProgramError(f"an example of {size} numbers, and at most {LARGEST} are judged")
-    chosen = {name: route for name, route in example.routes.items() if not routes or name in routes}
+    chosen = {name: route for name, route in example.routes.items() if (name in routes if routes else route.usual)}
     collected = Collected()
     if operation.elementwise == len(example.arguments) and size == operation.elementwise:
         pointwise.collect(example, dtype, chosen, collected, late)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from gdcompare.audit.results import COLUMNS, FINDINGS, ORDER, Audit, Row, cells
@@ -39,12 +39,11 @@ def as_page(found: Audit) -> str:
     )
 
 
-def as_markdown(found: Audit, upstream: Mapping[str, str] | None = None, level: int = 2) -> str:
+def as_markdown(found: Audit, upstream: Callable[[Row], str] = lambda _: "", level: int = 2) -> str:
     """Return the findings as Markdown: a table of the worst of each operation, then a script for each.
 
-    `upstream` says of an operation where its fault is reported.
+    `upstream` says of a finding where it is reported.
     """
-    known = upstream or {}
     heading = "#" * level
     lines = [f"{heading} {found.framework}", "", *_bulleted(_facts(found)), ""]
     worst = worst_of_each(found)
@@ -53,7 +52,7 @@ def as_markdown(found: Audit, upstream: Mapping[str, str] | None = None, level: 
             "| operation | route | at | | found | true | digits | reported |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        lines += [_line(row, known.get(row.operation, "")) for row in worst]
+        lines += [_line(row, upstream(row)) for row in worst]
         lines.append("")
     for row in worst:
         if row.script:
@@ -69,8 +68,13 @@ def worst_of_each(found: Audit) -> list[Row]:
     """Return the worst finding of each operation, reverse and forward apart from second order."""
     kept: dict[tuple[str, bool], Row] = {}
     for row in found.of(*FINDINGS):
-        kept.setdefault((row.operation, "twice" in row.route), row)
+        kept.setdefault((row.operation, is_second(row)), row)
     return list(kept.values())
+
+
+def is_second(row: Row) -> bool:
+    """Whether a row is about second derivatives."""
+    return "twice" in row.route or " over " in row.route
 
 
 def _facts(found: Audit) -> Sequence[str]:

@@ -32,6 +32,8 @@ class Route(NamedTuple):
     function: Callable[..., Any]
     """`f(arguments, cotangents (1, m), targets (1, 1), direction)`; no direction for a gradient. It returns
     `(loss, {name: gradient})`, `(loss, derivative)` or `{name: product}`."""
+    usual: bool = True
+    """Whether it is taken where nobody asks for routes by name: what compiles for seconds is not."""
 
 
 class Asked(NamedTuple):
