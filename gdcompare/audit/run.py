@@ -73,7 +73,7 @@ def audit(
     """
     every = [each.name for each in operations_of(framework, names)]
     environment: dict[str, str] = getattr(load_backend(framework), "environment", dict)()
-    known = before or Audit(framework, environment=environment)
+    known = Audit(framework, environment=environment) if before is None else before  # one with findings is false
     todo = [name for name in every if name not in known.outcomes]
     doing: list[str] = []
 

@@ -74,7 +74,7 @@ def audit(
             raise click.UsageError(
                 f"{json_path!r} is an audit of {before.framework} in another environment, and cannot go on here"
             )
-    found = before or Audit(framework)
+    found = Audit(framework) if before is None else before
 
     def saved(known: Audit) -> None:
         nonlocal found
