@@ -51,7 +51,7 @@ def test_a_resumed_audit_does_what_is_left(tmp_path: Path) -> None:
 
     assert (first.exit_code, again.exit_code) == (1, 1)
     assert json.loads(path.read_text())["outcomes"]["tanh, by its value"] == tanh
-    assert "by its value" in again.output.replace("\n", " ")
+    assert "tanh" in again.output
     assert "2 of 2 operations judged (100%)" in again.output
     assert "```python" in (tmp_path / "a.md").read_text()
     assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
