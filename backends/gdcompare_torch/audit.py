@@ -83,11 +83,14 @@ class _Example:
         self.info, self.region, self.arguments = info, region, arguments
         self._leaves, self._place = leaves, place
         self._single = True
+        self._options: dict[str, Any] = {}
+        if place is None and len(arguments) == 1:  # as the order of a polygamma
+            self._options = info.sample_kwargs("cpu", torch.float64, torch.tensor([0.5]))[0]
         self.native = from_autograd_function(self._call, name=info.name)
 
     def _call(self, *arguments: torch.Tensor) -> Any:
         if self._place is None:
-            return self.info.op(*arguments)
+            return self.info.op(*arguments, **self._options)
         form, places = self._place
         wide = arguments[0].dtype
         leaves = [self._as(leaf, wide) for leaf in self._leaves]
@@ -197,7 +200,8 @@ class _Example:
         """Write the call as source. Raises ValueError for what cannot be written."""
         function = _named(self.info) or "op"
         if self._place is None:
-            return f"{function}({', '.join(names)})"
+            options = [f"{key}={_source(each)}" for key, each in self._options.items()]
+            return f"{function}({', '.join([*names, *options])})"
         form, places = self._place
         texts: list[Any] = [_Text(_source(leaf)) if i not in places else None for i, leaf in enumerate(self._leaves)]
         for place, name in zip(places, names, strict=True):
