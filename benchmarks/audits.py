@@ -16,7 +16,7 @@ import click
 from gdcompare import BackendUnavailableError
 from gdcompare.audit.page import as_markdown, is_second
 from gdcompare.audit.results import Audit, Row, load
-from gdcompare.audit.run import audit
+from gdcompare.audit.run import audit, operations_of
 from gdcompare.registry import load_backend
 from gdcompare.writing import write_text
 
@@ -52,6 +52,15 @@ def main(frameworks: tuple[str, ...], folder: Path, draw: bool, limit: float) ->
     write_text(PAGE, rewritten(PAGE.read_text(encoding="utf-8"), kept))
 
 
+def asked_of(found: Audit) -> str:
+    """Say how many operations of the framework an audit has come to; "" if it is not installed here."""
+    try:
+        every = len(operations_of(found.framework))
+    except BackendUnavailableError:
+        return ""
+    return f"{len(found.outcomes)} of {every} operations asked: the audit goes on" * (len(found.outcomes) < every)
+
+
 def rewritten(page: str, audits: list[Audit]) -> str:
     """Return the page with these audits between its two comments."""
     before, _, rest = page.partition(BEGIN)
@@ -62,7 +71,7 @@ def rewritten(page: str, audits: list[Audit]) -> str:
         def upstream(row: Row, framework: str = each.framework) -> str:
             return reported(framework, row.operation, is_second(row))
 
-        parts.append(as_markdown(each, upstream))
+        parts.append(as_markdown(each, upstream, asked=asked_of(each)))
     return f"{before}{BEGIN}\n\n{chr(10).join(parts)}\n{END}{after}"
 
 

@@ -39,13 +39,13 @@ def as_page(found: Audit) -> str:
     )
 
 
-def as_markdown(found: Audit, upstream: Callable[[Row], str] = lambda _: "", level: int = 2) -> str:
+def as_markdown(found: Audit, upstream: Callable[[Row], str] = lambda _: "", level: int = 2, asked: str = "") -> str:
     """Return the findings as Markdown: a table of the worst of each operation, then a script for each.
 
-    `upstream` says of a finding where it is reported.
+    `upstream` says of a finding where it is reported, and `asked` how far the audit has come.
     """
     heading = "#" * level
-    lines = [f"{heading} {found.framework}", "", *_bulleted(_facts(found)), ""]
+    lines = [f"{heading} {found.framework}", "", *_bulleted([*_facts(found), asked]), ""]
     worst = worst_of_each(found)
     if worst:
         lines += [
