@@ -44,7 +44,10 @@ CALLS: Mapping[str, Sequence[tuple[str, Shapes]]] = {
     "special.multigammaln": [("special.multigammaln(jnp.exp(a) + 2, 2)", {"a": (3,)})],
     "lax.betainc": [("lax.betainc(jnp.exp(a), jnp.exp(b), lax.logistic(c))", {"a": (2,), "b": (2,), "c": (2,)})],
     "lax.integer_pow": [("lax.integer_pow(a, 3)", A), ("lax.integer_pow(a, -2)", A)],
-    "lax.clamp": [("lax.clamp(-0.5, a, 0.5)", A), ("lax.clamp(a, b, c)", {"a": (4,), "b": (4,), "c": (4,)})],
+    "lax.clamp": [
+        ("lax.clamp(-0.5, a, 0.5)", A),
+        ("lax.clamp(a - 1, b, a + c * c)", {"a": (4,), "b": (4,), "c": (4,)}),
+    ],
     "lax.select": [("lax.select(a > b, a, b)", TWO_ROWS)],
     "lax.select_n": [("lax.select_n(a > b, a, b)", TWO_ROWS)],
     "lax.convert_element_type": [("lax.convert_element_type(a, a.dtype)", A)],

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from gdcompare.audit.subject import Arrays, Asked, Formula, Operation, Route, hexadecimal
 from gdcompare_torch.compiled import run_compiled
@@ -83,12 +83,29 @@ class _Example:
         self.info, self.region, self.arguments = info, region, arguments
         self._leaves, self._place = leaves, place
         self._single = True
+        self._chosen: list[int] | None = None
         self._options: dict[str, Any] = {}
         if place is None and len(arguments) == 1:  # as the order of a polygamma
             self._options = info.sample_kwargs("cpu", torch.float64, torch.tensor([0.5]))[0]
         self.native = from_autograd_function(self._call, name=info.name)
 
     def _call(self, *arguments: torch.Tensor) -> Any:
+        """Return the outputs that have a derivative: some are marked as having none."""
+        outputs = self._called(*arguments)
+        if self._chosen is None:
+            return outputs
+        leaves = tree_leaves(outputs)
+        return [leaves[i] for i in self._chosen]
+
+    def _choose(self) -> None:
+        """Note which outputs have a derivative, if not all have."""
+        leaves = [torch.tensor(each, requires_grad=True) for each in self.arguments.values()]
+        outputs = tree_leaves(self._called(*leaves))
+        real = [i for i, each in enumerate(outputs) if torch.is_tensor(each) and each.is_floating_point()]
+        chosen = [i for i in real if outputs[i].requires_grad]
+        self._chosen = None if chosen == real else chosen
+
+    def _called(self, *arguments: torch.Tensor) -> Any:
         if self._place is None:
             return self.info.op(*arguments, **self._options)
         form, places = self._place
@@ -141,6 +158,7 @@ class _Example:
     def outputs(self, arguments: Arrays) -> int:
         """Counted by a call."""
         native: Any = self.native
+        self._choose()
         with torch.no_grad():
             at = [torch.tensor(each) for each in arguments.values()]
             outputs = native._outputs(at)
@@ -157,6 +175,8 @@ class _Example:
             call = self._call_text(list(asked.arguments))
         except ValueError:
             return ""
+        if self._chosen is not None:
+            call = f"[torch.utils._pytree.tree_leaves({call})[i] for i in {self._chosen}]"
         dtype = f"torch.{asked.cotangents.dtype}"
         names, plain = ", ".join(asked.arguments), bool((asked.cotangents == 1).all())
         loss, last = _loss(call, self._single, plain), "," if len(asked.arguments) == 1 else ""

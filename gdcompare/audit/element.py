@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 MARGIN = 1.0
 """So many digits less than there could be, and they are lost."""
+FAR = 1e3
+"""Within so many budgets, nothing is called wrong: the framework's formula may be another, and round more."""
 BLURRED = 100.0
 """A box of so many times what the derivative moves at points inside tells nothing: it is as wide as the arithmetic."""
 SEEN = 3.0
@@ -147,10 +149,13 @@ def _number(
     moved = float(known.moved[name][index]) + u * true
     blurred = not box.rad[index] <= BLURRED * moved and error > 10 * moved and math.isfinite(moved)
     if (outside or blurred) and (attainable - correct > MARGIN or not math.isfinite(actual)):
+        if error <= 2 * float(known.near[name][index]):
+            return Found("undecided", reason="so near, the derivative bends, jumps or turns by as much", **of)
         if known.known.subnormal(index if apart else None):
             why = "arguments below the smallest normal number, which may count as 0"
             return Found("lost", reason=why, **of)
-        if beyond and (attainable - correct >= SEEN or not math.isfinite(actual)):
+        far = fraction >= FAR and attainable - correct >= SEEN and true > 0
+        if beyond and (far or not math.isfinite(actual)):
             return Found("wrong", reason=f"{fraction:.3g} budgets from the truth", **of)
         why = "" if outside else ", by points among them, not proven"
         return Found("lost", reason=f"no arguments that round to these have this derivative{why}", **of)

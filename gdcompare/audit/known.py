@@ -41,6 +41,8 @@ CORNERS = 6
 """How many are looked at, where there are more."""
 PARTS = (1.0, 0.61, 0.29)
 """How far out, of rows of numbers: what oscillates within the box is not seen by its corners alone."""
+NEAR = 16.0
+"""So many half units in the last place are as near as rounding comes."""
 PRECISIONS = (192, 512, 2048)
 
 
@@ -121,12 +123,20 @@ class Derivatives:
     @cached_property
     def moved(self) -> dict[str, Floats]:
         """How far the derivative moves, at most, when arguments move by half a unit in their last place."""
+        return self._moved(PARTS)
+
+    @cached_property
+    def near(self) -> dict[str, Floats]:
+        """The same for some units: beyond a kink that is so near, rounding on the way may have come."""
+        return self._moved((NEAR,))
+
+    def _moved(self, parts: tuple[float, ...]) -> dict[str, Floats]:
         for precision in PRECISIONS:
             here = self._evaluated(self._inputs(None), precision)
             if all(_is_narrow(each, self.known.u).all() for each in _enclosed(here).values()):
                 break
         moved = {name: np.zeros(each.shape) for name, each in here.items()}
-        for signs in self._corners():
+        for signs in self._corners(parts):
             there = self._evaluated(self._inputs(signs), precision)
             with ctx.workprec(precision):
                 for name, each in _enclosed({name: boxed(there[name] - here[name]) for name in here}).items():
@@ -138,16 +148,16 @@ class Derivatives:
         """Balls that hold the derivative wherever the arguments lie in their boxes."""
         return _enclosed(self._evaluated(self._inputs("box"), PRECISIONS[0]))
 
-    def _corners(self) -> Iterator[tuple[Floats, ...]]:
+    def _corners(self, parts: tuple[float, ...]) -> Iterator[tuple[Floats, ...]]:
         shapes = [value.shape for value in self.known.case.params.values()]
         if len({*shapes}) == 1 and len(shapes) <= 2 and len(shapes[0]) == 1:  # equally long rows of numbers
             for signs in product((1.0, -1.0), repeat=len(shapes)):
-                for part in PARTS:
+                for part in parts:
                     yield tuple(np.full(shape, part * sign) for shape, sign in zip(shapes, signs, strict=True))
             return
         generator = np.random.default_rng(0)
         for _ in range(CORNERS):
-            yield tuple(generator.choice([-1.0, 1.0], shape) for shape in shapes)
+            yield tuple(parts[0] * generator.choice([-1.0, 1.0], shape) for shape in shapes)
 
     def _inputs(self, move: tuple[Floats, ...] | str | None) -> dict[str, Balls]:
         inputs = {}

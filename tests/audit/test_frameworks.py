@@ -64,8 +64,8 @@ def test_known_faults_are_found_and_their_scripts_show_them(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("framework", "operation"),
-    [("torch", "exp"), ("jax", "lax.exp"), ("autograd", "anp.exp"), ("tensorflow", "tf.exp")],
+    ("framework", "name"),
+    [("torch", "exp"), ("jax", "lax.exp"), ("autograd", "anp.exp"), ("tensorflow", "tf.math.exp")],
 )
 def test_exp_has_its_digits_in_every_framework(framework: str, name: str) -> None:
     found = rows(framework, name, "float64")
