@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 MARGIN = 1.0
 """So many digits less than there could be, and they are lost."""
+WIDE = 1e-3
+"""A truth that is known to no more than this share of its size is not known."""
 FAR = 1e3
 """Within so many budgets, nothing is called wrong: the framework's formula may be another, and round more."""
 BLURRED = 100.0
@@ -81,6 +83,8 @@ def elements(
             nowhere = not np.isfinite(actual[index])
             why = "outside of the domain, or a pole" if nowhere else "the truth is not known: its ball is unbounded"
             found.append(Found("no truth" if nowhere else "undecided", reason=why, **figures))
+        elif truth.rad[index] > WIDE * truth.magnitude[index] and truth.magnitude[index] > finite.tiny:
+            found.append(Found("undecided", reason="the enclosure of the truth is too wide", **figures))
         elif size[index] > finite.max:
             same = np.isinf(actual[index]) and (actual[index] > 0) == (truth.mid[index] > 0)
             status: Status = "right" if same else "undecided"
