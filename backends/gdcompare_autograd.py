@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar, final
 
 import autograd
 import autograd.numpy as anp
+import autograd.scipy.special as special
 import numpy as np
 from autograd.core import VJPNode, add_outgrads
 from autograd.tracer import new_box, notrace_primitives, toposort, trace_stack
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.audit.subject import Arrays, Asked, Operation, Route, hexadecimal
+from gdcompare.audit.written import Call, Writer
 from gdcompare.backend import (
     Backend,
     Params,
@@ -144,6 +148,10 @@ class AutogradBackend(Backend[Array]):
         """The versions of autograd and NumPy."""
         return {"autograd": version("autograd"), "numpy": np.__version__}
 
+    def operations(self) -> list[Operation]:
+        """Functions of its NumPy and of its SciPy, each with a formula of the same function."""
+        return Writer({"anp": anp, "special": special}, _routes, _script).operations(_ONE, _TWO, _CALLS)
+
     @_quiet
     def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
         """The graph that autograd records, with the value and the cotangent at every node."""
@@ -179,3 +187,123 @@ class AutogradBackend(Backend[Array]):
             for node in reached
         ]
         return Trace("autograd", "the graph that autograd recorded, walked back", steps)
+
+
+# For an audit: operations, each with what it computes.
+
+_SAME = "exp expm1 log log1p sqrt sin cos sinh cosh tanh tan log2 log10 exp2 square reciprocal sign floor ceil trunc"
+_ARCS = "sin cos tan sinh cosh tanh"
+_ONE = (
+    {f"anp.{name}": name for name in _SAME.split()}
+    | {f"anp.arc{name}": f"a{name}" for name in _ARCS.split()}
+    | {"anp.abs": "abs", "anp.fabs": "abs", "anp.negative": "negative", "anp.degrees": "degrees"}
+    | {"anp.radians": "radians", "special.expit": "sigmoid", "special.gammaln": "lgamma", "special.psi": "digamma"}
+    | {"special.erf": "erf", "special.erfc": "erfc"}
+)
+_TWO = {
+    f"anp.{name}": name
+    for name in ["add", "subtract", "multiply", "divide", "maximum", "minimum", "logaddexp", "hypot"]
+} | {
+    "anp.power": "pow",
+    "anp.arctan2": "atan2",
+    "anp.fmax": "maximum",
+    "anp.fmin": "minimum",
+    "anp.fmod": "fmod",
+    "anp.remainder": "remainder",
+}
+_CALLS: dict[str, Call] = {
+    "anp.sum": ("anp.sum(a, axis=1)", lambda xp, a: xp.sum(a, axis=1), {"a": (3, 4)}),
+    "anp.mean": ("anp.mean(a, axis=1)", lambda xp, a: xp.mean(a, axis=1), {"a": (3, 4)}),
+    "anp.prod": ("anp.prod(a)", lambda xp, a: xp.prod(a), {"a": (4,)}),
+    "anp.max": ("anp.max(a)", lambda xp, a: xp.max(a), {"a": (4,)}),
+    "anp.min": ("anp.min(a)", lambda xp, a: xp.min(a), {"a": (4,)}),
+    "anp.var": ("anp.var(a)", lambda xp, a: xp.var(a), {"a": (5,)}),
+    "anp.var (ddof)": ("anp.var(a, ddof=1)", lambda xp, a: xp.var(a, correction=1), {"a": (5,)}),
+    "anp.var (correction)": ("anp.var(a, correction=1)", lambda xp, a: xp.var(a, correction=1), {"a": (5,)}),
+    "anp.std": ("anp.std(a)", lambda xp, a: xp.std(a), {"a": (5,)}),
+    "anp.std (correction)": ("anp.std(a, correction=1)", lambda xp, a: xp.std(a, correction=1), {"a": (5,)}),
+    "anp.cumsum": ("anp.cumsum(a)", lambda xp, a: xp.cumulative_sum(a), {"a": (5,)}),
+    "anp.sort": ("anp.sort(a)", lambda xp, a: xp.sort(a), {"a": (5,)}),
+    "anp.clip": ("anp.clip(a, -0.5, 0.5)", lambda xp, a: xp.clip(a, -0.5, 0.5), {"a": (5,)}),
+    "anp.where": ("anp.where(a > 0, a, b)", lambda xp, a, b: xp.where(a > 0, a, b), {"a": (4,), "b": (4,)}),
+    "anp.dot": ("anp.dot(a, b)", lambda _, a, b: a @ b, {"a": (3, 4), "b": (4, 2)}),
+    "anp.outer": ("anp.outer(a, b)", lambda xp, a, b: xp.outer(a, b), {"a": (3,), "b": (2,)}),
+    "anp.einsum": (
+        "anp.einsum('ij,jk->ki', a, b)",
+        lambda xp, a, b: xp.einsum("ij,jk->ki", a, b),
+        {"a": (2, 3), "b": (3, 2)},
+    ),
+    "anp.trace": ("anp.trace(a)", lambda xp, a: xp.trace(a), {"a": (3, 3)}),
+    "anp.diff": ("anp.diff(a)", lambda xp, a: xp.diff(a), {"a": (5,)}),
+    "anp.linalg.norm": ("anp.linalg.norm(a)", lambda xp, a: xp.linalg.vector_norm(a), {"a": (4,)}),
+    "anp.linalg.det": ("anp.linalg.det(a)", lambda xp, a: xp.linalg.det(a), {"a": (3, 3)}),
+    "anp.linalg.inv": ("anp.linalg.inv(a)", lambda xp, a: xp.linalg.inv(a), {"a": (3, 3)}),
+    "anp.linalg.slogdet": ("anp.linalg.slogdet(a)[1]", lambda xp, a: xp.linalg.slogdet(a)[1], {"a": (3, 3)}),
+    "anp.linalg.solve": ("anp.linalg.solve(a, b)", lambda xp, a, b: xp.linalg.solve(a, b), {"a": (3, 3), "b": (3, 2)}),
+    "special.logsumexp": ("special.logsumexp(a)", lambda xp, a: xp.logsumexp(a), {"a": (4,)}),
+}
+
+
+def _routes(function: Callable[..., Any]) -> Mapping[str, Route]:
+    """Backwards, and backwards through the backward pass; forwards where autograd has it."""
+
+    def loss(arrays: Any, cotangents: Any) -> Any:
+        return anp.sum(cotangents[0] * anp.ravel(function(*arrays)))
+
+    def gradient(arrays: Any, cotangents: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Output seems independent of input")
+            return autograd.grad(loss)(arrays, cotangents)
+
+    def reverse(arguments: Arrays, cotangents: Any, targets: Any) -> tuple[None, Any]:
+        del targets
+        return None, dict(zip(arguments, gradient(tuple(arguments.values()), cotangents), strict=True))
+
+    def forward(arguments: Arrays, cotangents: Any, targets: Any, direction: Arrays) -> tuple[None, Any]:
+        del targets
+        push = autograd.make_jvp(lambda *arrays: loss(arrays, cotangents), tuple(range(len(arguments))))
+        return None, push(*arguments.values())(tuple(direction.values()))[1]
+
+    def twice(arguments: Arrays, cotangents: Any, targets: Any, direction: Arrays) -> Any:
+        del targets
+        along = tuple(direction.values())
+
+        def slope(arrays: Any) -> Any:
+            parts = zip(gradient(arrays, cotangents), along, strict=True)
+            return sum(anp.sum(one * other) for one, other in parts)
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Output seems independent of input")
+            return dict(zip(arguments, autograd.grad(slope)(tuple(arguments.values())), strict=True))
+
+    return {
+        "reverse": Route("gradient", reverse),
+        "forward": Route("jvp", forward),
+        "reverse, twice": Route("hvp", twice),
+    }
+
+
+def _script(text: str, asked: Asked) -> str:
+    """Write a derivative of a call as lines."""
+    dtype, names = asked.cotangents.dtype.name, ", ".join(asked.arguments)
+
+    def array(values: Any) -> str:
+        return f"anp.array({hexadecimal(values)}, dtype={dtype!r})"
+
+    numbers = tuple(range(len(asked.arguments)))
+    place = f"[{', '.join(map(str, asked.place))}]" if asked.place else ""
+    lines = ["import autograd, autograd.numpy as anp, autograd.scipy.special as special", "h = float.fromhex"]
+    lines += [f"{name} = {array(value)}" for name, value in asked.arguments.items()]
+    lines.append(f"cotangents = {array(asked.cotangents[0])}")
+    lines.append(f"loss = lambda {names}: anp.sum(cotangents * anp.ravel({text}))")
+    along = "".join(f"{array(each)}, " for each in (asked.direction or {}).values())
+    chosen = [*asked.arguments].index(asked.argument) if asked.argument in asked.arguments else 0
+    if asked.route == "forward":
+        lines.append(f"found = autograd.make_jvp(loss, {numbers})({names})(({along}))[1]")
+    elif asked.route == "reverse":
+        lines.append(f"found = autograd.grad(loss, {chosen})({names}){place}")
+    else:
+        products = "anp.sum(one * other) for one, other in zip(autograd.grad(loss, numbers)(*at), along)"
+        lines += [f"numbers, along = {numbers}, ({along})", f"slope = lambda *at: sum({products})"]
+        lines.append(f"found = autograd.grad(slope, {chosen})({names}){place}")
+    return "\n".join(lines)

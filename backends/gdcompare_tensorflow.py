@@ -7,9 +7,9 @@ switch is thrown. The formulas run on `_Array` instead, a tensor with the operat
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -17,6 +17,8 @@ import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.audit.subject import Arrays, Asked, Operation, Route, hexadecimal
+from gdcompare.audit.written import Call, Writer
 from gdcompare.backend import (
     Backend,
     Params,
@@ -198,6 +200,10 @@ class TensorflowBackend(Backend[tf.Tensor]):
             "tensor float 32": str(tf.config.experimental.tensor_float_32_execution_enabled()),
         }
 
+    def operations(self) -> list[Operation]:
+        """Functions of `tf.math`, `tf.nn` and `tf.linalg`, each with a formula of the same function."""
+        return Writer({"tf": tf}, _routes, _script).operations(_ONE, _TWO, _CALLS)
+
     def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
         """The loss as a graph, whose operations are those of the tape, each with its value and its cotangent."""
         leaves = {name: self.asarray(value) for name, value in params.items()}
@@ -255,3 +261,131 @@ def _vectorised(problem: Problem) -> Callable[..., dict[str, tf.Tensor]]:
         return tf.vectorized_map(one, (features, targets))
 
     return tf.function(rows, reduce_retracing=True)  # type: ignore[no-any-return]
+
+
+# For an audit: operations, each with what it computes.
+
+_SAME = (
+    "abs acos acosh asin asinh atan atanh ceil cos cosh digamma erf erfc exp expm1 floor lgamma log log1p negative "
+    "reciprocal rsqrt sigmoid sign sin sinh sqrt square tan tanh softplus log_sigmoid"
+)
+_ONE = {f"tf.math.{name}": name for name in _SAME.split()} | {
+    f"tf.nn.{name}": name for name in ["silu", "elu", "softsign", "relu", "relu6"]
+}
+_ONE["tf.nn.gelu"] = "gelu"
+_TWO = {
+    f"tf.math.{name}": name
+    for name in ["add", "subtract", "multiply", "divide", "maximum", "minimum", "atan2", "xlogy", "pow"]
+}
+_CALLS: dict[str, Call] = {
+    "tf.reduce_sum": ("tf.reduce_sum(a, axis=1)", lambda xp, a: xp.sum(a, axis=1), {"a": (3, 4)}),
+    "tf.reduce_mean": ("tf.reduce_mean(a, axis=1)", lambda xp, a: xp.mean(a, axis=1), {"a": (3, 4)}),
+    "tf.reduce_prod": ("tf.reduce_prod(a)", lambda xp, a: xp.prod(a), {"a": (4,)}),
+    "tf.reduce_max": ("tf.reduce_max(a)", lambda xp, a: xp.max(a), {"a": (4,)}),
+    "tf.reduce_min": ("tf.reduce_min(a)", lambda xp, a: xp.min(a), {"a": (4,)}),
+    "tf.reduce_logsumexp": ("tf.reduce_logsumexp(a)", lambda xp, a: xp.logsumexp(a), {"a": (4,)}),
+    "tf.math.reduce_variance": ("tf.math.reduce_variance(a)", lambda xp, a: xp.var(a), {"a": (5,)}),
+    "tf.math.reduce_std": ("tf.math.reduce_std(a)", lambda xp, a: xp.std(a), {"a": (5,)}),
+    "tf.math.reduce_euclidean_norm": (
+        "tf.math.reduce_euclidean_norm(a)",
+        lambda xp, a: xp.linalg.vector_norm(a),
+        {"a": (5,)},
+    ),
+    "tf.norm": ("tf.norm(a)", lambda xp, a: xp.linalg.vector_norm(a), {"a": (5,)}),
+    "tf.cumsum": ("tf.cumsum(a)", lambda xp, a: xp.cumulative_sum(a), {"a": (5,)}),
+    "tf.math.cumprod": ("tf.math.cumprod(a)", lambda xp, a: xp.cumulative_prod(a), {"a": (5,)}),
+    "tf.sort": ("tf.sort(a)", lambda xp, a: xp.sort(a), {"a": (5,)}),
+    "tf.clip_by_value": ("tf.clip_by_value(a, -0.5, 0.5)", lambda xp, a: xp.clip(a, -0.5, 0.5), {"a": (5,)}),
+    "tf.where": ("tf.where(a > 0, a, b)", lambda xp, a, b: xp.where(a > 0, a, b), {"a": (4,), "b": (4,)}),
+    "tf.matmul": ("tf.matmul(a, b)", lambda _, a, b: a @ b, {"a": (3, 4), "b": (4, 2)}),
+    "tf.nn.softmax": ("tf.nn.softmax(a)", lambda xp, a: xp.softmax(a, axis=-1), {"a": (3, 4)}),
+    "tf.nn.log_softmax": ("tf.nn.log_softmax(a)", lambda xp, a: xp.log_softmax(a, axis=-1), {"a": (3, 4)}),
+    "tf.linalg.det": ("tf.linalg.det(a)", lambda xp, a: xp.linalg.det(a), {"a": (3, 3)}),
+    "tf.linalg.inv": ("tf.linalg.inv(a)", lambda xp, a: xp.linalg.inv(a), {"a": (3, 3)}),
+    "tf.linalg.solve": ("tf.linalg.solve(a, b)", lambda xp, a, b: xp.linalg.solve(a, b), {"a": (3, 3), "b": (3, 2)}),
+    "tf.linalg.trace": ("tf.linalg.trace(a)", lambda xp, a: xp.trace(a), {"a": (3, 3)}),
+}
+
+
+def _routes(function: Callable[..., Any]) -> Mapping[str, Route]:
+    """Backwards, eager and as a graph; forwards; and backwards through the backward pass."""
+
+    def loss(arrays: Any, cotangents: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(cotangents[0] * tf.reshape(function(*arrays), [-1]))
+
+    def gradient(arrays: Any, cotangents: tf.Tensor) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(arrays)
+            value = loss(arrays, cotangents)
+        return tape.gradient(value, arrays, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    graph = tf.function(gradient, reduce_retracing=True, autograph=False)
+
+    def reverse(how: Callable[..., Any], arguments: Arrays, cotangents: Any, targets: Any) -> tuple[None, Any]:
+        del targets
+        found = how([tf.constant(each) for each in arguments.values()], tf.constant(cotangents))
+        return None, {name: np.asarray(each) for name, each in zip(arguments, found, strict=True)}
+
+    def forward(arguments: Arrays, cotangents: Any, targets: Any, direction: Arrays) -> tuple[None, Any]:
+        del targets
+        arrays = [tf.constant(each) for each in arguments.values()]
+        with tf.autodiff.ForwardAccumulator(arrays, [tf.constant(each) for each in direction.values()]) as accumulator:
+            value = function(*arrays)
+        return None, np.sum(cotangents[0] * np.ravel(accumulator.jvp(value, tf.UnconnectedGradients.ZERO)))
+
+    def twice(arguments: Arrays, cotangents: Any, targets: Any, direction: Arrays) -> Any:
+        del targets
+        arrays = [tf.constant(each) for each in arguments.values()]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(arrays)
+            parts = zip(gradient(arrays, tf.constant(cotangents)), direction.values(), strict=True)
+            slope = tf.add_n([tf.reduce_sum(one * other) for one, other in parts])
+        found = tape.gradient(slope, arrays, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return {name: np.asarray(each) for name, each in zip(arguments, found, strict=True)}
+
+    return {
+        "reverse": Route("gradient", partial(reverse, gradient)),
+        "reverse, graph": Route("gradient", partial(reverse, graph)),
+        "forward": Route("jvp", forward),
+        "reverse, twice": Route("hvp", twice),
+    }
+
+
+def _script(text: str, asked: Asked) -> str:
+    """Write a derivative of a call as lines."""
+    dtype, names = asked.cotangents.dtype.name, ", ".join(asked.arguments)
+
+    def array(values: Any) -> str:
+        return f"tf.constant({hexadecimal(values)}, dtype={dtype!r})"
+
+    place = f"[{', '.join(map(str, asked.place))}]" if asked.place else ""
+    chosen = [*asked.arguments].index(asked.argument) if asked.argument in asked.arguments else 0
+    lines = ["import tensorflow as tf", "h = float.fromhex"]
+    lines += [f"{name} = {array(value)}" for name, value in asked.arguments.items()]
+    lines += [f"cotangents = {array(asked.cotangents[0])}", f"at = [{names}]"]
+    along = ", ".join(array(each) for each in (asked.direction or {}).values())
+    zero = "unconnected_gradients=tf.UnconnectedGradients.ZERO"
+    outputs = f"tf.reshape({text}, [-1])"
+    if asked.route == "forward":
+        lines += [f"with tf.autodiff.ForwardAccumulator(at, [{along}]) as forward:", f"    outputs = {outputs}"]
+        return "\n".join([*lines, f"found = tf.reduce_sum(cotangents * forward.jvp(outputs, {zero}))"])
+    lines += [
+        f"def gradient({names}):",
+        f"    at = [{names}]",
+        "    with tf.GradientTape() as tape:",
+        "        tape.watch(at)",
+        f"        loss = tf.reduce_sum(cotangents * {outputs})",
+        f"    return tape.gradient(loss, at, {zero})",
+    ]
+    if asked.route == "reverse, graph":
+        return "\n".join([*lines, f"found = tf.function(gradient, autograph=False)(*at)[{chosen}]{place}"])
+    if asked.direction is None:
+        return "\n".join([*lines, f"found = gradient(*at)[{chosen}]{place}"])
+    lines += [
+        "with tf.GradientTape() as tape:",
+        "    tape.watch(at)",
+        f"    parts = zip(gradient(*at), [{along}])",
+        "    slope = tf.add_n([tf.reduce_sum(one * other) for one, other in parts])",
+        f"found = tape.gradient(slope, at, {zero})[{chosen}]{place}",
+    ]
+    return "\n".join(lines)

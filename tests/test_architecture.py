@@ -160,6 +160,7 @@ STOREYS = [
     {"gradients", "descent"},
     {"referee"},
     {"models", "authoring", "timing", "explain", "distributed"},
+    {"audit"},
     {"report", "testing"},
     {"cli", "pytest_plugin"},
 ]

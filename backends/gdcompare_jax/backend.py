@@ -19,6 +19,7 @@ import jax.test_util
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.audit.subject import Operation
 from gdcompare.backend import (
     Backend,
     Foreign,
@@ -214,6 +215,12 @@ class JaxBackend(Backend[jax.Array]):
             "default matmul precision": str(jax.config.jax_default_matmul_precision),
             "XLA_FLAGS": os.environ.get("XLA_FLAGS") or "none",
         }
+
+    def operations(self) -> list[Operation]:
+        """JAX's differentiable operations, with arguments of our own."""
+        from gdcompare_jax.audit import operations
+
+        return operations()
 
     def trace(self, problem: Problem, params: Params[Any], features: Any, targets: Any) -> Trace:
         """The jaxpr of the loss and its gradient, each equation with its value."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.audit.subject import Operation
 from gdcompare.backend import (
     Backend,
     Foreign,
@@ -220,6 +221,12 @@ class TorchBackend(Backend[torch.Tensor]):
         leaves = {name: self.asarray(value).requires_grad_() for name, value in params.items()}
         loss = partial(_loss, problem, "mean", self.asarray(features), self.asarray(targets), None)
         return Trace("torch", "the graph that autograd recorded, walked back", graph(loss, leaves))
+
+    def operations(self) -> list[Operation]:
+        """torch's differentiable operations, as its own test database has them (needs expecttest)."""
+        from gdcompare_torch.audit import operations
+
+        return operations()
 
     def native_checks(
         self, problem: Problem, params: Params[Any], features: Any, targets: Any, implementation: Foreign | None = None

@@ -413,7 +413,7 @@ def _path(path: Any) -> str:
 
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    return tensor.detach().cpu().numpy()  # type: ignore[no-any-return]
+    return tensor.detach().cpu().numpy(force=True)  # type: ignore[no-any-return]  # force: zeros of no memory, too
 
 
 def _constants(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:

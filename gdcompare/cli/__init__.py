@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 import gdcompare as gdc
+from gdcompare.cli.auditing import audit
 from gdcompare.cli.authoring import check_backend, new
 from gdcompare.cli.benching import bench
 from gdcompare.cli.comparing import compare
@@ -98,6 +99,7 @@ def _draw(shown: Demonstration, path: str) -> None:
 
 
 for _command in (
+    audit,
     bench,
     check_backend,
     check_certificate,

@@ -1,0 +1,79 @@
+"""Audit every installed framework, and write docs/audit.md.
+
+    python -m benchmarks.audits              all of them, in some hours; Ctrl-C, and again, goes on
+    python -m benchmarks.audits --draw       judges nothing: writes the page from what is kept
+    python -m benchmarks.audits jax          this one alone, and then the page
+
+What was found is kept in .cache/audit, or the folder of --folder, one file for each framework.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gdcompare import BackendUnavailableError
+from gdcompare.audit.page import as_markdown, is_second
+from gdcompare.audit.results import Audit, Row, load
+from gdcompare.audit.run import audit, operations_of
+from gdcompare.registry import load_backend
+from gdcompare.writing import write_text
+
+from .upstream import reported
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "audit.md"
+BEGIN = "<!-- made by `python -m benchmarks.audits` -->"
+END = "<!-- end of what was made -->"
+FRAMEWORKS = ("torch", "jax", "autograd", "tensorflow")
+
+
+@click.command()
+@click.argument("frameworks", nargs=-1, type=click.Choice(FRAMEWORKS))
+@click.option("--folder", type=click.Path(path_type=Path), default=ROOT / ".cache" / "audit", help="Of what is kept.")
+@click.option("--draw", is_flag=True, help="Judge nothing; write the page.")
+@click.option("--limit", type=float, default=60.0, show_default=True, help="Seconds for an operation.")
+def main(frameworks: tuple[str, ...], folder: Path, draw: bool, limit: float) -> None:
+    """Audit, and write the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in () if draw else frameworks or FRAMEWORKS:
+        path = folder / f"{name}.json"
+        try:
+            environment: dict[str, str] = getattr(load_backend(name), "environment", dict)()
+        except BackendUnavailableError as error:
+            click.echo(f"left out: {error}", err=True)
+            continue
+        before = load(path) if path.exists() else None
+        if before is not None and dict(before.environment) != environment:
+            before = None  # other versions: from the beginning
+        audit(name, seconds=limit, before=before, saved=lambda found, path=path: found.save(path))  # type: ignore[misc]
+    kept = [load(folder / f"{name}.json") for name in FRAMEWORKS if (folder / f"{name}.json").exists()]
+    write_text(PAGE, rewritten(PAGE.read_text(encoding="utf-8"), kept))
+
+
+def asked_of(found: Audit) -> str:
+    """Say how many operations of the framework an audit has come to; "" if it is not installed here."""
+    try:
+        every = len(operations_of(found.framework))
+    except BackendUnavailableError:
+        return ""
+    return f"{len(found.outcomes)} of {every} operations asked: the audit goes on" * (len(found.outcomes) < every)
+
+
+def rewritten(page: str, audits: list[Audit]) -> str:
+    """Return the page with these audits between its two comments."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = []
+    for each in audits:
+
+        def upstream(row: Row, framework: str = each.framework) -> str:
+            return reported(framework, row.operation, is_second(row))
+
+        parts.append(as_markdown(each, upstream, asked=asked_of(each)))
+    return f"{before}{BEGIN}\n\n{chr(10).join(parts)}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    main()
