@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import Program
 from gdcompare.models.matching import Layout
 from gdcompare.models.native import Layer, Native, check_independence, check_outputs, cotangents, mean_of, working_dtype
@@ -166,7 +167,7 @@ class JaxFunction(Native):
 
         def read(answer: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
             loss, gradient = answer
-            return np.asarray(loss), {name: np.asarray(each) for name, each in zip(arrays, gradient, strict=True)}
+            return _wide(loss), {name: _wide(each) for name, each in zip(arrays, gradient, strict=True)}
 
         return call, read
 
@@ -247,13 +248,33 @@ class JaxFunction(Native):
         ]
 
     def _arrays(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return the parameters in the order of the pytree, and in the dtype."""
+        """Return the parameters in the order of the pytree, in the dtype, or where that is float32 in their own."""
         dtype = working_dtype(params, features)
-        return {name: np.asarray(params[name], dtype=dtype) for name in self._parameters or params}
+        own = self._half if dtype == "float32" else {}
+        return {name: np.asarray(params[name], dtype=own.get(name, dtype)) for name in self._parameters or params}
+
+    @property
+    def _half(self) -> dict[str, Any]:
+        """Return the dtypes of its parameters that are in half precision."""
+        dtypes = {name: getattr(value, "dtype", None) for name, value in self._parameters.items()}
+        return {name: np.dtype(dtype) for name, dtype in dtypes.items() if str(dtype) in NARROW}
+
+    def held(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """Parameters in their own dtypes; what becomes of features is in the program."""
+        half = self._half
+        return {n: _wide(v.astype(half[n])) if n in half else v for n, v in params.items()}, features
 
     @staticmethod
     def _precision(params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> Any:
         return jax.enable_x64(working_dtype(params, features) == "float64")
+
+
+def _wide(array: Any) -> NDArray[Any]:
+    """Return an array of NumPy's: half precision in float32, which holds it."""
+    found = np.asarray(array)
+    return found.astype(np.float32) if str(found.dtype) in NARROW else found
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

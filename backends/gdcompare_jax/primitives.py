@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_jax import algebra, moves
 from gdcompare_jax.moves import permuted, reshaped
@@ -99,8 +100,13 @@ def _select_n(xp: Any, which: Any, *cases: Any) -> Any:
     return chosen
 
 
+def _kind(dtype: Any) -> str:
+    """Return "f" of any float, also of those that NumPy has not."""
+    return "f" if str(dtype) in NARROW else np.dtype(dtype).kind
+
+
 def _convert_element_type(xp: Any, x: Any, *, new_dtype: Any, **_: Any) -> Any:
-    old, new = np.dtype(x.dtype).kind, np.dtype(new_dtype).kind
+    old, new = _kind(x.dtype), _kind(new_dtype)
     if new == "b":
         return x if old == "b" else xp.not_equal(x, 0)
     if new in "iu" and old == "f":

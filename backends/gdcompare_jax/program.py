@@ -18,6 +18,7 @@ from jax._src import source_info_util
 from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
 from gdcompare_jax.algebra import dense
 from gdcompare_jax.moves import permuted, reshaped
@@ -49,7 +50,7 @@ def read(
     closed = jax.make_jaxpr(mean)([*arrays.values()], features, targets)
     draft = Draft()
     given = {**arrays, "features": features, "targets": targets}
-    inputs = [draft.input(key, np.asarray(value), str(value.dtype)) for key, value in given.items()]
+    inputs = [draft.input(key, _array(value), str(value.dtype)) for key, value in given.items()]
     (output,) = _Walk(draft, dtype, name).through(closed.jaxpr, closed.consts, inputs)
     found = float(jax.jit(mean)([*arrays.values()], features, targets))
     return checked(draft.program(output), output, found, dtype, name)
@@ -98,6 +99,10 @@ class _Walk:
             raise self._refusal(f"{primitive.name} is none of the operations that can be read")
         self._refuse_narrow(equation, operands)
         dtype = str(equation.outvars[0].aval.dtype)
+        variables = [*equation.invars, *equation.outvars]
+        if primitive.name == "convert_element_type" and all(map(is_float, variables)) and any(map(is_half, variables)):
+            with self.draft.at(self.line, dtype):
+                return [self.draft.cast(operands[0], dtype)]
         try:
             with self.draft.at(self.line, dtype):
                 found = formula(self.draft, *(_array(each) for each in operands), **params)
@@ -113,10 +118,13 @@ class _Walk:
             if jax.dtypes.issubdtype(kind, np.complexfloating):
                 raise self._refusal(f"{equation.primitive.name} makes complex numbers")
             if is_float(variable) and not self._is_wide(variable) and not exact:
-                raise self._refusal(f"{equation.primitive.name} rounds to {kind}, where {self.dtype} is judged")
+                what = f"{equation.primitive.name} rounds to {kind}, where {self.dtype} is judged"
+                raise self._refusal(what, "Judge it in float32, dtype='float32'" * is_half(variable))
 
     def _is_wide(self, variable: Any) -> bool:
-        """Whether it is a float of the dtype that is judged, or a longer one."""
+        """Whether it is a float of the dtype that is judged, a longer one, or one that its operations may round to."""
+        if self.dtype == "float32" and is_half(variable):
+            return True
         return is_float(variable) and bool(jax.numpy.finfo(variable.aval.dtype).eps <= np.finfo(self.dtype).eps)
 
     def _refusal(self, what: str, way_out: str = "") -> ProgramError:
@@ -218,16 +226,27 @@ class _Walk:
 
     def _stacked(self, parts: Sequence[Any]) -> Any:
         some = any(isinstance(each, Place) for each in parts)
-        return self.draft.stack([_array(each) for each in parts]) if some else jax.numpy.stack(parts)
+        if not some:
+            return jax.numpy.stack(parts)
+        with self.draft.at(self.line, next(each.dtype for each in parts if isinstance(each, Place))):
+            return self.draft.stack([_array(each) for each in parts])
 
 
 def _array(operand: Any) -> Any:
-    return operand if isinstance(operand, Place) else np.asarray(operand)
+    if isinstance(operand, Place):
+        return operand
+    array = np.asarray(operand)
+    return array.astype(np.float32) if str(array.dtype) in NARROW else array
 
 
 def is_float(variable: Any) -> bool:
     """Whether a variable of a jaxpr holds real floating-point numbers."""
     return bool(jax.dtypes.issubdtype(variable.aval.dtype, np.floating))
+
+
+def is_half(variable: Any) -> bool:
+    """Whether a variable of a jaxpr is in half precision, which only single operations of a program may be in."""
+    return str(getattr(variable.aval, "dtype", "")) in NARROW
 
 
 def line_of(equation: Any) -> str:

@@ -149,6 +149,28 @@ class _Torch(Native):
 
         return call, read
 
+    def _narrow(self) -> dict[str, torch.dtype]:
+        """Return the dtypes of the parameters that are in half precision."""
+        return {}
+
+    def _rows(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype of features: the parameters', where all are in one half precision, and float32 is judged."""
+        narrow = self._narrow()
+        same = len(narrow) == len(self.parameters) and len({*narrow.values()}) == 1
+        return next(iter(narrow.values())) if same and dtype == torch.float32 else dtype
+
+    def held(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """In the dtypes of its parameters."""
+        narrow, rows = self._narrow(), self._rows(torch.float32)
+
+        def rounded(value: NDArray[Any], dtype: torch.dtype) -> NDArray[Any]:
+            return _to_numpy(torch.tensor(value).to(dtype))
+
+        at = {name: rounded(value, narrow[name]) if name in narrow else value for name, value in params.items()}
+        return at, rounded(features, rows) if features.dtype.kind == "f" else features
+
     def program(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Program:
         """What torch does on the way to the mean loss, in the tape's vocabulary."""
         loss, leaves = self.loss_at(params, features, targets)
@@ -264,7 +286,7 @@ class TorchModule(_Torch):
         self._refuse_unfit()
         device = next(iter(self._trainable().values())).device
         dtype = getattr(torch, working_dtype(params, features))
-        rows, goals = (_data(each, dtype, device) for each in (features, targets))
+        rows, goals = _data(features, self._rows(dtype), device), _data(targets, dtype, device)
         constants = _constants(self.module, dtype)
         constants_of_loss = _constants(self.loss, dtype) if isinstance(self.loss, torch.nn.Module) else {}
 
@@ -276,7 +298,10 @@ class TorchModule(_Torch):
                 found = self.loss(outputs, targets)
             return mean_of(found, len(features))
 
-        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, device)
+        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, device, self._narrow())
+
+    def _narrow(self) -> dict[str, torch.dtype]:
+        return _half({name: value.dtype for name, value in self._trainable().items()})
 
     def _trainable(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
@@ -324,13 +349,16 @@ class TorchFunction(_Torch):
     ) -> tuple[partial[torch.Tensor], dict[str, torch.Tensor]]:
         """The loss, its parameters put together again."""
         dtype = getattr(torch, working_dtype(params, features))
-        rows, goals = (_data(each, dtype, self.device) for each in (features, targets))
+        rows, goals = _data(features, self._rows(dtype), self.device), _data(targets, dtype, self.device)
 
         def loss(leaves: dict[str, torch.Tensor], features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             filled = [leaves.get(name, leaf) for name, leaf in self._leaves]
             return mean_of(self.loss(tree_unflatten(filled, self._structure), features, targets), len(features))
 
-        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, self.device)
+        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, self.device, self._narrow())
+
+    def _narrow(self) -> dict[str, torch.dtype]:
+        return _half({name: value.dtype for name, value in self._own.items() if torch.is_tensor(value)})
 
 
 @final
@@ -386,8 +414,20 @@ class _TorchOperation(_Torch):
         return partial(loss, features=drawn, targets=unused), _leaves(params, dtype, self.device)
 
 
-def _leaves(params: Mapping[str, NDArray[Any]], dtype: torch.dtype, device: Any) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(value, dtype=dtype, device=device, requires_grad=True) for name, value in params.items()}
+def _leaves(
+    params: Mapping[str, NDArray[Any]], dtype: torch.dtype, device: Any, narrow: Mapping[str, torch.dtype] | None = None
+) -> dict[str, torch.Tensor]:
+    """Return leaves of a tape in the dtype, or in a narrower one of their own where float32 is judged."""
+    own = narrow if narrow and dtype == torch.float32 else {}
+    return {
+        name: torch.tensor(value, dtype=own.get(name, dtype), device=device, requires_grad=True)
+        for name, value in params.items()
+    }
+
+
+def _half(dtypes: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:
+    """Return those in half precision."""
+    return {name: dtype for name, dtype in dtypes.items() if dtype in (torch.float16, torch.bfloat16)}
 
 
 def _data(values: NDArray[Any], dtype: torch.dtype, device: Any) -> torch.Tensor:
@@ -413,14 +453,19 @@ def _path(path: Any) -> str:
 
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    return tensor.detach().cpu().numpy(force=True)  # type: ignore[no-any-return]  # force: zeros of no memory, too
+    wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return wide.detach().cpu().numpy(force=True)  # type: ignore[no-any-return]  # force: zeros of no memory, too
 
 
 def _constants(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return copies of a module's parameters and buffers, floating-point ones in the dtype."""
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     copies = {name: value.detach().clone() for name, value in state.items()}
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in copies.items()}
+    narrow = _half({name: value.dtype for name, value in copies.items()}) if dtype == torch.float32 else {}
+    return {
+        name: value.to(narrow.get(name, dtype)) if value.is_floating_point() else value
+        for name, value in copies.items()
+    }
 
 
 def _draws(module: torch.nn.Module) -> bool:

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
@@ -54,7 +55,7 @@ def read(
             raise ProgramError(
                 f"the program of {name!r} cannot be read: {key!r} is {kind}. Give it as a plain array of real numbers"
             )
-        reading.input(key, leaf, leaf.detach().cpu().numpy())
+        reading.input(key, leaf, _numbers(leaf))
     for key, (tensor, numbers) in data.items():
         reading.input(key, tensor, numbers)
     before = [tensor.clone() for tensor, _ in data.values()]
@@ -106,7 +107,8 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def input(self, name: str, tensor: torch.Tensor, numbers: NDArray[Any]) -> None:
         """Make a tensor an input of the program."""
-        self._keep(tensor, self.draft.input(name, numbers, str(numbers.dtype)))
+        dtype = _dtype(tensor) if _is_half(tensor) else str(numbers.dtype)
+        self._keep(tensor, self.draft.input(name, numbers, dtype))
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         del types
@@ -141,7 +143,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         if not outputs or (lost is None and not enters and exact):
             return result
         if lost is None:
-            lost = self._written_down(operation, formula, operands, result, target, given[0])
+            lost = self._written_down(operation, formula, operands, result, target, given)
             if lost is None and target is not None:
                 return result
         self._lose(operation, arguments, outputs, lost or self._refusal(name, "gives more than what can be read"))
@@ -167,7 +169,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         operands: tuple[Any, Any],
         result: Any,
         target: torch.Tensor | None,
-        first: torch.Tensor,
+        given: list[torch.Tensor],
     ) -> ProgramError | None:
         """Write an operation down as its formula; return what is said if that cannot be."""
         name = operation._overloadpacket.__name__
@@ -177,13 +179,16 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         if formula is None:
             return self._refusal(name, "is none of the operations that can be read")
         if narrow := [each for each in outputs if self._is_narrow(each)]:
-            return self._refusal(name, f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged")
+            what = f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged"
+            return self._refusal(name, what, "Judge it in float32, dtype='float32'" * _is_half(narrow[0]))
         try:
             with self.draft.at(_line(), _dtype(outputs[0])):
                 if not any(each.numel() for each in outputs if each.is_floating_point() or len(outputs) == 1):
                     found = tree_map(lambda each: None if each.numel() else self.draft.zeros(tuple(each.shape)), result)
                 elif name == "as_strided":
-                    found = self._seen_at(self._base(first), _positions(result, self._base(first)))
+                    found = self._seen_at(self._base(given[0]), _positions(result, self._base(given[0])))
+                elif name == "_to_copy" and any(map(_is_half, [given[0], *outputs])):
+                    found = self.draft.cast(operands[0][0], _dtype(outputs[0]))
                 else:
                     found = formula(self.draft, *operands[0], **operands[1])
                 self._note(name, result, found, target)
@@ -313,6 +318,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             self.draft.decide(self.operand(condition), bool(found))
 
     def _is_narrow(self, tensor: torch.Tensor) -> bool:
+        """Whether it is of a dtype that no operation of what is judged may round to."""
+        if self.dtype == "float32" and _is_half(tensor):
+            return False
         return bool(tensor.is_floating_point() and torch.finfo(tensor.dtype).eps > np.finfo(self.dtype).eps)
 
     def _refusal(self, name: str, what: str, way_out: str = "") -> ProgramError:
@@ -350,6 +358,11 @@ def _positions(view: torch.Tensor, base: torch.Tensor) -> NDArray[np.int64]:
 def _numbers(tensor: torch.Tensor) -> NDArray[Any]:
     value = tensor.detach().cpu()
     return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy().copy()  # type: ignore[no-any-return]
+
+
+def _is_half(tensor: torch.Tensor) -> bool:
+    """Whether it is in half precision, which only single operations of a program may be in."""
+    return tensor.is_floating_point() and _dtype(tensor) in NARROW
 
 
 def _dtype(tensor: torch.Tensor) -> str:

@@ -184,6 +184,11 @@ class DualNumbers(Numbers):
     def __init__(self, base: Numbers) -> None:
         self.base = base
 
+    def cast(self, x: Dual, dtype: str) -> Dual:
+        """d x = dx, each rounded as the base does, if it does."""
+        cast = getattr(self.base, "cast", lambda part, _: part)
+        return Dual(self, cast(x.value, dtype), None if x.tangent is None else cast(x.tangent, dtype))
+
     def __getattr__(self, name: str) -> Any:
         if name not in SLOPES:
             raise AttributeError(name)

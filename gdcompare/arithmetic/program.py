@@ -19,8 +19,11 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic import moves
 from gdcompare.arithmetic.numbers import Floats
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.tape import Tape, Variable
+from gdcompare.arithmetic.vocabulary import FUNCTIONS
 from gdcompare.arithmetic.whole import known_whole
 
 
@@ -66,6 +69,10 @@ class Step:
 
 
 INDEX, DECIDE, PART = "index", "decide", "part"
+EXACT = {INDEX, PART, "where", "max", "min", "negative", "abs", "sign", "stop_gradient"} | {
+    name for name, function in FUNCTIONS.items() if function.__module__ == moves.__name__
+}
+"""Functions whose results are among their operands, but for the sign."""
 
 
 @final
@@ -110,13 +117,26 @@ class Program:
         [[1.0, 4.0]]
         """
         values = list(arrays)
+        within = getattr(xp, "within", lambda *_: None)
+        for given, value in zip(self.inputs, values, strict=True):
+            if given.dtype in NARROW and isinstance(value, Variable):
+                value.precision = given.dtype
         for step in self.steps[: None if last is None else max(0, last + 1 - len(self.inputs))]:
             operands = [_filled(each, values) for each in step.operands]
+            within("" if step.dtype not in NARROW else step.dtype, step.function in EXACT)
             try:
                 values.append(_applied(xp, step.function, operands, step.settings))
             except AttributeError as error:
                 raise ProgramError(f"{step.function}{_at(step.line)}: {error}") from error
+        within("")
         return values
+
+    @property
+    def narrowest(self) -> str:
+        """The narrowest dtype of `precision.NARROW` that a step rounds to; "" if none does."""
+        dtypes = {each.dtype for each in self.inputs} | {each.dtype for each in self.steps}
+        found = dtypes & set(NARROW)
+        return max(found, key=lambda dtype: NARROW[dtype].u, default="")
 
     def __str__(self) -> str:
         inputs = ", ".join(f"{name}: {dtype}{list(shape)}" for name, shape, dtype in self.inputs)
@@ -322,6 +342,8 @@ def checked(program: Program, draft_value: Any, found: float, dtype: str, name: 
     """Return a program that computes what its framework did; a ProgramError if it does not."""
     mine = float(draft_value.value) if isinstance(draft_value, Place) else float(draft_value)
     allowed = 1e-2 if dtype == "float32" else 1e-6
+    if program.narrowest:
+        allowed = 32 * NARROW[program.narrowest].u
     if not (abs(mine - found) <= allowed * max(abs(found), 1.0) or (math.isnan(mine) and math.isnan(found))):
         raise ProgramError(
             f"the program of {name!r} was read wrongly: its steps give {mine:.9g}, and it gives {found:.9g}. "

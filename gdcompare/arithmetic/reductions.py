@@ -234,7 +234,7 @@ def logsumexp(xp: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> 
     x, numbers, times = xp.asarray(x), xp.numbers, xp.numbers.chain
     axes, largest, powers = _shifted(xp, x, axis)
     total = numbers.sum(powers, axes)
-    value = largest + numbers.log(total)
+    value = xp.rounded(largest + numbers.log(total))
 
     def pullback(g: Any) -> Any:
         return numbers.any_of(
@@ -243,7 +243,7 @@ def logsumexp(xp: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> 
             lambda: times(g / total, powers),
         )
 
-    result = xp.record(value, (x, pullback))
+    result = xp.record(value, (x, pullback), kept=True)
     return result if keepdims else xp.squeeze(result, axes)
 
 
@@ -252,7 +252,7 @@ def softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
     x, numbers, times = xp.asarray(x), xp.numbers, xp.numbers.chain
     axes, _, powers = _shifted(xp, x, axis)
     total = numbers.sum(powers, axes)
-    value = powers / total
+    value = xp.rounded(powers / total)
 
     def pullback(g: Any) -> Any:
         return numbers.any_of(
@@ -261,7 +261,7 @@ def softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
             lambda: times(g / total - numbers.sum(times(g, powers / (total * total)), axes), powers),
         )
 
-    return xp.record(value, (x, pullback))
+    return xp.record(value, (x, pullback), kept=True)
 
 
 def log_softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
@@ -269,7 +269,7 @@ def log_softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
     x, numbers = xp.asarray(x), xp.numbers
     axes, largest, powers = _shifted(xp, x, axis)
     total = numbers.sum(powers, axes)
-    value = (x.value - largest) - numbers.log(total)
+    value = xp.rounded((x.value - largest) - numbers.log(total))
 
     def pullback(g: Any) -> Any:
         return numbers.any_of(
@@ -278,4 +278,4 @@ def log_softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
             lambda: g - powers * (numbers.sum(g, axes) / total),
         )
 
-    return xp.record(value, (x, pullback))
+    return xp.record(value, (x, pullback), kept=True)

@@ -53,6 +53,7 @@ from gdcompare.arithmetic.axes import along_last
 from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import FUNCTIONS, Tabled, logistic
 from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.arithmetic.precision import NARROW, rounded_to
 from gdcompare.arithmetic.rounding import (
     SLACK,
     Rounded,
@@ -181,6 +182,15 @@ class RoundedNumbers(Tabled, Rounding, Numbers):
         for other in others:
             error = np.maximum(error, other.error)
         return replace(first, error=error if first.absent is None else np.where(first.absent, 0.0, error))
+
+    def cast(self, x: Rounded, dtype: str) -> Rounded:
+        """One rounding to a narrower dtype; what it holds is as it was, and what is beyond it has no bound."""
+        limits = NARROW[dtype]
+        held = x.exact & ((rounded_to(x.value, dtype) == x.value) | np.isinf(x.value))
+        error = (x.error + limits.u * x.size + 2 * limits.tiny) * SLACK
+        over = ~held & ~(x.size * (1 + limits.u) <= limits.largest)
+        self.explain(over & bounded(x), True, f"a cast to {dtype}")
+        return Rounded(x.value, x.spread, np.where(held, 0.0, np.where(over, np.inf, error)), self, absent=x.absent)
 
     def off_by_norm(self, a: Rounded, count: float) -> Rounded:
         """Let matrices be off by count u times their Frobenius norm, as those are whose factors a library finds."""

@@ -33,9 +33,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.axes import along_last
+from gdcompare.arithmetic.exactness import is_power_of_2, product_is_exact, sum_is_exact
 from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import Tabled
 from gdcompare.arithmetic.numbers import Numbers
+from gdcompare.arithmetic.precision import NARROW, rounded_to
 from gdcompare.arithmetic.rounded import ULPS
 from gdcompare.backend import checked_dtype, unit_roundoff
 
@@ -82,7 +84,7 @@ class Sampled:
         other = self.numbers.asarray(other)
         value, of = self.value + other.value, (self.value, other.value)
         if self.exact and other.exact:
-            return self.numbers.unless_exact(value, _sum_is_exact(self.value, other.value, value), of)
+            return self.numbers.unless_exact(value, sum_is_exact(self.value, other.value, value), of)
         added = [each.value != 0 for each in (self, other) if each.exact]
         where = added[0] if added else True
         return self.numbers.rounded(
@@ -96,8 +98,8 @@ class Sampled:
         other = self.numbers.asarray(other)
         value, of = self.value * other.value, (self.value, other.value)
         if self.exact and other.exact:
-            return self.numbers.unless_exact(value, _product_is_exact(self.value, other.value, value), of)
-        factors = [~_is_power_of_2(each.value) for each in (self, other) if each.exact]
+            return self.numbers.unless_exact(value, product_is_exact(self.value, other.value, value), of)
+        factors = [~is_power_of_2(each.value) for each in (self, other) if each.exact]
         return self.numbers.rounded(value, 1, of=of, where=factors[0] if factors else True)
 
     def __matmul__(self, other: Sampled) -> Sampled:
@@ -113,7 +115,7 @@ class Sampled:
 
     def __truediv__(self, other: Any) -> Sampled:
         other = self.numbers.asarray(other)
-        divides = ~_is_power_of_2(other.value) if other.exact else True
+        divides = ~is_power_of_2(other.value) if other.exact else True
         value, of = self.value / other.value, (self.value, np.where(other.value == 0, np.inf, other.value))
         flushed = (np.abs(other.value) < 4 * self.numbers.tiny) & (other.value != 0)
         value = np.where(flushed, np.nan, value) if flushed.any() else value
@@ -277,6 +279,22 @@ class SampledNumbers(Tabled, Numbers):
         zeros = np.zeros(shape)
         zeros[index] = x.value
         return Sampled(zeros, x.exact, self)
+
+    def cast(self, x: Sampled, dtype: str) -> Sampled:
+        """One rounding to a narrower dtype; what it holds is as it was, and what is beyond it is unknown."""
+        limits, size = NARROW[dtype], np.abs(x.value)
+        off = np.isfinite(size) & (rounded_to(x.value, dtype) != x.value) if x.exact else np.isfinite(size)
+        if not off.any():
+            return x
+        unit = np.where(off, np.fmax(limits.u * size, limits.tiny * (size > 0)), 0.0)
+        value = np.where(off & (size > limits.largest), np.nan, x.value)
+        hidden = (self.draws * self.rows, *[1] * (np.ndim(value) - 1))
+        if self.witness is not None:
+            sizes = np.where(off, size, 0.0)
+            return Sampled(
+                value + self.witness.rounds(limits.u, value, sizes, f"a cast to {dtype}", hidden), False, self
+            )
+        return Sampled(value + unit * self._uniform((hidden[0], *np.shape(value)[1:])), False, self)
 
     # Sums, ties, conditions.
 
@@ -478,22 +496,3 @@ class SampledNumbers(Tabled, Numbers):
 
     def _slope_of(self, value: Sampled) -> AbstractContextManager[None]:
         return nullcontext() if self.witness is None else self.witness.slope_of(value)
-
-
-def _is_power_of_2(value: Any) -> Any:
-    """Say which factors and divisors round nothing: the powers of 2, and 0."""
-    return (np.frexp(np.abs(value))[0] == 0.5) | (value == 0)
-
-
-def _sum_is_exact(a: Any, b: Any, total: Any) -> Any:
-    """Say where float64 has lost nothing: Knuth's two-sum."""
-    seen = total - a
-    return ((a - (total - seen)) + (b - seen)) == 0
-
-
-def _product_is_exact(a: Any, b: Any, product: Any) -> Any:
-    """Say where float64 has lost nothing: Dekker's product of halves; not beyond 2^996, where they overflow."""
-    a_high, b_high = (x * 134217729.0 - (x * 134217729.0 - x) for x in (a, b))
-    a_low, b_low = a - a_high, b - b_high
-    lost = a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
-    return (lost == 0) & ((np.abs(product) > 2.0**-960) | (a * b == 0) & ((a == 0) | (b == 0)))

@@ -25,6 +25,7 @@ from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.numbers import Numbers, all_known, formula_line
 from gdcompare.arithmetic.powers import exponent_slope, power_slope
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.vocabulary import CONSTANTS, FUNCTIONS, INNER, RELATIONS
 from gdcompare.backend import Reduction, reduced, scaled_rows
 from gdcompare.problem import Problem
@@ -136,6 +137,7 @@ class Variable:
 
     def __init__(self, tape: Tape, value: Any, parents: Sequence[tuple[Variable, Pullback]] = ()) -> None:
         self.tape, self.value, self.parents = tape, value, parents
+        self.precision, self.rounds = tape.precision, tape.rounds  # to which of `precision.NARROW`, if one; and by it?
         self.tracked = bool(parents)  # does it depend on a parameter?
         self.whole = False  # is it known to be a whole number everywhere?
         self.condition = False  # is it known to be a condition, 1 or 0?
@@ -194,6 +196,7 @@ class Tape:
         self.nodes: list[Variable] = []
         self.watched: list[str] | None = getattr(numbers, "watched", None)
         self.named = self.watched is not None or getattr(numbers, "witness", None) is not None
+        self.precision, self.rounds = "", False
 
     def __getattr__(self, name: str) -> Any:
         if name in SLOPES:
@@ -231,6 +234,26 @@ class Tape:
         variable.tracked = True
         return variable
 
+    # Programs whose operations round to several dtypes.
+
+    def within(self, precision: str, exactly: bool = False) -> None:
+        """Round what follows to one of `precision.NARROW`, or only name what it is in; "" is the dtype itself."""
+        self.precision, self.rounds = precision, bool(precision) and not exactly
+
+    def rounded(self, value: Any) -> Any:
+        """Return what an operation gives as it is kept here, also for its derivative."""
+        return self._cast(value, self.precision) if self.rounds else value
+
+    def cast(self, x: Any, dtype: str) -> Variable:
+        """Round to a dtype, or widen from it: d x = dx; the walk rounds the cotangent to what x is in."""
+        x = self.asarray(x)
+        return self.record(self._cast(x.value, dtype), (x, lambda g: g), kept=True)
+
+    def _cast(self, value: Any, dtype: str) -> Any:
+        """Round, in the number systems that round at all."""
+        cast = getattr(self.numbers, "cast", None)
+        return value if cast is None or dtype not in NARROW else cast(value, dtype)
+
     # The walk.
 
     def walk_back(self, output: Variable, seen: Callable[[Variable, Any], object] | None = None) -> None:
@@ -243,6 +266,10 @@ class Tape:
                     seen(node, cotangent)
                 for parent, pullback in node.parents:
                     sent = self._summed_to(parent.shape, pullback(cotangent))
+                    if parent.precision and (
+                        node.rounds or sent.shape[1:] != cotangent.shape[1:] or not node.precision
+                    ):
+                        sent = self._cast(sent, parent.precision)
                     if self.watched is not None and all_known(cotangent) and not all_known(sent):
                         self.watched.append(node.operation)
                     parent.cotangents.append(sent)
@@ -252,8 +279,12 @@ class Tape:
         arrived = self._total(leaf) if leaf.cotangents else self.numbers.asarray(np.zeros((1, *leaf.shape)))
         return self.broadcast(arrived, (rows, *leaf.shape))
 
-    def record(self, value: Any, *parents: tuple[Variable, Pullback], name: str = "") -> Variable:
-        """Return a new array on the tape, and keep it if it depends on a parameter; its caller names the operation."""
+    def record(self, value: Any, *parents: tuple[Variable, Pullback], name: str = "", kept: bool = False) -> Variable:
+        """Return a new array on the tape, and keep it if it depends on a parameter; its caller names the operation.
+
+        The value is rounded to what the program keeps, unless the caller has done so, `kept`.
+        """
+        value = value if kept else self.rounded(value)
         node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
         if node.tracked:
             self.nodes.append(node)
@@ -266,13 +297,13 @@ class Tape:
         return node
 
     def _total(self, node: Variable) -> Any:
-        """Add up all that arrived: as one sum, because a program may add in any order."""
+        """Add up all that arrived: as one sum, because a program may add in any order; round it, if the node is."""
         if len(node.cotangents) == 1:
             return node.cotangents[0]
         shape = (max(each.shape[0] for each in node.cotangents), *node.shape)
         each = [self.broadcast(cotangent, shape) for cotangent in node.cotangents]
         stacked = self.numbers.rearrange(lambda *parts: np.stack(parts, axis=-1), *each)
-        return self.numbers.sum(stacked, (-1,))[..., 0]
+        return self._cast(self.numbers.sum(stacked, (-1,))[..., 0], node.precision)
 
     def _summed_to(self, shape: tuple[int, ...], cotangent: Any) -> Any:
         """Sum over the axes along which a parent was broadcast."""
@@ -322,7 +353,7 @@ class Tape:
     def divide(self, a: Any, b: Any) -> Variable:
         """xp.divide: d(a / b) = da / b - a / b^2 db."""
         a, b = self.aligned(a, b)
-        value, times, numbers = a.value / b.value, self.numbers.chain, self.numbers
+        value, times, numbers = self.rounded(a.value / b.value), self.numbers.chain, self.numbers
 
         def by_divisor(g: Any) -> Any:
             """g (-a / b^2); JAX has (g b^-2) a and autograd (g a) / b^2, which may underflow on the way."""
@@ -336,27 +367,30 @@ class Tape:
             """g (1 / b), or g / b, which a compiler may divide together with what it finds in g."""
             return numbers.any_of(lambda: times(g, 1 / b.value), lambda: g / b.value)
 
-        return self.record(value, (a, by_dividend), (b, by_divisor))
+        return self.record(value, (a, by_dividend), (b, by_divisor), kept=True)
 
     def pow(self, a: Any, b: Any) -> Variable:
         """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b, b > 0."""
         a, b = self.aligned(a, b)
-        times, value = self.numbers.chain, self.numbers.pow(a.value, b.value)
+        times, value = self.numbers.chain, self.rounded(self.numbers.pow(a.value, b.value))
         constant = getattr(self.numbers, "constant", _as_it_is)
         return self.record(
             value,
             (a, lambda g: times(constant(g, a.value), power_slope(self.numbers, a.value, b.value, not b.tracked))),
             (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
+            kept=True,
         )
 
     def logaddexp(self, a: Any, b: Any) -> Variable:
         """xp.logaddexp: d log(exp(a) + exp(b)) = (exp(a) da + exp(b) db) / (exp(a) + exp(b))."""
         a, b = self.aligned(a, b)
-        times, slope, value = self.numbers.chain, self.numbers.logaddexp_slope, self.numbers.logaddexp(a.value, b.value)
+        times, slope = self.numbers.chain, self.numbers.logaddexp_slope
+        value = self.rounded(self.numbers.logaddexp(a.value, b.value))
         return self.record(
             value,
             (a, lambda g: times(g, slope(a.value, b.value, value))),
             (b, lambda g: times(g, slope(b.value, a.value, value))),
+            kept=True,
         )
 
     def matmul(self, a: Any, b: Any) -> Variable:
@@ -375,20 +409,20 @@ class Tape:
         x = self.asarray(x)
         if name == "sign" and x.tracked:
             self._compare(np.equal, x, 0.0)  # sign(0) is decided, its derivative is not
-        value = getattr(self.numbers, name)(x.value)
+        value = self.rounded(getattr(self.numbers, name)(x.value))
         constant = getattr(self.numbers, "constant", _as_it_is)  # beside a point, what is 0 there is 0 all around
 
         def pullback(g: Any) -> Any:
             return self.numbers.chain(constant(g, x.value), SLOPES[name](self.numbers, x.value, value))
 
-        return self.record(value, (x, pullback))
+        return self.record(value, (x, pullback), kept=True)
 
     def tabled(self, function: Function, x: Any) -> Variable:
         """Return a function of one variable that has no name of its own here: d f(x) = f'(x) dx."""
         x, name = self.asarray(x), function.name
-        value = self.numbers.tabled(function, x.value)
+        value = self.rounded(self.numbers.tabled(function, x.value))
         slope, times = function.slope, self.numbers.chain
-        return self.record(value, (x, lambda g: times(g, slope(self.numbers, x.value, value))), name=name)
+        return self.record(value, (x, lambda g: times(g, slope(self.numbers, x.value, value))), name=name, kept=True)
 
     # Kinks: each is a tie for the largest, or a condition on its edge.
 

@@ -145,6 +145,12 @@ class Native(ABC):
         del params
         raise ValueError(f"{self.name!r} needs data: a Dataset, or a pair (features, targets)")
 
+    def held(
+        self, params: Mapping[str, NDArray[Any]], features: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """Return parameters and features as the model holds them: rounded, where it holds some in half precision."""
+        return dict(params), features
+
     def coupling(self) -> list[str]:
         """Name the parts that are known to mix the rows of a batch, such as batch normalisation in training mode."""
         return []

@@ -37,6 +37,7 @@ class Readable(Protocol):
     def value_and_grad(self, params: Any, features: Any, targets: Any) -> tuple[Any, Any]: ...  # noqa: D102
     def as_taken(self, params: Any, features: Any, targets: Any) -> tuple[Any, Any]: ...  # noqa: D102
     def coupling(self) -> list[str]: ...  # noqa: D102
+    def held(self, params: Any, features: Any) -> tuple[Any, Any]: ...  # noqa: D102
     def example(self, params: Any) -> tuple[Any, Any]: ...  # noqa: D102
     def as_itself(self) -> Readable: ...  # noqa: D102
 
@@ -72,6 +73,11 @@ class ProgramProblem(Problem):
     def title(self) -> str:
         """The model's name, and what its samples are if they are not its rows."""
         return f"{self.name}, whose {len(self.features)} rows are one sample," if self.coupled else self.name
+
+    @property
+    def narrowest(self) -> str:
+        """The half precision that some operations round to; "" if none does."""
+        return self.program(len(self.features)).narrowest
 
     def __repr__(self) -> str:
         return f"<program of {self.name!r}>"
@@ -204,7 +210,9 @@ def posed(
     rows, goals = (data.features, data.targets) if isinstance(data, Dataset) else map(np.asarray, data)
     _refuse_unfit(rows, goals, precision)
     at = {key: np.asarray(value, dtype=precision) for key, value in own.items()}
-    given = (each if each.dtype.kind in "iu" else each.astype(precision) for each in (rows, goals))
+    given = [each if each.dtype.kind in "iu" else each.astype(precision) for each in (rows, goals)]
+    if precision == "float32":
+        at, given[0] = model.held(at, given[0])
     features, targets = _tried(model, at, *given)
     coupled = _coupling(model, at, features, targets)
     return posed_at(model, at, features, targets, coupled, name)

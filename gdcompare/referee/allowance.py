@@ -24,7 +24,7 @@ from gdcompare.arithmetic.sampled import root_mean_square
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.enclosure import Enclosed
 from gdcompare.referee.sampling import allowance_of, deviation_of, typical_share
-from gdcompare.referee.verdict import LOSS, NOTHING, Allowance, Floats
+from gdcompare.referee.verdict import LOSS, NOTHING, RESOLUTION, Allowance, Floats
 
 BY_HAND = 100.0
 """A derivation may allow itself so many times what the differentiated loss is: it cannot buy a pass by cancelling.
@@ -51,11 +51,12 @@ def allowances(
     draws: Callable[[], Mapping[str, Floats]] | None,
     why: Why,
     dtype: str,
+    resolution: float = RESOLUTION,
 ) -> dict[str, Allowance]:
     """Return what is allowed of each array; `magnitudes` and `draws` are asked for if need be, draws=None never."""
     enough = ENOUGH[dtype]
     own = {name: _size(truths[name]) for name in budgets}
-    found = {name: Allowance(budget, own[name]) for name, budget in budgets.items()}
+    found = {name: Allowance(budget, own[name], resolution=resolution) for name, budget in budgets.items()}
     if not any(_wanting(each, own[name], enough).any() for name, each in found.items()):
         return found
     sizes = magnitudes()

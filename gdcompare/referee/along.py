@@ -156,7 +156,13 @@ class RefereeAlong:
         """Return what a correct program is allowed: the proven budget, or where that is blind, the sampled one."""
         draws = None if proven_only else lambda: self._draws(by_hand)
         found = allowances(
-            self.truths, self.budgets(by_hand), lambda: self.magnitudes, draws, self._why_unresolved, self.dtype
+            self.truths,
+            self.budgets(by_hand),
+            lambda: self.magnitudes,
+            draws,
+            self._why_unresolved,
+            self.dtype,
+            self._referee.resolution,
         )
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)

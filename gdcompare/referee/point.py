@@ -34,7 +34,7 @@ from gdcompare.referee.sampling import (
     row_draws_of_formula,
     row_draws_of_loss,
 )
-from gdcompare.referee.verdict import LOSS, RESOLUTION, Allowance, Floats
+from gdcompare.referee.verdict import LOSS, RESOLUTION, Allowance, Floats, resolution_of
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
 """`f(params, features, targets) -> (loss, {name: gradient})`: NumPy arrays in, anything that NumPy can read out.
@@ -191,6 +191,11 @@ class Referee:
         }
         return tuple(words)
 
+    @property
+    def resolution(self) -> float:
+        """What share of its scale the allowance of a resolved element may be."""
+        return resolution_of(getattr(self.problem, "narrowest", ""))
+
     def budgets(self, by_hand: bool) -> dict[str, Floats]:
         """Return what a correct program may be off by: of the hand-derived formula, or of the differentiated loss.
 
@@ -236,7 +241,9 @@ class Referee:
         draws = None if proven_only else lambda: self._draws(by_hand)
         usual, budgets = self.budgets(by_hand=False), self.budgets(by_hand)
         budgets = {name: budgets.get(name, usual[name]) for name in self.truths}  # a derivation may lack one
-        found = allowances(self.truths, budgets, lambda: self.magnitudes, draws, self.why_unresolved, self.dtype)
+        found = allowances(
+            self.truths, budgets, lambda: self.magnitudes, draws, self.why_unresolved, self.dtype, self.resolution
+        )
         found = {name: self._beside_a_limit(name, each) for name, each in found.items()}
         if by_hand:
             usual_ones = self.allowances(False, proven_only)
@@ -333,7 +340,9 @@ class Referee:
             budgets = row_budgets_of_loss(*self._formula, self.dtype, self.weights, self.reduction) | {
                 name: each for name, each in budgets.items() if name in self.row_truths
             }
-        return allowances(self.row_truths, budgets, dict, None if proven_only else draws, lambda *_: "", self.dtype)
+        return allowances(
+            self.row_truths, budgets, dict, None if proven_only else draws, lambda *_: "", self.dtype, self.resolution
+        )
 
     @property
     def _formula(self) -> tuple[Problem, dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:

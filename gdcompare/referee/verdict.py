@@ -21,12 +21,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.precision import NARROW
 from gdcompare.referee.shown import causes, entry_in_a_line, heading, one_line, verdict_table
 from gdcompare.table import Part, as_html, as_text
 
@@ -40,12 +41,24 @@ LOSS = "loss"
 RESOLUTION = 1e-3
 """An element whose allowance is no more than this share of its scale is resolved."""
 
+COARSEST = 0.1
+"""And where operations round to half precision, no more than 64 u, or this: one digit must be seen."""
+
 NOTHING = 1e-320
 """An allowance of no more than this allows nothing: such an element is resolved whatever its scale."""
 
 
 APART = 100
 """What is detectable is also said of half of the elements, where it is so many times less than of all."""
+
+
+def resolution_of(narrowest: str) -> float:
+    """Return what share counts as resolved in a program whose operations round to that dtype; "" for none narrower.
+
+    >>> resolution_of(""), resolution_of("bfloat16"), resolution_of("float16") == 2.0**-5
+    (0.001, 0.1, True)
+    """
+    return min(COARSEST, 64 * NARROW[narrowest].u) if narrowest in NARROW else RESOLUTION
 
 
 class Truth(Protocol):
@@ -112,6 +125,8 @@ class Allowance:
     """Says why those elements are not resolved."""
     own: Floats | None = None
     """What the derivation would allow itself, where that is more than it is given."""
+    resolution: float = RESOLUTION
+    """The largest share of its scale that the allowance of a resolved element may be."""
     tolerance: bool = False
     """Whether somebody asked for just this: what is within it agrees, resolved or not, and the digits are its price."""
 
@@ -120,7 +135,7 @@ class Allowance:
         """Where digits can be checked."""
         if self.scale is None:
             return np.ones(self.budget.shape, dtype=bool)
-        enough = (self.budget <= RESOLUTION * self.scale) & np.isfinite(self.budget)
+        enough = (self.budget <= self.resolution * self.scale) & np.isfinite(self.budget)
         return np.asarray(enough | (self.budget <= NOTHING))
 
     def digits(self, truth: Floats, dtype: str) -> int:
@@ -298,6 +313,8 @@ def compare(
 ) -> Entry:
     """Return the entry of an array of the right shape; ulps are those of `dtype`, whatever the array's own."""
     allowance = allowed if isinstance(allowed, Allowance) else Allowance(allowed)
+    if allowance.resolution > RESOLUTION and not _shows_a_factor(truth, allowance.budget):
+        allowance = replace(allowance, resolution=0.0)
     budget, resolved = allowance.budget, allowance.resolved
     faults = detectable_faults(_without_zeros(truth, budget), budget, truth.width)
     lower, upper = truth.distance(array)
@@ -329,6 +346,11 @@ def compare(
         (int(np.count_nonzero(resolved)), resolved.size),
         float(np.median(faults)) if faults.size else math.nan,
     )
+
+
+def _shows_a_factor(truth: Truth, budget: Floats) -> bool:
+    """Whether some element would show a factor of 2 or 1/2: where little is resolved, an array must, or nothing is."""
+    return bool((4 * budget <= np.maximum(np.abs(truth.mid), 4 * NOTHING)).any())
 
 
 def detectable_faults(truth: Floats, budget: Floats, width: Floats | float = 0.0) -> Floats:
