@@ -184,8 +184,11 @@ class Rounding:
         return np.where(np.isinf(value), np.inf, self.largest)
 
     def holds(self, terms: Any, grid: Any) -> Any:
-        """Say whether the dtype holds every multiple of the grid up to the sum of the terms."""
-        return (grid >= self.tiny) & (terms <= grid / self.u)
+        """Say whether the dtype holds every multiple of the grid up to the sum of the terms.
+
+        At grid / u itself the sum may have been rounded to it, from above.
+        """
+        return (grid >= self.tiny) & (terms < grid / self.u)
 
     def rounded(
         self, value: Any, spread: Any, error: Any, count: Any = 1, inside: Any = 0.0, terms: Any = None,

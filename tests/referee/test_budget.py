@@ -17,12 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import gdcompare as gdc
 from gdcompare import Backend, Dataset, Problem, backend_names, load_backend, load_problem
 from gdcompare.arithmetic.functions import FUNCTIONS as FUNCTIONS_OF_ONE
 from gdcompare.arithmetic.rounded import ULPS, Rounded, RoundedNumbers
 from gdcompare.backend import unit_roundoff
 from gdcompare.problems.linear_regression import LinearRegression
 from gdcompare.problems.logistic_regression import LogisticRegression
+from gdcompare.problems.operation import Operation
 from gdcompare.referee.budget import budget_of_formula, budget_of_loss, row_budgets_of_formula, row_budgets_of_loss
 from gdcompare.referee.enclosure import Enclosed, Enclosure, enclose, enclose_rows
 from gdcompare.registry import how_to_install
@@ -416,6 +418,18 @@ def test_a_quotient_may_lose_its_derivative_to_underflow_on_the_way() -> None:
 
     assert share(3e-16, 4.75e12) >= 1
     assert share(3e-16, 4.75) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_that_is_rounded_to_the_edge_of_a_condition_is_not_exact(dtype: str) -> None:
+    beside = np.nextafter(np.ones(1, dtype), np.full(1, 2, dtype))  # beside + 1 is rounded to 2, from above
+    clipped = Operation(lambda xp, x: xp.clip(x + 1.0, 0, 2), x=(1,))
+    others = {str(slope): lambda *_, slope=slope: (None, {"x": np.full(1, slope, dtype)}) for slope in (0, 0.5, 1)}
+
+    one = gdc.Dataset([[1.0]], [0.0])
+    report = gdc.verify(clipped, one, {"x": beside}, backends=[], implementations=others, dtype=dtype)
+
+    assert "wrong" not in {each.verdict for each in report.entries}
 
 
 def test_a_program_may_take_either_branch_where_rounding_hides_which_is_right() -> None:
