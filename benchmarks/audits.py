@@ -62,17 +62,35 @@ def asked_of(found: Audit) -> str:
 
 
 def rewritten(page: str, audits: list[Audit]) -> str:
-    """Return the page with these audits between its two comments."""
+    r"""Return the page with these audits between its two comments, and what stands there of other frameworks as it was.
+
+    >>> page = f"a\n{BEGIN}\n\n## torch\n\nold\n\n## jax\n\nkept\n\n{END}\nz\n"
+    >>> found = rewritten(page, [Audit("torch")])
+    >>> "old" in found, "kept" in found, found.index("## torch") < found.index("## jax"), found.endswith("z\n")
+    (False, True, True, True)
+    """
     before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    parts = []
+    made, _, after = rest.partition(END)
+    parts = {name: f"## {name}\n{text.rstrip()}\n" for name, text in _sections(made).items()}
     for each in audits:
 
         def upstream(row: Row, framework: str = each.framework) -> str:
             return reported(framework, row.operation, is_second(row))
 
-        parts.append(as_markdown(each, upstream, asked=asked_of(each)))
-    return f"{before}{BEGIN}\n\n{chr(10).join(parts)}\n{END}{after}"
+        parts[each.framework] = as_markdown(each, upstream, asked=asked_of(each))
+    order = [name for name in FRAMEWORKS if name in parts]
+    return f"{before}{BEGIN}\n\n{chr(10).join(parts[name] for name in order)}\n{END}{after}"
+
+
+def _sections(made: str) -> dict[str, str]:
+    """Return what stands under the heading of each framework."""
+    found = {}
+    for name in FRAMEWORKS:
+        _, heading, text = made.partition(f"\n## {name}\n")
+        if heading:
+            ends = [text.find(f"\n## {other}\n") for other in FRAMEWORKS]
+            found[name] = text[: min((end for end in ends if end >= 0), default=len(text))]
+    return found
 
 
 if __name__ == "__main__":
