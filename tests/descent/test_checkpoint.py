@@ -198,7 +198,8 @@ def test_bad_folders_are_said_before_the_work(tmp_path: Path) -> None:
         descended("numpy", resume=True)
 
 
-def test_the_command_resumes_each_backend() -> None:
+def test_the_command_resumes_each_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     again = "descend linear-regression --backend numpy --epochs 5 --checkpoint kept"
 
     first = run(again)
@@ -206,7 +207,7 @@ def test_the_command_resumes_each_backend() -> None:
     resumed = run(f"{again} --resume")
     alone = run("descend linear-regression --backend numpy --epochs 5 --resume")
 
-    assert (first.exit_code, resumed.exit_code) == (0, 0)
+    assert (first.exit_code, resumed.exit_code) == (0, 0), first.stderr
     assert Path("kept", "numpy", FILE).exists()
     assert refused.exit_code == alone.exit_code == 2
     assert "a descent stands in 'kept/numpy'" in refused.stderr
