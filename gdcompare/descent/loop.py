@@ -256,8 +256,16 @@ class _Step:
             data, coefficients = coefficients[-given:], coefficients[:-given]
 
         loss, gradient = self.value_and_grad(params, *data)
-        direction, memory = self.direction.update(self.backend.xp, params, gradient, memory, coefficients)
-        params = {name: params[name] - rate * direction[name] for name in self.names}
+        try:
+            direction, memory = self.direction.update(self.backend.xp, params, gradient, memory, coefficients)
+            params = {name: params[name] - rate * direction[name] for name in self.names}
+        except KeyError:
+            if missing := [name for name in self.names if name not in gradient]:
+                raise ValueError(
+                    f"the gradient by {self.backend.name} has nothing for {', '.join(map(repr, missing))}: a "
+                    "derivation returns {name: gradient} for each parameter"
+                ) from None
+            raise
 
         record = [loss, *params.values()]
         if self.with_norm:

@@ -1019,3 +1019,13 @@ def test_mini_batches_refuse_a_weight_of_0() -> None:
         "row 0 has weight 0, and may be a batch by itself; drop such rows, or take the full batch",
     ):
         descend(LINEAR, data, "numpy", batch_size=2)
+
+
+def test_a_derivation_that_leaves_out_a_parameter_is_said() -> None:
+    class Partial(type(LINEAR)):  # type: ignore[misc]
+        def value_and_gradient(self, xp: Any, params: Any, features: Any, targets: Any) -> Any:
+            loss, gradient = super().value_and_gradient(xp, params, features, targets)
+            return loss, {"theta_0": gradient["theta_0"]}
+
+    with pytest.raises(ValueError, match="the gradient by numpy has nothing for 'theta_1': a derivation returns"):
+        descend(Partial(), some_data(LINEAR), "numpy", epochs=1)
