@@ -32,6 +32,7 @@ from gdcompare.case import Case
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.enclosed import Enclosed
+from gdcompare.referee.enclosure import enclose
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import LOSS, NOTHING, Allowance
 
@@ -113,7 +114,18 @@ class Derivatives:
     def towards(self, found: Mapping[str, Any]) -> dict[str, Enclosed]:
         """Return the truths; at kinks, those members of the sets that are nearest."""
         budgets = {name: each.budget for name, each in self.allowances.items()}
-        return {name: each for name, each in self.referee.towards(found, budgets).items() if name != LOSS}
+        truths = {name: each for name, each in self.referee.towards(found, budgets).items() if name != LOSS}
+        if any(_is_vague(each).any() for each in truths.values()):
+            return {name: self._narrow.get(name, each) for name, each in truths.items()}
+        return truths
+
+    @cached_property
+    def _narrow(self) -> dict[str, Enclosed]:
+        """The gradient beside its own size: beside a budget that is larger, what cancels is 0 for a referee."""
+        case = self.known.case
+        if self.kind != "gradient" or self.kinks:
+            return {}
+        return enclose(case.problem, case.params, case.features, case.targets).gradient
 
     @property
     def kinks(self) -> tuple[str, ...]:
@@ -181,6 +193,11 @@ class Derivatives:
             else:
                 _, found = value_and_gradient(case.problem, BallNumbers(), inputs, case.features, case.targets)
         return {name: boxed(each) for name, each in found.items() if name != LOSS}
+
+
+def _is_vague(truth: Enclosed) -> Any:
+    """Say where it is not known whether the truth is 0, though it is no kink."""
+    return (truth.rad >= np.abs(truth.mid)) & (truth.rad > NOTHING) & np.isfinite(truth.rad) & ~truth.kinks
 
 
 def _is_narrow(truth: Enclosed, u: float) -> Any:
