@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from gdcompare.audit.subject import Arrays, Asked, Formula, Operation, Route, hexadecimal
+from gdcompare.backend import BackendUnavailableError
 from gdcompare_torch.compiled import run_compiled
 from gdcompare_torch.models import from_autograd_function
 
@@ -25,8 +26,16 @@ SEED = 0
 
 
 def operations() -> list[Operation]:
-    """Return the operations of `op_db` that have derivatives, a row for each variant."""
-    from torch.testing._internal.common_methods_invocations import op_db
+    """Return the operations of `op_db` that have derivatives, a row for each variant.
+
+    Raises BackendUnavailableError without the package that torch's own tests need.
+    """
+    try:
+        from torch.testing._internal.common_methods_invocations import op_db
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(
+            f"torch's own samples need {error.name!r}, which is not installed: pip install {error.name}"
+        ) from None
 
     return [_operation(info) for info in op_db if info.supports_autograd and torch.float64 in info.dtypes]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from gdcompare.audit.judging import judged
 from gdcompare.audit.results import Row
 from gdcompare.audit.run import operations_of, with_script_run
+from gdcompare.backend import BackendUnavailableError
 
 NEEDS = {"torch": "expecttest", "jax": "jax", "autograd": "autograd", "tensorflow": "tensorflow"}
 
@@ -84,3 +86,13 @@ def test_torch_compiled_is_judged_where_it_is_asked_for() -> None:
     assert found["ordinary", compiled].status == "right"
     assert found["tails", compiled].status == "lost"
     assert compiled not in {route for _, route in rows("torch", "tanh", "float32")}
+
+
+def test_what_the_samples_need_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="it audits torch")
+    monkeypatch.setitem(sys.modules, "expecttest", None)
+    monkeypatch.delitem(sys.modules, "torch.testing._internal.common_methods_invocations", raising=False)
+    monkeypatch.delitem(sys.modules, "torch.testing._internal.common_utils", raising=False)
+
+    with pytest.raises(BackendUnavailableError, match="need 'expecttest', which is not installed: pip install"):
+        operations_of("torch")
