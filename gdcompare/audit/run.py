@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gdcompare.audit.judging import DTYPES, judged
-from gdcompare.audit.results import Audit, Outcome, Row, row_from
+from gdcompare.audit.results import FINDINGS, Audit, Outcome, Row, row_from
 from gdcompare.audit.subject import AuditsOperations, Operation
 from gdcompare.referee.verdict import plain
 from gdcompare.registry import load_backend
@@ -146,6 +146,8 @@ def with_script_run(row: Row) -> Row:
     (True, False)
     """
     if not row.script:
+        if row.status in FINDINGS:
+            return replace(row, status="undecided", shown=False, reason=f"{row.reason}; no script shows it")
         return row
     said = io.StringIO()
     try:

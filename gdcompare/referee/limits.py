@@ -44,6 +44,7 @@ ENOUGH = 16  # sides of which none lies beyond a plane: what does is outside
 MOST = 20_000  # sides times parameters that are looked at for one gradient
 RULES = {"shared alike": HALF, "to the first": ONE, "to the last": ZERO}
 
+MOST_RANKED = 24  # elements that may all be equal, and are ranked by place in as many ways
 SMALL = 2.0**-20  # how much a direction is turned, and a square of it, how much it is made generic
 
 _finite = elementwise(lambda ball: bool(ball.is_finite()))
@@ -115,6 +116,16 @@ class Sides:
         """Directions in which the elements of one array move alike, and nothing else does."""
         still = {name: np.zeros(value.shape) for name, value in self._params.items()}
         return [still | {name: self._scale(name)} for name in list(self._params)[:6]]
+
+    def _orders(self, gradient: Mapping[str, Floats]) -> Iterator[dict[str, Floats]]:
+        """Yield directions that rank equal elements: by place, from each on, or as one ranks that has this gradient."""
+        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
+        most = max(value.size for value in still.values())
+        for first in range(most if self.kinks and most <= MOST_RANKED else 0):
+            yield {n: (1 + (np.arange(v.size) - first) % v.size).reshape(v.shape) / 64.0 for n, v in still.items()}
+        for sign, none in product((1, -1), (np.inf, -np.inf)):
+            keys = {n: np.where(v == 0, none, sign * v).ravel() for n, v in gradient.items() if v.size <= MOST_RANKED}
+            yield still | {n: (1 + k.argsort().argsort()).reshape(still[n].shape) / 64.0 for n, k in keys.items()}
 
     def _scale(self, name: str) -> Floats:
         """Return the size of each element, as a power of 2, and 1 for 0."""
@@ -291,6 +302,8 @@ class Sides:
             if not asked and self._sides and any(off.any() for off, _ in away.values()):
                 asked = True  # where the slope is that of a norm, the gradient itself is the direction
                 self.look({name: np.zeros(value.shape) for name, value in self._params.items()} | dict(gradient))
+                for direction in self._orders(gradient):
+                    self.look(direction)
                 continue
             if not self._look_along(away, nearest):
                 return nearest

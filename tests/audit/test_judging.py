@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from gdcompare.audit import judging
 from gdcompare.audit.judging import judged
 from gdcompare.audit.results import Row
 from gdcompare.audit.run import with_script_run
-from gdcompare.audit.subject import Operation
+from gdcompare.audit.subject import Operation, Route
+from gdcompare.referee.verdict import LOSS
 
 from .planted import operation, refusing, squares
 
@@ -143,3 +148,24 @@ def test_what_is_late_is_left_out_and_said() -> None:
     outcome, rows = judged(squares(2.0), ["float64"], late=lambda: True)
 
     assert (outcome.judged, rows, outcome.reason) == (False, [], "out of time")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(2.0, ""), (np.nan, ""), (3.0, "was read at other arguments, and gives 2 here")]
+)
+def test_a_program_that_gives_another_value_here_is_no_truth(value: float, said: str) -> None:
+    route = Route("gradient", lambda *_: (value, {}))
+    truth = SimpleNamespace(mid=np.array(2.0), rad=np.array(1e-30))
+    known: Any = SimpleNamespace(referee=SimpleNamespace(truths={LOSS: truth}))
+
+    found = judging._read_elsewhere(known, {"reverse": route}, {"x": np.ones(2)}, np.ones((1, 2)))
+
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+def test_a_finding_without_a_script_is_none() -> None:
+    row = with_script_run(Row("f", "", "", "", "wrong", found=0.0, expected=1.0))
+
+    assert (row.status, row.shown) == ("undecided", False)
+    assert "no script shows it" in row.reason

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gdcompare as gdc
 from gdcompare.arithmetic.program import ProgramError
 
 torch: Any = pytest.importorskip("torch", reason="reads the programs of torch")
 
-from gdcompare_torch.aten import FORMULAS  # noqa: E402 - torch may be missing
+import gdcompare_torch  # noqa: E402 - torch may be missing
+from gdcompare_torch.aten import FORMULAS  # noqa: E402
 from gdcompare_torch.program import read  # noqa: E402
 from torch._decomp import decomposition_table  # noqa: E402
 
@@ -196,3 +198,28 @@ def test_at_least_nine_in_ten_of_torchs_own_operations_are_read_and_none_wrongly
     some = [each for each in results if each.found]
     assert not [str(each) for each in some if each.what in (WRONG, FAILED)]
     assert sum(each.what in (READ, TORCH) for each in some) >= 0.9 * len(some), summary(results)
+
+
+@pytest.mark.parametrize("equal", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda w: w.sort()[0],
+        lambda w: w.topk(2)[0],
+        lambda w: w.median().reshape(1),
+        lambda w: w.nanmedian().reshape(1),
+        lambda w: w.cummax(0)[0],
+        lambda w: w.kthvalue(2)[0].reshape(1),
+    ],
+    ids=["sort", "topk", "median", "nanmedian", "cummax", "kthvalue"],
+)
+def test_where_all_are_equal_whatever_order_torch_takes_is_right(order: Any, equal: float) -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        found = order(p["w"])
+        return (x[:, : len(found)] * found).sum(1)
+
+    native = gdcompare_torch.from_function(loss, {"w": np.full(5, equal)}, name="ordered")
+
+    report = gdc.verify(native, (np.array([[1.0, 2.0, -3.0, 4.0, 5.0]]), np.zeros(1)))
+
+    assert {each.verdict for each in report.entries} == {"agree"}
