@@ -123,8 +123,9 @@ class Sides:
         most = max(value.size for value in still.values())
         for first in range(most if self.kinks and most <= MOST_RANKED else 0):
             yield {n: (1 + (np.arange(v.size) - first) % v.size).reshape(v.shape) / 64.0 for n, v in still.items()}
-        for sign, none in product((1, -1), (np.inf, -np.inf)):
-            keys = {n: np.where(v == 0, none, sign * v).ravel() for n, v in gradient.items() if v.size <= MOST_RANKED}
+        few = {name: value for name, value in gradient.items() if value.size <= MOST_RANKED}
+        for sign, none in product((1, -1), (np.inf, -np.inf) if few and self.kinks else ()):
+            keys = {name: np.where(value == 0, none, sign * value).ravel() for name, value in few.items()}
             yield still | {n: (1 + k.argsort().argsort()).reshape(still[n].shape) / 64.0 for n, k in keys.items()}
 
     def _scale(self, name: str) -> Floats:
