@@ -32,7 +32,7 @@ MOST_WORK = 3 * 10**7
 """A program of more multiplications and additions is not enclosed."""
 MOST_ARB_WORK = 10**7
 """Nor is one of more enclosed once more in Arb's balls, where those in floats are narrow enough to judge a gradient."""
-MOST_ROWS_WORK = 3 * 10**6
+MOST_ROWS_WORK = 10**6
 """Nor are the gradients of single samples, one by one, where they take more together."""
 
 
