@@ -92,7 +92,6 @@ def solved(x: Any, b: Any) -> Any:
     return lax.custom_linear_solve(lambda v: a @ v, b, solve, symmetric=True)
 
 
-batched: Any = jax.custom_batching.custom_vmap(lambda x: jnp.sin(x) * x)
 batched.def_vmap(lambda _size, _which, x: (jnp.sin(x) * x, True))
 
 
@@ -158,7 +157,6 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case(lambda x, b: jax.scipy.sparse.linalg.cg(definite(x), b)[0], (SQUARE, LINE[:3])),
         Case(searched, (X,)),
     ),
-    "custom_vmap_call": one(batched),
     "device_put": one(lambda x: jax.device_put(x) * x),
     "dot_general": (
         Case(lambda x, y: lax.dot_general(x, y, (((1,), (1,)), ((), ()))), (X, Y)),
@@ -293,7 +291,7 @@ APART: Mapping[str, frozenset[str]] = {
     "random numbers": frozenset({
         "random_bits", "random_fold_in", "random_gamma", "random_seed", "random_split", "random_unwrap", "random_wrap",
     }),
-    "no derivative backwards, in JAX": frozenset({"composite", "reduce_window"}),
+    "no derivative backwards, in JAX": frozenset({"composite", "custom_vmap_call", "reduce_window"}),
     "bits and dtypes": frozenset({"bitcast_convert_type", "from_edtype", "to_edtype", "mulhi"}),
     "within JAX alone: no program of a user has them": frozenset({
         "check", "custom_lin", "dce_sink", "eval_jaxpr", "global_array_to_host_local_array",
