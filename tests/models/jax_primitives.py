@@ -92,9 +92,6 @@ def solved(x: Any, b: Any) -> Any:
     return lax.custom_linear_solve(lambda v: a @ v, b, solve, symmetric=True)
 
 
-batched.def_vmap(lambda _size, _which, x: (jnp.sin(x) * x, True))
-
-
 def ragged(x: Any, w: Any) -> Any:
     return lax.ragged_dot(x, w, jnp.array([2, 1]))
 
