@@ -35,6 +35,7 @@ ARITHMETIC = frozenset({"add", "subtract", "multiply", "divide", "pow", "maximum
 def constants(steps: Sequence[Step], *, exact: bool = False) -> list[Floats]:
     """Return the different floating-point constants among operands, those of few bits only if `exact`.
 
+    >>> from gdcompare.arithmetic.program import Earlier
     >>> steps = (Step("add", (Earlier(0), 1e-5), {}, (), "float64", ""), Step("multiply", (0.5,), {}, (), "", ""))
     >>> [each.tolist() for each in constants(steps)]
     [1e-05]
