@@ -157,18 +157,34 @@ def end_when_interrupted(done: Sequence[str]) -> None:
     """End this process soon after Ctrl-C, also where a library swallows the KeyboardInterrupt, or never returns to us.
 
     Python's signal handler writes to a pipe at once, whatever runs. A thread reads it, gives the command a while to end
-    by itself, and then ends it.
+    by itself, and then ends it. No KeyboardInterrupt is raised while a module is imported: extension modules answer one
+    by aborting. It is raised after the import, if that ends in time.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    postponed = threading.Event()
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        while frame:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                postponed.set()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell asks for in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
 
     def watch() -> None:
         while os.read(reading, 1) != bytes([signal.SIGINT]):
             pass
-        time.sleep(GRACE)
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end:
+            time.sleep(GRACE / 10)
+            if postponed.is_set():
+                postponed.clear()
+                signal.raise_signal(signal.SIGINT)
         os.write(2, f"{interrupted(done)}\n".encode(errors="backslashreplace"))
         os._exit(INTERRUPTED)
 

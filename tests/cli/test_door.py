@@ -340,6 +340,28 @@ def test_ctrl_c_ends_a_command_soon(arguments: list[str]) -> None:
 
 
 @pytest.mark.thorough
+def test_ctrl_c_is_not_raised_while_a_module_is_imported() -> None:
+    Path("slow.py").write_text(
+        "import time\n"
+        "print('begun', flush=True)\n"
+        "try: time.sleep(0.5)\n"
+        "except KeyboardInterrupt: print('raised', flush=True)\n"
+        "print('imported', flush=True)\n"
+        "def forever():\n    while True: time.sleep(1)\n"
+    )
+    running = process("compare", "slow.py:forever", "slow.py:forever", stdout=subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.readline()
+
+    running.send_signal(signal.SIGINT)
+    told, said = running.communicate(timeout=5)
+
+    assert told == "imported\n"
+    assert running.returncode == 130
+    assert said.strip() == "interrupted: nothing was done"
+
+
+@pytest.mark.thorough
 def test_a_descent_that_is_interrupted_shows_what_was_done() -> None:
     running = process(
         "descend", "linear-regression", "--backend", "numpy", "--epochs", "100000000", stdout=subprocess.PIPE
