@@ -114,7 +114,7 @@ class Case:
             rows = Dataset(rows.features, rows.targets, rows.name, weights)
         check_targets(found, rows)
         for what in ("features", "targets", "weights"):
-            _refuse_too_large(what, getattr(rows, what), precision)
+            refuse_too_large(what, getattr(rows, what), precision)
         checked_shapes(found, rows)
         given = None if params is None else check_parameters(found, rows, params)
         if tried:
@@ -217,11 +217,12 @@ def _as_dataset(found: Any, name: str) -> Dataset:
 def _in(dtype: Precision, what: str, arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[Any]]:
     """Return the arrays in the dtype, if it holds them."""
     for name, values in arrays.items():
-        _refuse_too_large(f"{what} {name!r}", values, dtype)
+        refuse_too_large(f"{what} {name!r}", values, dtype)
     return {name: values.astype(dtype) for name, values in arrays.items()}
 
 
-def _refuse_too_large(what: str, values: NDArray[np.float64] | None, dtype: Precision) -> None:
+def refuse_too_large(what: str, values: NDArray[np.float64] | None, dtype: Precision) -> None:
+    """Raise a ValueError if the dtype does not hold these values of parameters or data."""
     if values is None or dtype == "float64":
         return
     with np.errstate(over="ignore"):

@@ -159,6 +159,7 @@ STOREYS = [
     {"registry"},
     {"arithmetic"},
     {"case"},
+    {"scale"},
     {"gradients", "descent"},
     {"referee"},
     {"models", "authoring", "timing", "explain", "distributed"},

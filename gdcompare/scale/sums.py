@@ -1,0 +1,123 @@
+"""Losses and gradients summed over blocks of rows: what one process does, for itself or as its share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdcompare.arithmetic.formula_check import said_of_backend
+from gdcompare.backend import Backend, ValueAndGrad, borrowed
+from gdcompare.case import refuse_too_large
+from gdcompare.data.blocks import Blocks
+from gdcompare.problem import check_targets
+from gdcompare.scale.tree import Nodes, Tree
+
+Floats = NDArray[np.float64]
+
+
+@final
+class Sums:
+    """The sums over rows of a problem's losses, of weights, and of gradients, by one backend, block by block.
+
+    With a, b, ... the parameters, a leaf is the vector (sum_i w_i l_i, sum_i w_i, sum_i w_i dl_i/da, ...) over the rows
+    of a block, w_i = 1 where there are no weights.
+
+    >>> from gdcompare.data.blocks import InMemory
+    >>> from gdcompare.registry import as_backend, as_problem
+    >>> rows = Blocks(InMemory([[1.0], [3.0], [0.0]], [2.0, 4.0, 1.0]), rows=2)
+    >>> sums = Sums(as_problem("linear-regression"), as_backend("numpy"), rows)
+    >>> params = {"theta_0": np.array(1.0), "theta_1": np.array([0.0])}
+    >>> sums.leaf(params, 0).tolist()
+    [10.0, 2.0, -8.0, -20.0]
+    >>> tree = Tree(rows.count)
+    >>> tree.join(sums.nodes(params, [0, 1]))
+    >>> sums.means(params, tree.total)[1]["theta_1"].round(4).tolist()
+    [-6.6667]
+    """
+
+    def __init__(self, problem: Any, backend: Backend[Any], blocks: Blocks) -> None:
+        self.problem, self.backend, self.blocks = problem, backend, blocks
+        self._suited = np.zeros(blocks.count, dtype=bool)
+
+    @cached_property
+    def _function(self) -> ValueAndGrad[Any]:
+        return self.backend.value_and_grad(self.problem, "sum")
+
+    def arrays(self, index: int) -> list[NDArray[Any]]:
+        """Return a block's features, targets and, if there are any, weights, in the dtype; checked the first time."""
+        if not self._suited[index]:
+            block = self.blocks.block(index)
+            check_targets(self.problem, block)
+            for what in ("features", "targets", "weights"):
+                refuse_too_large(what, getattr(block, what), self.backend.dtype)
+            self._suited[index] = True
+            found = block.features, block.targets, block.weights
+        else:
+            found = self.blocks.arrays(index)
+        return [each.astype(self.backend.dtype, copy=False) for each in found if each is not None]
+
+    def leaf(self, params: Mapping[str, NDArray[Any]], index: int) -> Floats:
+        """Return the sums over the rows of a block, in float64."""
+        arrays = self.arrays(index)
+        theirs = {name: self.backend.asarray(value) for name, value in params.items()}
+        with said_of_backend(self.backend.name):
+            loss, gradient = self._function(theirs, *(borrowed(self.backend, each) for each in arrays))
+            found = [loss, *(gradient[name] for name in params)]
+            first, *others = (np.ravel(self.backend.to_numpy(each)) for each in found)
+        weight = float(np.sum(arrays[2], dtype=np.float64)) if len(arrays) == 3 else len(arrays[0])
+        return np.concatenate([first, [weight], *others], dtype=np.float64)
+
+    def nodes(
+        self,
+        params: Mapping[str, NDArray[Any]],
+        indices: Iterable[int],
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Nodes:
+        """Return what these blocks add to the tree over all; `advance` is told the rows of each."""
+        tree = Tree(self.blocks.count)
+        for index in indices:
+            tree.add(index, self.leaf(params, index))
+            begin, end = self.blocks.bounds(index)
+            advance(end - begin)
+        return tree.nodes
+
+    def means(self, params: Mapping[str, NDArray[Any]], total: Floats) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Return the mean loss and its gradient, in the dtype, of the sums over all blocks."""
+        return self._parted(params, np.concatenate([total[:1], total[2:]]) / total[1])
+
+    def in_total(
+        self, params: Mapping[str, NDArray[Any]], total: Floats
+    ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Return the sum of the losses and its gradient, in the dtype."""
+        return self._parted(params, np.concatenate([total[:1], total[2:]]))
+
+    def _parted(self, params: Mapping[str, NDArray[Any]], numbers: Floats) -> tuple[NDArray[Any], dict[str, Any]]:
+        ends = np.cumsum([1, *(value.size for value in params.values())])
+        loss, *parts = np.split(numbers.astype(self.backend.dtype), ends[:-1])
+        gradient = {name: part.reshape(params[name].shape) for name, part in zip(params, parts, strict=True)}
+        return loss.reshape(()), gradient
+
+
+class Workers(Protocol):
+    """Whoever works out the sums over all blocks."""
+
+    def total(self, params: Mapping[str, NDArray[Any]]) -> Floats:
+        """Return the root of the tree: the same bits, whoever they are."""
+
+
+@final
+class Here:
+    """One process, that which asks."""
+
+    def __init__(self, sums: Sums, advance: Callable[[int], object] = lambda _: None) -> None:
+        self._sums, self._advance = sums, advance
+
+    def total(self, params: Mapping[str, NDArray[Any]]) -> Floats:
+        """Return the root of the tree."""
+        tree = Tree(self._sums.blocks.count)
+        tree.join(self._sums.nodes(params, range(tree.leaves), self._advance))
+        return tree.total
