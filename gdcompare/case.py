@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare import data as datasets
 from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
+from gdcompare.data.blocks import Blocks
 from gdcompare.own_files import from_file
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
 from gdcompare.registry import as_problem, backends_for
@@ -208,6 +209,11 @@ def _as_dataset(found: Any, name: str) -> Dataset:
     if isinstance(found, tuple | list) and len(found) == 2:
         features, targets = found
         return Dataset(features, targets, name)
+    if isinstance(found, Blocks):
+        raise ValueError(
+            "data in blocks are for value_and_grad, descend, verify and laws; give others rows that fit the memory, "
+            "such as one block: data.block(0)"
+        )
     raise ValueError(
         f"data must be a name, a path, a Dataset or a pair (features, targets), not {type(found).__name__}: "
         "gdcompare.Dataset(features, targets)"

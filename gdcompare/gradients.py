@@ -13,13 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Derivative, Reduction, borrowed
 from gdcompare.case import Case, DataLike
+from gdcompare.data.blocks import Blocks
 from gdcompare.problem import NotDerivedError, Problem
+from gdcompare.progress import progress_bar
 from gdcompare.registry import as_backend, as_problem, backend_names
+from gdcompare.scale.sums import Here, Sums
 
 
 def value_and_grad(
     problem: str | Problem,
-    data: DataLike,
+    data: DataLike | Blocks,
     params: Mapping[str, Any] | None,
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
@@ -28,7 +31,8 @@ def value_and_grad(
     """Return the loss and its gradient, `{name: array of the parameter's shape}`.
 
     Problem, data and parameters are as `case` has it: by name, from a file, or themselves; None for the problem's own
-    data, and for parameters drawn near its start.
+    data, and for parameters drawn near its start. Data in `Blocks` are read one after the other, and summed in a fixed
+    order.
 
     Loss and gradient are means over the n samples, `1/n sum l_i`; with weights (n,), given here or with the data, the
     weighted mean, `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`.
@@ -38,7 +42,15 @@ def value_and_grad(
     >>> loss, gradient["theta_1"].tolist()
     (5.0, [-10.0])
     """
-    backend, case = _case(problem, data, params, backend, weights, reduction)
+    if isinstance(data, Blocks) and weights is not None:
+        raise ValueError("weights of data in blocks come with the blocks")
+    rows = data.first if isinstance(data, Blocks) else data
+    backend, case = _case(problem, rows, params, backend, weights, reduction)
+    if isinstance(data, Blocks):
+        sums = Sums(case.problem, backend, data)
+        with progress_bar(len(data), None, "reading", "rows") as advance:
+            mean, parts = sums.reduced(case.params, Here(sums, advance).total(case.params), case.reduction)
+        return float(mean), parts
     function = backend.value_and_grad(case.problem, case.reduction)
     with said_of_backend(backend.name):
         loss, gradient = function(*backend_arguments(case, backend, borrow=True))

@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, ValueAndGrad, borrowed
 from gdcompare.case import Case, DataLike
+from gdcompare.data.blocks import Blocks
 from gdcompare.descent.checkpoint import Checkpoint, digest_of, name_of
-from gdcompare.descent.progress import progress_bar
 from gdcompare.descent.record import Descent, Progress, Recorder
 from gdcompare.descent.rules import Direction, Rule, sgd
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.descent.schedules import Constant
 from gdcompare.descent.stopping import StopReason, Watch
+from gdcompare.descent.streamed import BlockBatches, streamed_scan
 from gdcompare.problem import Dataset, Problem
+from gdcompare.progress import progress_bar
 from gdcompare.registry import as_backend
+from gdcompare.scale.sums import Here, Sums
 
 # A chunk is long enough for its overhead, some ten steps of NumPy, to vanish, and short enough to be looked at about
 # once a second and to keep its records within some tens of megabytes.
@@ -35,7 +38,7 @@ _COMPILED_NUMBERS = 200_000  # compiled steps of some nanoseconds may be more, a
 
 def descend(
     problem: str | Problem,
-    data: DataLike,
+    data: DataLike | Blocks,
     backend: str | Backend[Any],
     rule: Rule = sgd(0.01),  # noqa: B008 - a rule is immutable
     batch_size: int | None = None,
@@ -92,9 +95,18 @@ def descend(
     ('gradient norm', 105, [2.0])
     """
     backend = as_backend(backend)
-    case = Case.of(problem, data, start, backend.dtype, otherwise=lambda it, rows: it.start(rows), tried=False)
-    problem, data, first = case.problem, case.data, case.params
-    n = len(data)
+    streamed = data if isinstance(data, Blocks) else None
+    case = Case.of(
+        problem,
+        data.first if isinstance(data, Blocks) else data,
+        start,
+        backend.dtype,
+        otherwise=lambda it, rows: it.start(rows),
+        tried=False,
+    )
+    rows: Dataset | Blocks = case.data if streamed is None else streamed
+    problem, first = case.problem, case.params
+    n = len(rows)
     per_epoch = steps_per_epoch(n, batch_size)
     total = _whole("epochs", epochs) * per_epoch
     if not isinstance(rule, Rule):
@@ -103,19 +115,22 @@ def descend(
     recorder = Recorder(first, backend, _whole("history_every", history_every), total)
     compiled = getattr(backend, "compiles", False)
     watched = (target_loss, gradient_norm, loss_change) != (None, None, None)
-    work = data.features.size // n * (batch_size or n)  # numbers read by a step
+    work = case.features.shape[1] * (batch_size or n)  # numbers read by a step
     kept = sum(value.size for value in first.values()) + (0 if batch_size is None else work)  # and held for it
     length = (
         _chunk_length(total, work, kept, compiled, watched) if chunk is None else min(_whole("chunk", chunk), total)
     )
-    batches = None if batch_size is None else _Batches(data, batch_size, seed)
+    batches: _Batches | BlockBatches | None = None
+    sums = None if streamed is None else Sums(problem, backend, streamed)
+    if batch_size is not None:
+        batches = _Batches(case.data, batch_size, seed) if sums is None else BlockBatches(sums, batch_size, seed)
     case.backends([backend], refereed=False)
 
     standing = None
     if checkpoint is not None:
         of = {
             "problem": name_of(problem),
-            "data": digest_of(data),
+            "data": digest_of(case.data) if streamed is None else streamed.identity(),
             "start": digest_of(first),
             "backend": backend.name,
             "dtype": backend.dtype,
@@ -138,12 +153,12 @@ def descend(
         names=tuple(first),
         constant_rate=compiled and batches is not None and isinstance(rule.learning_rate, Constant),
         batched=batches is not None,
-        weighted=data.weights is not None or n % (batch_size or n) > 0,
+        weighted=case.data.weights is not None or n % (batch_size or n) > 0,
         with_norm=gradient_norm is not None,
     )
-    run = backend.scan(step)
-    columns = tuple(borrowed(backend, each) for each in _columns(data)) if batches is None else ()
-    constants = (borrowed(backend, _rates(rule, np.arange(1))[0]), columns) if step.constant_rate else columns
+    whole = sums is not None and batches is None
+    columns = () if whole or batches is not None else tuple(borrowed(backend, each) for each in _columns(case.data))
+    constants: Any = (borrowed(backend, _rates(rule, np.arange(1))[0]), columns) if step.constant_rate else columns
     memory = rule.direction.init(first)
     state = (_as_arrays(backend, first), {key: _as_arrays(backend, part) for key, part in memory.items()})
 
@@ -157,12 +172,15 @@ def descend(
     begun = recorder.steps
     stood = begun, state
     try:
-        with progress_bar(total, progress, "descending") as advance:
-            advance(begun)
+        with progress_bar(total * (n if whole else 1), progress, "descending", "rows" if whole else "") as moved:
+            run = backend.scan(step) if sums is None or not whole else streamed_scan(step, sums, Here(sums, moved))
+            advance = (lambda _: None) if whole else moved
+            moved(begun * (n if whole else 1))
             for begin in range(begun, 0 if ended else total, length):
                 steps = np.arange(begin, min(begin + length, total))
                 fed = [] if step.constant_rate else [_rates(rule, steps)]
-                inputs = _inputs([*fed, *rule.direction.coefficients(np, steps)], batches, len(steps), length)
+                padded = len(steps) if whole else length  # a pass over all blocks is more than a compilation
+                inputs = _inputs([*fed, *rule.direction.coefficients(np, steps)], batches, len(steps), padded)
                 with said_of_backend(backend.name):
                     state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
@@ -245,7 +263,7 @@ class _Step:
 
     def __call__(self, state: Any, inputs: tuple[Any, ...], constants: Any) -> tuple[Any, tuple[Any, ...]]:
         """Take theta to theta - rate * direction; record the loss met, theta, and the gradient's norm if wanted."""
-        params, memory = state
+        params, _ = state
         coefficients: Sequence[Any]
         if self.constant_rate:
             (rate, data), coefficients = constants, inputs
@@ -256,6 +274,13 @@ class _Step:
             data, coefficients = coefficients[-given:], coefficients[:-given]
 
         loss, gradient = self.value_and_grad(params, *data)
+        return self.moved(state, rate, coefficients, loss, gradient)
+
+    def moved(
+        self, state: Any, rate: Any, coefficients: Sequence[Any], loss: Any, gradient: Mapping[str, Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Take the step, where loss and gradient are known."""
+        params, memory = state
         try:
             direction, memory = self.direction.update(self.backend.xp, params, gradient, memory, coefficients)
             params = {name: params[name] - rate * direction[name] for name in self.names}
@@ -322,7 +347,7 @@ def _rates(rule: Rule, steps: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _inputs(
-    coefficients: Sequence[NDArray[Any]], batches: _Batches | None, steps: int, length: int
+    coefficients: Sequence[NDArray[Any]], batches: _Batches | BlockBatches | None, steps: int, length: int
 ) -> tuple[NDArray[Any], ...]:
     """Return what the steps are fed: coefficients, then batches if there are any; each array (length, ...).
 

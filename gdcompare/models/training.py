@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.backend import Precision, checked_dtype
-from gdcompare.descent.progress import progress_bar
 from gdcompare.descent.rules import Rule, sgd
 from gdcompare.descent.sampling import RowStream
 from gdcompare.models.compare import ROWS_WATCHED, compared_at, context_of
@@ -20,6 +19,7 @@ from gdcompare.models.estimate import DRAWS, Found, Measured, agreeing, judged_a
 from gdcompare.models.layers import Places, layer_places
 from gdcompare.models.native import Native
 from gdcompare.models.sides import Arrays, Data, Key, Point, Side, point_of, sides_of
+from gdcompare.progress import progress_bar
 from gdcompare.referee.verdict import Entry, Floats
 
 

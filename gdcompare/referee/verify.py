@@ -11,9 +11,9 @@ import numpy as np
 
 from gdcompare.backend import Backend
 from gdcompare.case import Case, DataLike, Poses
-from gdcompare.descent.progress import said_if_long
 from gdcompare.gradients import offers
 from gdcompare.problem import Dataset, Problem
+from gdcompare.progress import said_if_long
 from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
 from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit

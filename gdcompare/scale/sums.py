@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
-from gdcompare.backend import Backend, ValueAndGrad, borrowed
+from gdcompare.backend import Backend, Reduction, ValueAndGrad, borrowed
 from gdcompare.case import refuse_too_large
 from gdcompare.data.blocks import Blocks
-from gdcompare.problem import check_targets
+from gdcompare.problem import Dataset, Problem, check_targets
 from gdcompare.scale.tree import Nodes, Tree
 
 Floats = NDArray[np.float64]
@@ -35,11 +35,11 @@ class Sums:
     [10.0, 2.0, -8.0, -20.0]
     >>> tree = Tree(rows.count)
     >>> tree.join(sums.nodes(params, [0, 1]))
-    >>> sums.means(params, tree.total)[1]["theta_1"].round(4).tolist()
+    >>> sums.reduced(params, tree.total)[1]["theta_1"].round(4).tolist()
     [-6.6667]
     """
 
-    def __init__(self, problem: Any, backend: Backend[Any], blocks: Blocks) -> None:
+    def __init__(self, problem: Problem, backend: Backend[Any], blocks: Blocks) -> None:
         self.problem, self.backend, self.blocks = problem, backend, blocks
         self._suited = np.zeros(blocks.count, dtype=bool)
 
@@ -47,17 +47,21 @@ class Sums:
     def _function(self) -> ValueAndGrad[Any]:
         return self.backend.value_and_grad(self.problem, "sum")
 
+    def check(self, index: int) -> Dataset | None:
+        """Return a block the first time that it is asked for; a ValueError if problem or dtype cannot take it."""
+        if self._suited[index]:
+            return None
+        block = self.blocks.block(index)
+        check_targets(self.problem, block)
+        for what in ("features", "targets", "weights"):
+            refuse_too_large(what, getattr(block, what), self.backend.dtype)
+        self._suited[index] = True
+        return block
+
     def arrays(self, index: int) -> list[NDArray[Any]]:
-        """Return a block's features, targets and, if there are any, weights, in the dtype; checked the first time."""
-        if not self._suited[index]:
-            block = self.blocks.block(index)
-            check_targets(self.problem, block)
-            for what in ("features", "targets", "weights"):
-                refuse_too_large(what, getattr(block, what), self.backend.dtype)
-            self._suited[index] = True
-            found = block.features, block.targets, block.weights
-        else:
-            found = self.blocks.arrays(index)
+        """Return a block's features, targets and, if there are any, weights, in the dtype."""
+        block = self.check(index)
+        found = self.blocks.arrays(index) if block is None else (block.features, block.targets, block.weights)
         return [each.astype(self.backend.dtype, copy=False) for each in found if each is not None]
 
     def leaf(self, params: Mapping[str, NDArray[Any]], index: int) -> Floats:
@@ -85,17 +89,15 @@ class Sums:
             advance(end - begin)
         return tree.nodes
 
-    def means(self, params: Mapping[str, NDArray[Any]], total: Floats) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Return the mean loss and its gradient, in the dtype, of the sums over all blocks."""
-        return self._parted(params, np.concatenate([total[:1], total[2:]]) / total[1])
-
-    def in_total(
-        self, params: Mapping[str, NDArray[Any]], total: Floats
+    def reduced(
+        self, params: Mapping[str, NDArray[Any]], total: Floats, reduction: Reduction = "mean"
     ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Return the sum of the losses and its gradient, in the dtype."""
-        return self._parted(params, np.concatenate([total[:1], total[2:]]))
-
-    def _parted(self, params: Mapping[str, NDArray[Any]], numbers: Floats) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Return the mean loss, or the sum, and its gradient, in the dtype, from the sums over all blocks."""
+        numbers = np.concatenate([total[:1], total[2:]])
+        if reduction == "mean":
+            if not total[1]:
+                raise ValueError(f"the weights of {self.blocks.name!r} are all zero")
+            numbers /= total[1]
         ends = np.cumsum([1, *(value.size for value in params.values())])
         loss, *parts = np.split(numbers.astype(self.backend.dtype), ends[:-1])
         gradient = {name: part.reshape(params[name].shape) for name, part in zip(params, parts, strict=True)}

@@ -24,9 +24,9 @@ from gdcompare import Backend, Dataset, Descent, Problem, descend, load_backend,
 from gdcompare.arithmetic.formula_check import check_formula
 from gdcompare.backend import unit_roundoff
 from gdcompare.data import noisy_line
-from gdcompare.descent.progress import progress_bar, said_if_long
 from gdcompare.descent.record import Progress
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
+from gdcompare.progress import progress_bar, said_if_long
 from tests.agreement import ROUNDINGS, assert_agree, assert_loss_agrees, mean_over_rows, rounded, sizes_of_rows
 from tests.planes import Planes, three_planes
 from tests.strategies import lattices
@@ -801,7 +801,7 @@ def test_a_quick_descent_shows_no_bar(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gdcompare.descent.progress._SILENCE", 0.05)
+    monkeypatch.setattr("gdcompare.progress._SILENCE", 0.05)
 
 
 @pytest.mark.thorough

@@ -26,7 +26,7 @@ def sums(backend: str, rows: int, weights: np.ndarray | None = None, dtype: str 
 @pytest.mark.parametrize("rows", [1, 7, 50, 64])
 def test_means_are_those_of_all_rows(backend_name: str, rows: int, weights: np.ndarray | None) -> None:
     ours = sums(backend_name, rows, weights)
-    loss, gradient = ours.means(PARAMS, Here(ours).total(PARAMS))
+    loss, gradient = ours.reduced(PARAMS, Here(ours).total(PARAMS))
 
     due_loss, due = gdc.value_and_grad(
         "linear-regression", gdc.Dataset(FEATURES, TARGETS, weights=weights), PARAMS, "numpy"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 _WHILE = 0.5
 """Seconds of work after which the bar appears."""
@@ -21,17 +21,19 @@ _SILENCE = 2.0
 
 
 @contextmanager
-def progress_bar(total: int, show: bool | None, doing: str) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int, show: bool | None, doing: str, rated: str = "") -> Iterator[Callable[[int], object]]:
     """Give a function that moves a bar on stderr on by so many steps; it appears when the work takes a while.
 
-    Until the first step is done it says that a compiler may be at work.
+    Until the first step is done it says that a compiler may be at work. `rated` names what steps are of that come by
+    the million, such as rows: the bar then says how many in a second.
     """
     if not _wanted(show):
         yield lambda _: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    of_all = _rate_column(rated) if rated else MofNCompleteColumn()
+    columns = [*Progress.get_default_columns()[:-1], of_all, TimeElapsedColumn(), TimeRemainingColumn()]
     bar = Progress(*columns, console=_stderr(show), transient=True, auto_refresh=False)
     task = bar.add_task(f"{doing}: compiling, or in the first steps", total=total)
     with _shown_when_long(bar):
@@ -73,6 +75,17 @@ def _shown_when_long(bar: Progress) -> Iterator[None]:
         ended.set()
         thread.join()
         bar.stop()
+
+
+def _rate_column(of: str) -> ProgressColumn:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.3g} {of}/s" if task.speed else "", style="progress.data.speed")
+
+    return Rate()
 
 
 def _wanted(show: bool | None) -> bool:
