@@ -130,11 +130,17 @@ def _softmax(name: str) -> Callable[..., Any]:
 
 
 def _normalized(xp: Any, x: Any, axes: tuple[int, ...], eps: float) -> tuple[Any, Any, Any]:
-    """Return (x - mean) / root, the mean, and 1 / root, if anybody asks."""
-    mean = xp.mean(x, axis=axes, keepdims=True)
-    apart = xp.subtract(x, mean)
-    root = xp.sqrt(xp.add(xp.mean(xp.square(apart), axis=axes, keepdims=True), eps))
-    return xp.divide(apart, root), mean, lambda: xp.divide(1.0, root)
+    """Return (x - mean) / root, and if anybody asks, the mean and 1 / root."""
+
+    def mean() -> Any:
+        return xp.mean(x, axis=axes, keepdims=True)
+
+    def factor() -> Any:
+        return xp.divide(
+            1.0, xp.sqrt(xp.add(xp.mean(xp.square(xp.subtract(x, mean())), axis=axes, keepdims=True), eps))
+        )
+
+    return xp.normalized(x, eps, axis=axes), mean, factor
 
 
 def _scaled(xp: Any, x: Any, weight: Any, bias: Any, shape: Sequence[int]) -> Any:
@@ -154,7 +160,7 @@ def _group_norm(
     parts = moves.reshaped(xp, x, (n, groups, channels // groups * size))
     normal, mean, factor = _normalized(xp, parts, (2,), eps)
     whole = _scaled(xp, moves.reshaped(xp, normal, x.shape), weight, bias, (channels, *[1] * (x.ndim - 2)))
-    return whole, xp.squeeze(mean, 2), lambda: xp.squeeze(factor(), 2)
+    return whole, lambda: xp.squeeze(mean(), 2), lambda: xp.squeeze(factor(), 2)
 
 
 def _batch_norm(
@@ -162,10 +168,10 @@ def _batch_norm(
 ) -> Any:
     del momentum
     shape = (x.shape[1], *[1] * (x.ndim - 2))
-    saved: tuple[Any, Any]
+    saved: tuple[Any, ...]
     if training:
         normal, middle, factor = _normalized(xp, x, (0, *range(2, x.ndim)), eps)
-        saved = moves.reshaped(xp, middle, (x.shape[1],)), lambda: moves.reshaped(xp, factor(), (x.shape[1],))
+        saved = tuple(lambda each=each: moves.reshaped(xp, each(), (x.shape[1],)) for each in (middle, factor))
     else:
         spread = xp.sqrt(xp.add(moves.reshaped(xp, var, shape), eps))
         normal = xp.divide(xp.subtract(x, moves.reshaped(xp, mean, shape)), spread)

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._decomp import decomposition_table
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -59,7 +58,7 @@ def read(
     for key, (tensor, numbers) in data.items():
         reading.input(key, tensor, numbers)
     before = [tensor.clone() for tensor, _ in data.values()]
-    with torch.enable_grad(), _GradMode(reading), reading:
+    with torch.enable_grad(), reading:
         value = loss(dict(leaves))
     if reading.refused is not None:  # somebody's own code may have caught it
         raise reading.refused
@@ -73,28 +72,12 @@ def read(
 
 
 @final
-class _GradMode(TorchFunctionMode):  # type: ignore[misc]  # torch comes without types here
-    """Sees `no_grad` and its like; inside a Function they say nothing, for there torch never records."""
-
-    def __init__(self, reading: _Reading) -> None:
-        super().__init__()
-        self.reading = reading
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        del types
-        if getattr(function, "__name__", "") == "_set_grad_enabled" and not _in_function():
-            self.reading.differentiates = bool(arguments[0])
-        return function(*arguments, **(options or {}))
-
-
-@final
 class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     """Writes down what each operation does with tensors that come from the inputs."""
 
     def __init__(self, dtype: str, name: str) -> None:
         super().__init__()
         self.draft, self.dtype, self.name = Draft(), dtype, name
-        self.differentiates = True
         self.refused: ProgramError | None = None
         self._places: dict[int, Place] = {}
         self._written: dict[int, int] = {}  # how often somebody has written into a base
@@ -213,18 +196,22 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         """Keep where the results are; constants of the gradient where torch does not differentiate."""
         results = result if isinstance(result, tuple | list) else [result]
         places = found if isinstance(found, tuple | list) else [found]
-        cut = not self.differentiates or (name in ("detach", "detach_") and not _in_function())
+        cut = (not torch.is_grad_enabled() or name in ("detach", "detach_")) and not _in_function()
         for tensor, place in zip(results, places, strict=True):
             if isinstance(tensor, torch.Tensor) and callable(place):
                 self._kept.append(tensor)
                 self._later[id(tensor)] = place
             if not isinstance(tensor, torch.Tensor) or not isinstance(place, Place):
                 continue
-            if cut:
-                self._cut.add(id(tensor))
             fixed = self.draft.stop_gradient(place) if cut and tensor.is_floating_point() else place
             if target is not None:
+                # Where torch does not record a writing, what was written over is differentiated as if it stood there.
+                if cut and name != "detach_" and (before := self._written_over(target)) is not None:
+                    fixed = self.draft.straight_through(place, before)
                 self._write(target, fixed)
+            elif cut:
+                self._cut.add(id(tensor))
+                self._keep(tensor, fixed)
             else:
                 self._keep(tensor, fixed)
 
@@ -291,6 +278,12 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         """Return the numbers of a base in other places."""
         flat = self.draft.reshape(self._places[id(base)], (base.numel(),))
         return self.draft.reshape(self.draft.take(flat, positions.ravel()), positions.shape)  # type: ignore[no-any-return]
+
+    def _written_over(self, target: torch.Tensor) -> Place | None:
+        """Return what stands in a tensor's memory, as it is differentiated: a view may be a constant, its base not."""
+        base = self._base(target)
+        place = self._place(base)
+        return place if place is None or target is base else self._seen_at(base, _positions(target, base))
 
     def _write(self, target: torch.Tensor, place: Place) -> None:
         base = self._base(target)
@@ -370,7 +363,7 @@ def _dtype(tensor: torch.Tensor) -> str:
 
 
 def _in_function() -> bool:
-    """Whether this runs inside the forward of an autograd Function."""
+    """Whether this runs inside the forward of an autograd Function, where torch records nothing anyhow."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename == _FUNCTION and frame.f_code.co_name == "apply":

@@ -75,6 +75,38 @@ def std(xp: Any, x: Any, *, axis: Axis = None, correction: float = 0.0, keepdims
     return xp.sqrt(xp.var(x, axis=axis, correction=correction, keepdims=keepdims))
 
 
+def normalized(xp: Any, x: Any, eps: float, *, axis: Axis = None) -> Any:
+    """(x_i - m) / r, m the mean and r = sqrt(eps + mean of (x_j - m)^2).
+
+    With y the value, d y_i / d x_j g_i = (g_j - mean(g) - y_j mean(g y)) / r. That holds for the exact m alone: whoever
+    takes the mean from all of this, as a differentiation step by step does, is off by less where m has been rounded.
+    """
+    x, numbers, times = xp.asarray(x), xp.numbers, xp.numbers.chain
+    axes = axes_of(axis, x.ndim)
+    n = float(math.prod(x.shape[i] for i in axes))
+
+    def mean(values: Any) -> Any:
+        return numbers.sum(values, axes) / n
+
+    off = x.value - mean(x.value)
+    squared = mean(off * off) + numbers.asarray(eps)
+    root = numbers.sqrt(squared)
+    value = xp.rounded(off / root)
+
+    def step_by_step(g: Any) -> Any:
+        slopes = times(g, 1.0 / root) - off * mean(times(g, off)) / (squared * root)
+        return slopes - mean(slopes)
+
+    def at_once(g: Any) -> Any:
+        return (g - mean(g) - off * mean(times(g, off)) / squared) / root
+
+    def by_values(g: Any) -> Any:
+        return (g - mean(g) - value * mean(times(g, value))) / root
+
+    pullback = lambda g: numbers.any_of(lambda: step_by_step(g), lambda: at_once(g), lambda: by_values(g))  # noqa: E731
+    return xp.record(value, (x, pullback), kept=True)
+
+
 # Conditions.
 
 
@@ -216,6 +248,12 @@ def stop_gradient(xp: Any, x: Any) -> Any:
     """Return x as a constant, by which nobody differentiates."""
     x = xp.asarray(x)
     return type(x)(xp, _constant(xp.numbers, x.value))
+
+
+def straight_through(xp: Any, value: Any, x: Any) -> Any:
+    """Return a value that is differentiated as if it were x."""
+    value, x = xp.asarray(value), xp.asarray(x)
+    return xp.record(_constant(xp.numbers, value.value), (x, lambda g: g), kept=True)
 
 
 def _constant(numbers: Any, value: Any) -> Any:

@@ -45,7 +45,16 @@ FUNCTIONS = {
     for name, function in vars(room).items()
     if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
 }
-INNER = {"index", "gather", "conditions", "order_of_exchanges", "trigamma", "tetragamma"}
+INNER = {
+    "index",
+    "gather",
+    "conditions",
+    "normalized",
+    "straight_through",
+    "order_of_exchanges",
+    "trigamma",
+    "tetragamma",
+}
 """What these do is written otherwise."""
 CONSTANTS = (
     {"newaxis": None, "pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}

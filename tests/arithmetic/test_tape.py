@@ -170,3 +170,25 @@ def test_a_formula_may_not_change_an_array_in_place() -> None:
 
 def close(actual: Any, expected: Any) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_each_way_to_differentiate_what_is_normalized_is_the_derivative(which: int) -> None:
+    class Chosen(Floats):  # type: ignore[misc]  # final for those who would compute otherwise
+        def any_of(self, *formulas: Any) -> Any:
+            return formulas[which]()
+
+    rng = np.random.default_rng(0)
+    values, weights = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4))
+    gradients = []
+    for tape in (Tape(Chosen()), Tape(Floats())):
+        x = tape.leaf(values)
+        if isinstance(tape.numbers, Chosen):
+            normal = tape.normalized(x, 0.1, axis=(0, 2))
+        else:
+            off = x - tape.mean(x, axis=(0, 2), keepdims=True)
+            normal = off / tape.sqrt(tape.mean(off * off, axis=(0, 2), keepdims=True) + 0.1)
+        tape.walk_back(tape.sum(normal * weights))
+        gradients.append(tape.gradient(x))
+
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)

@@ -56,6 +56,8 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "as_strided": (lambda x: (2 * x).as_strided((2, 2), (1, 2), 1), (3, 3)),
     "a view written through": (lambda x: _written(x), (3, 3)),
     "detached memory": (lambda x: _written_behind(x), (3,)),
+    "written over, unrecorded": (lambda x: _unrecorded(x), (3, 2)),
+    "clamped, unrecorded": (lambda x, y: F.gaussian_nll_loss(x, torch.ones(3).double(), y**2 * 1e-7), (3,), (3,)),
     "index_put": (lambda x, y: x.index_put((INDEX,), y, accumulate=True), (3, 2), (3, 2)),
     "scatter_reduce": (lambda x, y: x.scatter_reduce(0, INDEX[:, None].expand(3, 2), y, "prod"), (3, 2), (3, 2)),
     "embedding_bag": (lambda x: F.embedding_bag(INDEX, x, torch.tensor([0, 1]), mode="max"), (3, 2)),
@@ -91,6 +93,14 @@ def _written(x: Any) -> Any:
     whole.diagonal().mul_(3)
     whole[1:].t()[0] = whole[0, :2] * 2
     return whole
+
+
+def _unrecorded(x: Any) -> Any:
+    whole = 2 * x
+    with torch.no_grad():
+        whole.clamp_(min=0.5)
+        whole[0] = 5.0
+    return whole * x
 
 
 def _written_behind(x: Any) -> Any:
