@@ -181,9 +181,8 @@ class JaxFunction(Native):
         """`jit(jvp)`: forward mode."""
         arrays = self._arrays(params, features)
         with self._precision(params, features):
-            along = [direction[name] for name in arrays]
-            loss, derivative = self._jvp([*arrays.values()], along, features, targets)
-            return np.asarray(loss), np.asarray(derivative)
+            loss, derivative = self._jvp([*arrays.values()], _tangents(direction, arrays), features, targets)
+            return _wide(loss), _wide(derivative)
 
     def hvp(
         self,
@@ -195,9 +194,8 @@ class JaxFunction(Native):
         """`jit(jvp(grad))`: forward over reverse."""
         arrays = self._arrays(params, features)
         with self._precision(params, features):
-            along = [direction[name] for name in arrays]
-            products = self._hvp([*arrays.values()], along, features, targets)
-            return {name: np.asarray(each) for name, each in zip(arrays, products, strict=True)}
+            products = self._hvp([*arrays.values()], _tangents(direction, arrays), features, targets)
+            return {name: _wide(each) for name, each in zip(arrays, products, strict=True)}
 
     def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
         """What is tapped, and what modules give out, by their paths: of Equinox, Linen and NNX."""
@@ -269,6 +267,11 @@ class JaxFunction(Native):
     @staticmethod
     def _precision(params: Mapping[str, NDArray[Any]], features: NDArray[Any]) -> Any:
         return jax.enable_x64(working_dtype(params, features) == "float64")
+
+
+def _tangents(direction: Mapping[str, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return a direction in the dtypes of the arrays, as JAX asks for tangents."""
+    return [np.asarray(direction[name], dtype=value.dtype) for name, value in arrays.items()]
 
 
 def _wide(array: Any) -> NDArray[Any]:

@@ -114,6 +114,13 @@ class ProgramProblem(Problem):
             self._programs[n] = self.model.program(self.params, self.features[rows], self.targets[rows])
         return self._programs[n]
 
+    def held(self, direction: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return a direction as the model holds it: in the dtypes of its parameters, where float32 is judged."""
+        if any(value.dtype != np.float32 for value in self.params.values()):
+            return dict(direction)
+        rounded, _ = self.model.held(direction, self.features)
+        return dict(rounded)
+
     def given(self, features: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return flat rows as the model takes them."""
         n = len(features) * (len(self.features) if self.coupled else 1)

@@ -56,7 +56,7 @@ class RefereeAlong:
     """What is true of a jvp, an hvp or a Hessian at a referee's point, and what rounding may do to it there."""
 
     def __init__(self, referee: Referee, derivative: Derivative, direction: Mapping[str, Any] | None = None) -> None:
-        """Check the direction, or draw it, and round it to the dtype."""
+        """Check the direction, or draw it, and round it to the dtype, or to what the parameters are held in."""
         self.derivative = derivative
         self.problem, self.dtype, self.reduction = referee.problem, referee.dtype, referee.reduction
         self.weights = referee.weights
@@ -75,6 +75,8 @@ class RefereeAlong:
         else:
             drawn = _drawn_direction(self._shapes) if direction is None else direction
             self.direction = referee.case.direction(drawn)
+            if (held := getattr(self.problem, "held", None)) is not None:  # a model's, in half precision perhaps
+                self.direction = held(self.direction)
             self._directions = {name: value[None] for name, value in self.direction.items()}
 
     @property

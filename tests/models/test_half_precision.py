@@ -187,6 +187,44 @@ def test_no_right_gradient_is_called_wrong(make: Callable[[int], Any]) -> None:
     assert largest > 0.01
 
 
+def held_narrow_in_torch(p: Any, x: Any, y: Any) -> Any:
+    return (x.float() @ p["w"].float() - y[:, 0]) ** 2
+
+
+def held_narrow_in_jax(p: Any, x: Any, y: Any) -> Any:
+    return (x @ p["w"].astype(jnp.float32) - y[:, 0]) ** 2
+
+
+HELD = {
+    "torch": lambda: gdcompare_torch.from_function(held_narrow_in_torch, {"w": torch.ones(6).bfloat16()}),
+    "jax": lambda: gdcompare_jax.from_function(held_narrow_in_jax, {"w": jnp.ones(6, jnp.bfloat16)}),
+}
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
+@pytest.mark.parametrize("framework", HELD)
+def test_a_direction_is_what_parameters_in_half_precision_can_take(framework: str, derivative: str) -> None:
+    """A third is none of bfloat16's numbers: along it, no program in bfloat16 has a derivative."""
+    third = None if derivative == "hessian" else {"w": np.full(6, 1 / 3)}
+
+    report = gdc.verify(HELD[framework](), (FEATURES, TARGETS), dtype="float32", derivative=derivative, direction=third)
+
+    report.assert_agree()
+    assert report.context["direction"] == ({"w": [0.333984375] * 6} if third else {})
+
+
+def test_a_wrong_product_in_half_precision_is_found() -> None:
+    def half(params: Any, features: Any, targets: Any, direction: Any) -> Any:
+        found = HELD["jax"]().hvp(params, features, targets, direction)
+        return {name: each / 2 for name, each in found.items()}
+
+    report = gdc.verify(
+        HELD["jax"](), (FEATURES, TARGETS), dtype="float32", derivative="hvp", implementations={"half": half}
+    )
+
+    assert [each.verdict for each in report.entries] == ["agree", "wrong"]
+
+
 def cast_by_hand(seed: int) -> Any:
     def loss(p: Any, x: Any, y: Any) -> Any:
         return ((x.bfloat16() @ p["w"].bfloat16()).double() - y[:, 0]) ** 2
