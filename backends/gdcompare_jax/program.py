@@ -18,7 +18,7 @@ from jax._src import source_info_util
 from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.precision import NARROW
+from gdcompare.arithmetic.precision import NARROW, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
 from gdcompare_jax.algebra import dense
 from gdcompare_jax.moves import permuted, reshaped
@@ -119,7 +119,7 @@ class _Walk:
                 raise self._refusal(f"{equation.primitive.name} makes complex numbers")
             if is_float(variable) and not self._is_wide(variable) and not exact:
                 what = f"{equation.primitive.name} rounds to {kind}, where {self.dtype} is judged"
-                raise self._refusal(what, "Judge it in float32, dtype='float32'" * is_half(variable))
+                raise self._refusal(what, judged_in_float32(str(kind)))
 
     def _is_wide(self, variable: Any) -> bool:
         """Whether it is a float of the dtype that is judged, a longer one, or one that its operations may round to."""

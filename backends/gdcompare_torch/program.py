@@ -20,7 +20,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gdcompare.arithmetic.precision import NARROW
+from gdcompare.arithmetic.precision import NARROW, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
@@ -163,7 +163,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             return self._refusal(name, "is none of the operations that can be read")
         if narrow := [each for each in outputs if self._is_narrow(each)]:
             what = f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged"
-            return self._refusal(name, what, "Judge it in float32, dtype='float32'" * _is_half(narrow[0]))
+            return self._refusal(name, what, judged_in_float32(_dtype(narrow[0])))
         try:
             with self.draft.at(_line(), _dtype(outputs[0])):
                 if not any(each.numel() for each in outputs if each.is_floating_point() or len(outputs) == 1):

@@ -29,6 +29,16 @@ NARROW = {
 """Those narrower than float32, in which no verdict is asked for, and single operations of a program may be."""
 
 
+def judged_in_float32(dtype: str) -> str:
+    """Say what to do about an operation that rounds to less than float64; "" if float32 is too much for it, too.
+
+    >>> judged_in_float32("bfloat16"), judged_in_float32("float8_e5m2")
+    ("Judge it in float32 (dtype='float32', --dtype float32), or take the cast away", '')
+    """
+    known = dtype in (*NARROW, "float32")
+    return "Judge it in float32 (dtype='float32', --dtype float32), or take the cast away" if known else ""
+
+
 def rounded_to(values: ArrayLike, dtype: str) -> NDArray[np.float64]:
     """Return numbers rounded to one of `NARROW`, to nearest, ties to even; infinite beyond the largest.
 

@@ -232,10 +232,32 @@ def cast_by_hand(seed: int) -> Any:
     return gdcompare_torch.from_function(loss, {"w": torch.ones(6)}, name=f"model {seed}")
 
 
-@pytest.mark.parametrize("make", [cast_by_hand, ZOO["jax: bfloat16"]])
-def test_half_precision_is_judged_where_float32_is(make: Callable[[int], Any]) -> None:
-    with pytest.raises(ProgramError, match=r"rounds to bfloat16, where float64 is judged\. Judge it in float32"):
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        pytest.param(cast_by_hand, "bfloat16", id="a cast"),
+        pytest.param(ZOO["torch: bfloat16 mlp"], "float32", id="torch"),
+        pytest.param(ZOO["jax: bfloat16"], "bfloat16", id="jax"),
+    ],
+)
+def test_half_precision_is_judged_where_float32_is(make: Callable[[int], Any], dtype: str) -> None:
+    """A module in half precision is one in float64 where that is judged; its loss's own cast is narrow there."""
+    said = rf"rounds to {dtype}, where float64 is judged\. Judge it in float32 \(dtype='float32', --dtype float32\)"
+    with pytest.raises(ProgramError, match=said):
         gdc.verify(make(0), (FEATURES, TARGETS))
+
+    assert gdc.verify(make(0), (FEATURES, TARGETS), dtype="float32").verdict != "wrong"
+
+
+def test_what_no_dtype_judges_has_no_such_way_out() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return ((x @ p["w"]).to(torch.float8_e5m2).to(x.dtype) - y[:, 0]) ** 2
+
+    native = gdcompare_torch.from_function(loss, {"w": torch.ones(6)}, name="model")
+
+    for dtype in ("float64", "float32"):
+        with pytest.raises(ProgramError, match=f"rounds to float8_e5m2, where {dtype} is judged. Write that part"):
+            gdc.verify(native, (FEATURES, TARGETS), dtype=dtype)
 
 
 def test_what_may_overflow_is_no_verdict_and_says_so() -> None:
