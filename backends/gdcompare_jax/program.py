@@ -19,7 +19,7 @@ from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.precision import NARROW, judged_in_float32
-from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
+from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
 from gdcompare_jax.algebra import dense
 from gdcompare_jax.moves import permuted, reshaped
 from gdcompare_jax.primitives import FORMULAS, MOVES
@@ -47,12 +47,15 @@ def read(
     name: str,
 ) -> Program:
     """Return the program of `mean([arrays], features, targets)` at that point; a ProgramError if it cannot be read."""
-    closed = jax.make_jaxpr(mean)([*arrays.values()], features, targets)
+    try:
+        closed = jax.make_jaxpr(mean)([*arrays.values()], features, targets)
+        found = float(jax.jit(mean)([*arrays.values()], features, targets))
+    except (Exception, SystemExit) as error:
+        raise unread(name, error) from error
     draft = Draft()
     given = {**arrays, "features": features, "targets": targets}
     inputs = [draft.input(key, _array(value), str(value.dtype)) for key, value in given.items()]
     (output,) = _Walk(draft, dtype, name).through(closed.jaxpr, closed.consts, inputs)
-    found = float(jax.jit(mean)([*arrays.values()], features, targets))
     return checked(draft.program(output), output, found, dtype, name)
 
 

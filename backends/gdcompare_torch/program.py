@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gdcompare.arithmetic.precision import NARROW, judged_in_float32
-from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked
+from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
 from gdcompare_torch.moves import CONSTANT, MOVES
@@ -58,16 +58,23 @@ def read(
     for key, (tensor, numbers) in data.items():
         reading.input(key, tensor, numbers)
     before = [tensor.clone() for tensor, _ in data.values()]
-    with torch.enable_grad(), reading:
-        value = loss(dict(leaves))
+    try:
+        with torch.enable_grad(), reading:
+            value = loss(dict(leaves))
+    except (Exception, SystemExit) as error:
+        if reading.refused is None:  # it runs, but not while it is looked at
+            raise unread(name, error) from error
     if reading.refused is not None:  # somebody's own code may have caught it
         raise reading.refused
     output = reading.result(value)
     with torch.no_grad():
         for (tensor, _), kept in zip(data.values(), before, strict=True):
             tensor.copy_(kept)
-    with torch.enable_grad():  # as it is, for what was taken apart may be something else
-        due = loss(dict(leaves))
+    try:
+        with torch.enable_grad():  # as it is: what was taken apart may be something else
+            due = loss(dict(leaves))
+    except (Exception, SystemExit) as error:
+        raise unread(name, error) from error
     return checked(reading.draft.program(output), output, float(due.detach()), dtype, name)
 
 

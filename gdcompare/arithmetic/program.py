@@ -35,6 +35,16 @@ class UnsaidError(Exception):
     """What an operation does with these settings cannot be said in the vocabulary; readers add the line to it."""
 
 
+def unread(name: str, error: BaseException) -> ProgramError:
+    """Return what is raised for somebody's program that fails while it is read, by an error of its own.
+
+    >>> str(unread("net", KeyError("w")))
+    "the program of 'net' cannot be read: it raises KeyError there: 'w'"
+    """
+    words = str(error).strip().split(chr(10))[0]  # a framework's may fill pages
+    return ProgramError(f"the program of {name!r} cannot be read: it raises {type(error).__name__} there: {words}")
+
+
 class Earlier(NamedTuple):
     """The value of an input or of an earlier step, among the operands of one."""
 

@@ -22,9 +22,13 @@ from gdcompare.gradients import hessian_blocks, unit_directions
 from gdcompare.models.matching import Layout, Matching, match
 from gdcompare.models.posed import Posed, posed
 from gdcompare.models.rules import Rule, faulty
+from gdcompare.referee.due import no_exit
+from gdcompare.words import one_line
 
 COTANGENTS = 40
 """How many are drawn for an operation."""
+MOST_SAID = 240
+"""So many letters of an error are repeated: a framework's may fill pages."""
 
 WHOLE = "(output)"
 """The name of a whole model's output among its layers."""
@@ -172,14 +176,22 @@ class Native(ABC):
         targets: NDArray[Any],
         matching: Matching | None = None,
     ) -> str:
-        """Say what may be the cause where it differs, at parameters of the source; "" if there is nothing to say."""
+        """Say what may be the cause where it differs, at parameters of the source; "" if there is nothing to say.
+
+        A model that fails here, where it is run in other ways than to be judged, is told so: what was judged stands.
+        """
         own = (matching or self.matching(params)).load(params)
-        given = self.as_taken(own, features, targets)
-        places = self.narrowed(own, *given)
-        more = f", and {len(places) - 3} more" if len(places) > 3 else ""
-        narrow = f"it holds float32 inside float64: {'; '.join(places[:3])}{more}" if places else ""
-        wrong = faulty(self.rules(own, *given), working_dtype(own, features))
-        return "; ".join(filter(None, [narrow, wrong]))
+
+        def narrow() -> str:
+            places = self.narrowed(own, *self.as_taken(own, features, targets))
+            more = f", and {len(places) - 3} more" if len(places) > 3 else ""
+            return f"it holds float32 inside float64: {'; '.join(places[:3])}{more}" if places else ""
+
+        def wrong() -> str:
+            return faulty(self.rules(own, *self.as_taken(own, features, targets)), working_dtype(own, features))
+
+        looked = {"float32 inside float64": narrow, "a derivative that is wrong by itself": wrong}
+        return "; ".join(filter(None, [_looked_for(what, look) for what, look in looked.items()]))
 
     def as_itself(self) -> Native:
         """Return the same model, loaded from parameters of its own names, whatever its layout."""
@@ -298,6 +310,15 @@ class Native(ABC):
     def _lacks(self, derivative: str) -> str:
         has = ", ".join(["gradient", *sorted(self.derivatives)])
         return f"{self.name!r} has no {derivative}; what can be judged of it: {has}"
+
+
+def _looked_for(what: str, look: Callable[[], str]) -> str:
+    """Return what was found, or that it could not be looked for, and why: somebody's code fails in its own ways."""
+    try:
+        with no_exit():
+            return look()
+    except Exception as error:
+        return f"{what} could not be looked for: {one_line(f'{type(error).__name__}: {error}')[:MOST_SAID]}"
 
 
 def _none_and(function: Callable[..., Any], *rows: NDArray[Any]) -> tuple[None, Any]:

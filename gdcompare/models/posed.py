@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.arithmetic.program import Program
 from gdcompare.backend import Precision, checked_dtype
 from gdcompare.problem import Dataset, Problem
+from gdcompare.referee.due import no_exit
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -254,8 +255,9 @@ def _refuse_unfit(rows: NDArray[Any], goals: NDArray[Any], dtype: Precision) -> 
 def _tried(model: Readable, params: Arrays, features: Any, targets: Any) -> tuple[Any, Any]:
     """Return the data as the model takes them; a ValueError if it does not run on them."""
     try:
-        taken = model.as_taken(params, features, targets)
-        model.value_and_grad(params, *taken)
+        with no_exit():
+            taken = model.as_taken(params, features, targets)
+            model.value_and_grad(params, *taken)
     except Exception as error:
         given = ", ".join(
             f"{what} {each.shape} of {each.dtype}" for what, each in (("features", features), ("targets", targets))
@@ -275,7 +277,8 @@ def _coupling(model: Readable, params: Arrays, features: Any, targets: Any) -> s
         return float(model.value_and_grad(params, features[chosen], targets[chosen])[0])
 
     try:
-        together, each = loss(slice(rows)), [loss(slice(i, i + 1)) for i in range(rows)]
+        with no_exit():
+            together, each = loss(slice(rows)), [loss(slice(i, i + 1)) for i in range(rows)]
     except Exception as error:  # whatever a model does with a single row
         return f"it cannot be had of single rows: {error}"
     allowed = math.sqrt(np.finfo(next(iter(params.values())).dtype).eps) * np.max(np.abs(each))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.referee.diagnosis import UNEXPLAINED
+from gdcompare.referee.verdict import LOSS
 from gdcompare.referee.verify import verify
 
 MOST, LARGEST = 16, 2**12
@@ -34,7 +35,8 @@ class Rule(NamedTuple):
 def faulty(rules: Iterable[Rule], dtype: str) -> str:
     """Say which rules are wrong where they are used, and how; "" if none is known to be.
 
-    A rule that cannot be judged, or whose inputs are too many, is passed over: this explains a verdict, and is none.
+    A rule that cannot be judged, or whose inputs are too many, is passed over: this explains a verdict, and is none. So
+    is one that does not run alone, or gives another value there than its own program: it is not what the model used.
     """
     some = {(each.name, each.line): each for each in rules}
     said = []
@@ -43,10 +45,10 @@ def faulty(rules: Iterable[Rule], dtype: str) -> str:
             continue
         try:
             report = verify(rule.function, params=rule.params, dtype=dtype)
-        except (ValueError, TypeError, RuntimeError):  # it has no program, or does not run alone
+        except Exception:  # noqa: S112 - it has no program, or does not run alone, in whatever way somebody's code fails
             continue
         wrong = [each for each in report.entries if each.verdict == "wrong"]
-        if wrong:
+        if wrong and all(each.parameter != LOSS for each in wrong):
             where = f", used at {rule.line}," if rule.line else ""
             how = "; ".join(f"by {each.parameter}: {each.cause.removeprefix(UNEXPLAINED)}" for each in wrong)
             said.append(f"the derivative of {rule.name}{where} is wrong by itself ({how})")

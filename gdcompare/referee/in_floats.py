@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, final
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.numbers import Floats as FloatNumbers
+from gdcompare.arithmetic.program import ProgramError
 from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.referee.along import RefereeAlong
 from gdcompare.referee.point import Reference
@@ -39,7 +41,8 @@ class InFloats:
         referee = self._referee
         if not self._few_rows or len(referee.features) > MOST_ROWS:
             return {}
-        rows = self._rows_at(referee.params, referee.features, referee.targets, referee.weights)
+        point = referee.params, referee.features, referee.targets, referee.weights
+        rows: dict[str, Floats] = _if_read(self._rows_at, *point)
         if all(np.isfinite(each).all() for each in rows.values()):
             return rows
         n = 1 if referee.reduction == "mean" else len(referee.features)
@@ -52,7 +55,7 @@ class InFloats:
         if self.rows or not self._few_rows or referee.problem is None:
             return {name: np.mean(np.abs(each), axis=0) for name, each in self.rows.items()}
         point = referee.params, referee.features, referee.targets, referee.weights
-        found = magnitudes(referee.problem, *point, referee.reduction)[1]
+        _, found = _if_read(magnitudes, referee.problem, *point, referee.reduction) or (None, {})
         return {name: each for name, each in found.items() if np.isfinite(each).all()}
 
     @cached_property
@@ -76,11 +79,11 @@ class InFloats:
         weights = None if referee.weights is None else referee.weights[some]
         if weights is not None and not weights.any():
             return {}
-        here = self._spread_at(referee.params, features, targets, weights)
+        here = _if_read(self._spread_at, referee.params, features, targets, weights)
         most = {name: np.zeros(value.shape[1:]) for name, value in here.items()}
         for _ in range(_MOVES):
             params = {name: nudged(value) for name, value in referee.params.items()}
-            there = self._spread_at(params, nudged(features), nudged(targets), weights)
+            there = self._spread_at(params, nudged(features), nudged(targets), weights) if here else {}
             most = {name: np.fmax(far, np.mean(np.abs(there[name] - here[name]), axis=0)) for name, far in most.items()}
         return most
 
@@ -126,3 +129,11 @@ class InFloats:
         assert referee.problem is not None
         arguments = (params, features, targets, referee.weights, referee.reduction)
         return value_and_gradient(referee.problem, FloatNumbers(), *arguments)[1]
+
+
+def _if_read(found: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what is found, nothing where the program of a single row, unlike that of all of them, cannot be read."""
+    try:
+        return found(*arguments)
+    except ProgramError:
+        return {}

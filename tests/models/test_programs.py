@@ -250,7 +250,8 @@ def test_what_cannot_be_read_is_said(native: Any, said: str) -> None:
         native.program(native.parameters, FEATURES, TARGETS)
 
     assert "test_programs.py:" in str(error.value) or "has no graph" in said
-    assert "compare" in str(error.value) or ".eval()" in str(error.value) or "Leave it" in str(error.value)
+    ways_out = "compare", ".eval()", "Leave it", "Judge it in float32"
+    assert any(each in str(error.value) for each in ways_out)
 
 
 def test_a_loop_of_unknown_length_is_said() -> None:
