@@ -13,20 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.program import ProgramError
+from gdcompare.arithmetic.program import Program, ProgramError
 from gdcompare.audit import pointwise
 from gdcompare.audit.collected import Collected, Region, called, refused, said
 from gdcompare.audit.element import Found, elements
 from gdcompare.audit.known import Derivatives, Known
 from gdcompare.audit.regions import dyadic, scaled
 from gdcompare.audit.results import FINDINGS, ORDER, Outcome, Row
-from gdcompare.audit.subject import Arrays, Asked, Example, Operation, Route
+from gdcompare.audit.subject import Arrays, Asked, Example, Formula, Operation, Route
 from gdcompare.referee.verdict import LOSS
 from gdcompare.words import one_line
 
 Floats = NDArray[np.float64]
 
 DTYPES = ("float64", "float32")
+ON_AN_ORDER = ("zeros", "ties")
+"""Where all numbers are equal: whatever order a program took elsewhere gives the same values."""
 LARGEST = 1200
 """An example of more numbers is left out: its derivatives are known sooner of a smaller one."""
 
@@ -112,21 +114,23 @@ def _collect(
     moved: bool,
 ) -> None:
     """Judge an example of arrays, as it is and, of an operation's first one, `moved`."""
-    formula = None
+    first: Formula | None = None
     for where, arguments in scaled(example.arguments, dtype):
         if late() or (where and not moved):
             return
-        region = where or example.region
-        if formula is None:  # read once, where the framework's own value is sure, and run at all points
+        region, here, doubt = where or example.region, read_at_of(arguments, dtype), ""
+        if first is None:
             cotangents = dyadic((1, example.outputs(arguments)))
-            formula = example.formula(read_at_of(arguments, dtype), cotangents.astype(dtype))
+            first = formula = example.formula(here, cotangents.astype(dtype))
+        else:
+            formula, doubt = _read_anew(example, here, cotangents.astype(dtype), first)
         try:
             known = Known(formula, arguments, cotangents, dtype)
         except Exception as error:
             for name in routes:
                 collected.add(region, name, Found("undecided", reason=said(error)), "", None)
             continue
-        if where and (why := _read_elsewhere(known, routes, read_at_of(arguments, dtype), cotangents.astype(dtype))):
+        if where and (why := _unconfirmed(known, example.routes, here, cotangents.astype(dtype))):
             for name in routes:
                 collected.add(region, name, Found("undecided", reason=why), "", None)
             continue
@@ -144,7 +148,7 @@ def _collect(
                 founds = _worst(known.of(route.derivative, direction), answer)
             except Exception as error:  # an enclosure that nobody can compute
                 founds = [Found("undecided", reason=said(error))]
-            for each in founds:
+            for each in (_doubted(found, where, doubt) for found in founds):
                 collected.add(region, name, each, _at(region, arguments, each), asked)
 
 
@@ -153,24 +157,43 @@ def read_at_of(arguments: Arrays, dtype: str) -> Arrays:
     return {name: np.asarray(each, dtype) for name, each in arguments.items()}
 
 
-def _read_elsewhere(known: Known, routes: Mapping[str, Route], arguments: Arrays, cotangents: Floats) -> str:
-    """Say that a program, read at another point, is not what the framework computes here; "" if it is.
+def _read_anew(example: Example, arguments: Arrays, cotangents: Floats, first: Formula) -> tuple[Formula, str]:
+    """Return the formula as it is read here, for orders and fills differ; or that read before, and why none can be."""
+    try:
+        return example.formula(arguments, cotangents), ""
+    except Exception as error:
+        return first, f"its program was read at other arguments, and cannot be at these: {_short(str(error))}"
 
-    An order, a rank or what is left out may be those of the point where it was read: then the values differ, too.
+
+def _doubted(found: Found, region: str, doubt: str) -> Found:
+    """Return what was found; undecided, if it is a finding, or stands on an order, by a program read elsewhere."""
+    if doubt and found.status != "raises" and (found.status in FINDINGS or region in ON_AN_ORDER):
+        return Found("undecided", reason=doubt, argument=found.argument)
+    return found
+
+
+def _unconfirmed(known: Known, routes: Mapping[str, Route], arguments: Arrays, cotangents: Floats) -> str:
+    """Say why nothing shows that a program is what the framework computes here; "" if its value does.
+
+    What was written down, and not read, says what the operation is, and is only refused where the values differ.
     """
+    is_read = isinstance(known.formula, Program)
     value = next((each for each in routes.values() if each.derivative == "gradient"), None)
     if value is None:
-        return ""
+        return "no route gives a value, by which its program could be confirmed" * is_read
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
             found = float(value.function(dict(arguments), cotangents, np.zeros((1, 1), cotangents.dtype))[0])
-        except Exception:
-            return ""  # it is a row of its own
+        except Exception as error:
+            return f"its program cannot be confirmed: the framework has no value here: {said(error)}" * is_read
     truth = known.referee.truths[LOSS]
     mid, rad = float(truth.mid), float(truth.rad)
-    if math.isfinite(found) and math.isfinite(rad) and abs(found - mid) > 0.01 * max(abs(mid), abs(found)) + rad:
-        return f"its program was read at other arguments, and gives {mid:.6g} here, where the framework has {found:.6g}"
+    if not (math.isfinite(found) and math.isfinite(mid) and math.isfinite(rad)):
+        what = f"the framework's value here is {found:.6g}, and its own {mid:.6g} within {rad:.2g}"
+        return f"its program cannot be confirmed: {what}" * is_read
+    if abs(found - mid) > 0.01 * max(abs(mid), abs(found)) + rad:
+        return f"its program gives {mid:.6g} here, where the framework has {found:.6g}"
     return ""
 
 

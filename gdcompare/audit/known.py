@@ -76,6 +76,7 @@ class Known:
         """Take the arguments as exact, in the dtype."""
         names, shapes = tuple(arguments), tuple(np.shape(each) for each in arguments.values())
         problem = Asked(formula, names, shapes)
+        self.formula = formula
         self.case = Case.of(problem, Dataset(cotangents, np.zeros((1, 1))), dict(arguments), dtype, tried=False)
         self.referee = Referee(self.case)
         self.dtype, self.u = dtype, unit_roundoff(dtype)

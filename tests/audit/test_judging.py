@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gdcompare.arithmetic.program import Draft, ProgramError
 from gdcompare.audit import judging
+from gdcompare.audit.collected import Collected
 from gdcompare.audit.judging import judged
 from gdcompare.audit.results import Row
 from gdcompare.audit.run import with_script_run
@@ -150,18 +152,77 @@ def test_what_is_late_is_left_out_and_said() -> None:
     assert (outcome.judged, rows, outcome.reason) == (False, [], "out of time")
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [(2.0, ""), (np.nan, ""), (3.0, "was read at other arguments, and gives 2 here")]
-)
-def test_a_program_that_gives_another_value_here_is_no_truth(value: float, said: str) -> None:
-    route = Route("gradient", lambda *_: (value, {}))
-    truth = SimpleNamespace(mid=np.array(2.0), rad=np.array(1e-30))
-    known: Any = SimpleNamespace(referee=SimpleNamespace(truths={LOSS: truth}))
+def nothing(*_: Any) -> Any:
+    raise ZeroDivisionError("no value")
 
-    found = judging._read_elsewhere(known, {"reverse": route}, {"x": np.ones(2)}, np.ones((1, 2)))
+
+READ = Draft().program(1.0)
+UNCONFIRMED = [
+    pytest.param(READ, lambda *_: (2.0, {}), "", id="the same"),
+    pytest.param(READ, lambda *_: (3.0, {}), "its program gives 2 here, where the framework has 3", id="another"),
+    pytest.param(READ, lambda *_: (np.nan, {}), "cannot be confirmed: the framework's value here is nan", id="nan"),
+    pytest.param(READ, lambda *_: (np.inf, {}), "cannot be confirmed: the framework's value here is inf", id="inf"),
+    pytest.param(READ, nothing, "the framework has no value here: ZeroDivisionError: no value", id="none"),
+    pytest.param(READ, None, "no route gives a value", id="no route"),
+    pytest.param(np.sin, nothing, "", id="written down"),
+    pytest.param(np.sin, lambda *_: (np.inf, {}), "", id="written down, inf"),
+]
+
+
+@pytest.mark.parametrize(("formula", "function", "said"), UNCONFIRMED)
+def test_a_program_that_nothing_confirms_is_no_truth(formula: Any, function: Any, said: str) -> None:
+    routes = {"reverse": Route("gradient", function)} if function else {"forward": Route("jvp", nothing)}
+    truth = SimpleNamespace(mid=np.array(2.0), rad=np.array(1e-30))
+    known: Any = SimpleNamespace(formula=formula, referee=SimpleNamespace(truths={LOSS: truth}))
+
+    found = judging._unconfirmed(known, routes, {"x": np.ones(2)}, np.ones((1, 2)))
 
     assert said in found
     assert bool(said) == bool(found)
+
+
+def test_a_formula_is_read_anew_at_each_region() -> None:
+    """One whose largest element is known by its place, as a reader may know an order, is another one elsewhere."""
+    (example,) = squares(2.0).examples()
+    places: list[Any] = []
+
+    def read(arguments: Any, cotangents: Any) -> Any:
+        places.append(arguments["a"].copy())
+        return type(example).formula(example, arguments, cotangents)
+
+    moved: Any = SimpleNamespace(
+        arguments=example.arguments, outputs=example.outputs, formula=read, region="drawn", routes=example.routes
+    )
+    judging._collect(moved, "float64", {}, Collected(), lambda: False, moved=True)
+
+    assert len({each.tobytes() for each in places}) == len(places) == 6
+
+
+@pytest.mark.parametrize(
+    ("factor", "found"),
+    [
+        (2.001, {"drawn": "wrong", "zeros": "undecided", "ties": "undecided", "large": "undecided"}),
+        (2.0, {"drawn": "right", "zeros": "undecided", "ties": "undecided", "large": "right"}),
+    ],
+)
+def test_what_cannot_be_read_anew_is_never_wrong(factor: float, found: dict[str, str]) -> None:
+    (example,) = squares(factor).examples()
+    formulas = iter([example.formula(example.arguments, np.ones((1, 2)))])
+
+    def read(*_: Any) -> Any:
+        for each in formulas:
+            return each
+        raise ProgramError("the program of 'f' cannot be read: its order is not known. Write that part otherwise")
+
+    moved: Any = SimpleNamespace(
+        arguments=example.arguments, outputs=example.outputs, formula=read, region="drawn", routes=example.routes
+    )
+    collected = Collected()
+    judging._collect(moved, "float64", {"reverse": example.routes["reverse"]}, collected, lambda: False, moved=True)
+
+    worst: dict[str, Any] = {region: each.worst for (region, _), each in collected.items()}
+    assert {region: worst[region].status for region in found} == found
+    assert worst["ties"].reason.endswith("and cannot be at these: its order is not known")
 
 
 def test_a_finding_without_a_script_is_none() -> None:
