@@ -20,6 +20,7 @@ from gdcompare.descent.record import Descent, Progress, Recorder
 from gdcompare.descent.rules import Direction, Rule, sgd
 from gdcompare.descent.sampling import RowStream, steps_per_epoch
 from gdcompare.descent.schedules import Constant
+from gdcompare.descent.source import source_of
 from gdcompare.descent.stopping import StopReason, Watch
 from gdcompare.descent.streamed import BlockBatches, streamed_scan
 from gdcompare.problem import Dataset, Problem
@@ -130,6 +131,7 @@ def descend(
     if checkpoint is not None:
         of = {
             "problem": name_of(problem),
+            "code": source_of(problem),
             "data": digest_of(case.data) if streamed is None else streamed.identity(),
             "start": digest_of(first),
             "backend": backend.name,
