@@ -7,45 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gdcompare.arithmetic import (
-    convolution,
-    derived,
-    dtypes,
-    factorisations,
-    linear_algebra,
-    linear_systems,
-    moves,
-    orders,
-    piecewise,
-    reductions,
-    running,
-    spectra,
-)
 from gdcompare.arithmetic.functions import FUNCTIONS as TABLE
 from gdcompare.arithmetic.functions import SLOPES
 from gdcompare.arithmetic.rounded import ULPS
 from gdcompare.arithmetic.tape import Tape, known_functions
-from gdcompare.arithmetic.vocabulary import RELATIONS
+from gdcompare.arithmetic.vocabulary import RELATIONS, ROOMS
 
 from .capabilities import with_made
 
 PAGE = Path(__file__).parents[1] / "docs" / "functions.md"
 BEGIN = "<!-- made by `python -m tests.functions_page` -->"
-ROOMS = {
-    "Operations": Tape,
-    "Made of others": derived,
-    "Moves of arrays": moves,
-    "Along axes": reductions,
-    "Running totals": running,
-    "Roundings, remainders, signs": piecewise,
-    "Vectors and matrices": linear_algebra,
-    "Systems of equations": linear_systems,
-    "Factors of matrices": factorisations,
-    "Eigenvalues and singular values": spectra,
-    "Special functions of an order": orders,
-    "Convolution and pooling": convolution,
-    "Dtypes": dtypes,
-}
 
 
 def is_in_numpy(name: str) -> bool:
@@ -56,7 +27,7 @@ def is_in_numpy(name: str) -> bool:
 def sections() -> dict[str, dict[str, str]]:
     """Return each known function with what it is, by room."""
     known, found = set(known_functions()), dict[str, dict[str, str]]()
-    for title, room in ROOMS.items():
+    for title, room in {"Operations": Tape, **ROOMS}.items():
         words = {name: inspect.getdoc(value) or "" for name, value in vars(room).items() if name in known}
         found[title] = {name: text.splitlines()[0].removeprefix(f"xp.{name}: ") for name, text in words.items()}
     found["Comparisons"] = dict.fromkeys(RELATIONS, "1 where it holds, else 0")

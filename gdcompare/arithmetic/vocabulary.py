@@ -25,23 +25,24 @@ from gdcompare.arithmetic import (
 RELATIONS = {
     each.__name__: each for each in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
-ROOMS = (
-    moves,
-    reductions,
-    running,
-    piecewise,
-    convolution,
-    linear_algebra,
-    linear_systems,
-    factorisations,
-    spectra,
-    orders,
-    derived,
-    dtypes,
-)
+ROOMS = {
+    "Made of others": derived,
+    "Moves of arrays": moves,
+    "Along axes": reductions,
+    "Running totals": running,
+    "Roundings, remainders, signs": piecewise,
+    "Vectors and matrices": linear_algebra,
+    "Systems of equations": linear_systems,
+    "Factors of matrices": factorisations,
+    "Eigenvalues and singular values": spectra,
+    "Special functions of an order": orders,
+    "Convolution and pooling": convolution,
+    "Dtypes": dtypes,
+}
+"""The rooms, by what is in them."""
 FUNCTIONS = {
     name: function
-    for room in ROOMS
+    for room in ROOMS.values()
     for name, function in vars(room).items()
     if inspect.isfunction(function) and function.__module__ == room.__name__ and not name.startswith("_")
 }

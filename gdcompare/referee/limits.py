@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import product
 from typing import Any, TypeAlias, final
 
@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.arithmetic.balls import HALF, ONE, ZERO, BallNumbers, Balls, as_balls, boxed, elementwise
 from gdcompare.arithmetic.vocabulary import RELATIONS
 from gdcompare.referee.enclosed import SLACK, Enclosed, Floats, Pieces, beside, middles, wide
+from gdcompare.referee.ways import Ways
 
 Bools: TypeAlias = NDArray[np.bool_]
 Compute: TypeAlias = Callable[[BallNumbers, Mapping[str, Any]], list[Any]]
@@ -39,12 +40,10 @@ Compute: TypeAlias = Callable[[BallNumbers, Mapping[str, Any]], list[Any]]
 
 NEAR = (256, 1200, 4096)  # t = 2^-256; nearer, where numbers are so small
 HERE = 1536  # bits at the point itself: what rounds there is below 2^-1100
-SEED = 20
 ENOUGH = 16  # sides of which none lies beyond a plane: what does is outside
 MOST = 20_000  # sides times parameters that are looked at for one gradient
 RULES = {"shared alike": HALF, "to the first": ONE, "to the last": ZERO}
 
-MOST_RANKED = 24  # elements that may all be equal, and are ranked by place in as many ways
 SMALL = 2.0**-20  # how much a direction is turned, and a square of it, how much it is made generic
 
 _finite = elementwise(lambda ball: bool(ball.is_finite()))
@@ -91,61 +90,21 @@ class Sides:
         self.kinks, self._decisions = tuple(numbers.kinks), numbers.decisions
         self._sides: list[Side] = []
         self._near = 0
-        self._generator = np.random.default_rng(SEED)
+        self._ways = Ways(self._params)
         self.certain = not self.kinks and not any(
             wide(balls, each).any() for balls, each in zip(self._here, allowed, strict=True)
         )
         """Whether more precision was all that it took."""
         if not self.certain:
-            for direction in [*directions, *self._generic()]:
+            for direction in [*directions, *self._ways.generic()]:
                 self.look(direction)
                 self.look(direction, -1)
 
     # Looking.
 
-    def _generic(self) -> Iterator[dict[str, Floats]]:
-        """Yield directions in which every parameter moves, alike or one array more than the others."""
-        yield self._drawn()
-        if sum(value.size for value in self._params.values()) > 1:
-            yield self._drawn()
-            yield self._drawn()
-            yield from self._alike
-
-    @cached_property
-    def _alike(self) -> list[dict[str, Floats]]:
-        """Directions in which the elements of one array move alike, and nothing else does."""
-        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
-        return [still | {name: self._scale(name)} for name in list(self._params)[:6]]
-
-    def _orders(self, gradient: Mapping[str, Floats]) -> Iterator[dict[str, Floats]]:
-        """Yield directions that rank equal elements: by place, from each on, or as one ranks that has this gradient."""
-        still = {name: np.zeros(value.shape) for name, value in self._params.items()}
-        most = max(value.size for value in still.values())
-        for first in range(most if self.kinks and most <= MOST_RANKED else 0):
-            yield {n: (1 + (np.arange(v.size) - first) % v.size).reshape(v.shape) / 64.0 for n, v in still.items()}
-        few = {name: value for name, value in gradient.items() if value.size <= MOST_RANKED}
-        for sign, none in product((1, -1), (np.inf, -np.inf) if few and self.kinks else ()):
-            keys = {name: np.where(value == 0, none, sign * value).ravel() for name, value in few.items()}
-            yield still | {n: (1 + k.argsort().argsort()).reshape(still[n].shape) / 64.0 for n, k in keys.items()}
-
-    def _scale(self, name: str) -> Floats:
-        """Return the size of each element, as a power of 2, and 1 for 0."""
-        value = self._params[name]
-        _, exponents = np.frexp(value)
-        return np.where(value == 0, 1.0, np.ldexp(1.0, np.clip(exponents, -900, 900)))
-
-    def _drawn(self) -> dict[str, Floats]:
-        """Return a direction of small dyadic numbers, of either sign, times the size of each element."""
-        directions = {}
-        for name, value in self._params.items():
-            size = self._generator.integers(2**10, 2**12, value.shape) / 2.0**12
-            sign = np.where(self._generator.random(value.shape) < 0.5, -1.0, 1.0)
-            directions[name] = sign * size * self._scale(name)
-        return directions
-
     def look(self, direction: Mapping[str, ArrayLike], sign: int = 1) -> Side | None:
         """Return the limits along a direction, made a little more generic; None if nothing is defined there."""
-        noise, size = self._drawn(), _largest(direction)
+        noise, size = self._ways.drawn(), _largest(direction)
         if not 0 < size < np.inf:
             return None
         less = _largest(noise) / SMALL**2
@@ -303,7 +262,7 @@ class Sides:
             if not asked and self._sides and any(off.any() for off, _ in away.values()):
                 asked = True  # where the slope is that of a norm, the gradient itself is the direction
                 self.look({name: np.zeros(value.shape) for name, value in self._params.items()} | dict(gradient))
-                for direction in self._orders(gradient):
+                for direction in self._ways.ranking(gradient) if self.kinks else ():
                     self.look(direction)
                 continue
             if not self._look_along(away, nearest):
@@ -377,7 +336,7 @@ class Sides:
             yield self.look(bent)
             yield self.look(bent, -1)
         size = _largest(plane)
-        for base, sign, way in product(self._alike, (1, -1), (1, -1)):
+        for base, sign, way in product(self._ways.alike, (1, -1), (1, -1)):
             yield self.look({name: base[name] + way * SMALL * v / size for name, v in plane.items()}, sign)
 
     def convention(self, gradient: Mapping[str, Floats], budgets: Mapping[str, Floats]) -> str:

@@ -4,7 +4,8 @@ For each element, with the truth in [mid - rad, mid + rad], B the allowance, the
 may make at this dtype, and S its scale, the larger of |truth| and the mean magnitude of the per-sample gradients that
 it is the mean of (or the size of the terms whose sum it is by chance a small one of: `allowance.size_of_terms`):
 
-    resolved        B <= S / 1000: digits were checked
+    resolved        B <= S / 1000: digits were checked; in programs that round to half precision B <= 64 u S, u that of
+                    the narrowest format, at most S / 10, in an array of which some element shows a factor of 2
     agree           |actual - truth| <= B for the truth, wherever in its enclosure it lies, and resolved
     wrong           |actual - truth| >  B, likewise; NaN or infinity, if B is finite; wrong dtype, shape or names
     inconclusive    neither: the enclosure is too wide, the allowance is not finite, or it is too large to see digits

@@ -1,4 +1,4 @@
-"""What a problem stands on: the digest is another one where its formula is, and the same where nothing of it changed."""
+"""What a problem stands on: the digest is another one where the formula is, and the same where nothing changed."""
 
 from __future__ import annotations
 
