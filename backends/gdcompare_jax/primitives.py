@@ -210,7 +210,7 @@ def _approximate(*_: Any, **__: Any) -> Any:
 
 
 def _argument(name: str) -> Callable[..., Any]:
-    return lambda xp, x, *, axes, **_: getattr(xp, name)(x, axis=axes[0])
+    return lambda xp, x, *, axes, **_: getattr(xp, name)(x, axis=int(axes[0]))
 
 
 def _same(xp: Any, *operands: Any, **_: Any) -> Any:

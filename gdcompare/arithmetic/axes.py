@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -13,8 +14,16 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 
 def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
     """Return axes as negative numbers, in order; None stands for all of them."""
-    axes = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(sorted(each % ndim - ndim for each in axes))
+    return tuple(sorted(each % ndim - ndim for each in several(axis, ndim)))
+
+
+def several(axis: Any, ndim: int) -> Iterable[int]:
+    """Return one axis as the only one of several; None stands for all of them.
+
+    >>> [*several(np.int64(1), 3)], [*several((0, 2), 3)], [*several(None, 3)]
+    ([1], [0, 2], [0, 1, 2])
+    """
+    return map(int, range(ndim) if axis is None else [axis] if isinstance(axis, int | np.integer) else axis)
 
 
 def with_axes_last(xp: Any, x: Any, axis: Axis) -> Any:

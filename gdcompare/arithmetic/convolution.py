@@ -233,9 +233,10 @@ def _swapped(xp: Any, kernel: Any, groups: int) -> Any:
 
 
 def _each(value: Each, d: int) -> tuple[int, ...]:
-    return (value,) * d if isinstance(value, int) else tuple(value)
+    return (value,) * d if isinstance(value, int | np.integer) else tuple(value)
 
 
 def _pairs(padding: int | Sequence[Any], d: int) -> list[tuple[int, int]]:
-    each = [padding] * d if isinstance(padding, int) else list(padding)
-    return [(one, one) if isinstance(one, int) else (int(one[0]), int(one[1])) for one in each]
+    each = [padding] * d if isinstance(padding, int | np.integer) else list(padding)
+    pairs = [(one, one) if isinstance(one, int | np.integer) else one for one in each]
+    return [(int(before), int(after)) for before, after in pairs]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic.axes import several
 from gdcompare.arithmetic.whole import as_condition, middle, on_tape, truncated
 
 
@@ -75,8 +76,8 @@ def vecdot(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
 def tensordot(xp: Any, a: Any, b: Any, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
     """Sum over the last `axes` axes of a and the first of b, or over pairs of axes, as one product of matrices."""
     a, b = xp.asarray(a), xp.asarray(b)
-    if not isinstance(axes, int):
-        of_a, of_b = ([axis % x.ndim for axis in each] for x, each in zip((a, b), map(_several, axes), strict=True))
+    if not isinstance(axes, int | np.integer):
+        of_a, of_b = ([axis % x.ndim for axis in several(each, x.ndim)] for x, each in zip((a, b), axes, strict=True))
         a = xp.permute_dims(a, (*(i for i in range(a.ndim) if i not in of_a), *of_a))
         b = xp.permute_dims(b, (*of_b, *(i for i in range(b.ndim) if i not in of_b)))
         axes = len(of_a)
@@ -84,10 +85,6 @@ def tensordot(xp: Any, a: Any, b: Any, *, axes: int | tuple[Sequence[int], Seque
     k = int(np.prod(summed))
     product = xp.reshape(a, (int(np.prod(outer)), k)) @ xp.reshape(b, (k, int(np.prod(inner))))
     return xp.reshape(product, outer + inner)
-
-
-def _several(axes: Any) -> Sequence[int]:
-    return (axes,) if isinstance(axes, int) else axes
 
 
 def mean(xp: Any, x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
@@ -167,7 +164,7 @@ def ones(xp: Any, shape: Any, *, dtype: Any = None) -> Any:
 
 def full(xp: Any, shape: Any, value: Any, *, dtype: Any = None) -> Any:
     """All the same number."""
-    return xp.broadcast_to(xp.asarray(value, dtype), (shape,) if isinstance(shape, int) else shape)
+    return xp.broadcast_to(xp.asarray(value, dtype), (shape,) if isinstance(shape, int | np.integer) else shape)
 
 
 def zeros_like(xp: Any, x: Any, *, dtype: Any = None) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.axes import several
 from gdcompare.arithmetic.whole import known_whole
 
 Places = NDArray[np.intp]
@@ -220,7 +221,7 @@ def expand_dims(xp: Any, x: Any, *, axis: int | tuple[int, ...] = 0) -> Any:
 
 def squeeze(xp: Any, x: Any, axis: int | tuple[int, ...]) -> Any:
     """Without these axes of length 1."""
-    gone = {i % x.ndim for i in ((axis,) if isinstance(axis, int) else axis)}
+    gone = _axes(axis, x.ndim)
     return xp.reshape(x, tuple(length for i, length in enumerate(x.shape) if i not in gone))
 
 
@@ -354,5 +355,4 @@ def _moved(xp: Any, x: Any, move: Any, name: str) -> Any:
 
 
 def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> set[int]:
-    axes = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return {each % ndim for each in axes}
+    return {each % ndim for each in several(axis, ndim)}

@@ -233,6 +233,31 @@ def test_the_sum_of_nothing_is_0() -> None:
     assert tape.sum(tape.reshape(nothing, (0, 3)), axis=0).shape == (3,)
 
 
+ALONG: dict[str, Any] = {
+    "tensordot": lambda xp, x, axis: xp.tensordot(x, x, axes=(axis, axis)),
+    "stack": lambda xp, x, axis: xp.stack([x, x * x], axis=axis),
+    "topk": lambda xp, x, axis: xp.topk(x, 1, axis=axis)[0],
+    **{
+        name: lambda xp, x, axis, name=name: getattr(xp, name)(x, axis=axis)
+        for name in (
+            "sum", "max", "prod", "var", "argmax", "argmin", "argsort", "sort", "cumulative_sum", "cumulative_max",
+            "flip", "logsumexp", "softmax", "median", "unstack", "expand_dims",
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_an_axis_may_be_a_whole_number_of_any_kind(name: str) -> None:
+    tape = Tape(Floats())
+    x = tape.leaf([[1.0, 3.0], [2.0, 0.5]])
+
+    plain, numpys = (ALONG[name](tape, x, axis) for axis in (1, np.int64(1)))
+
+    for one, other in zip(*((each if isinstance(each, tuple) else (each,)) for each in (plain, numpys)), strict=True):
+        np.testing.assert_array_equal(one.value, other.value, strict=True)
+
+
 def test_the_page_of_functions_shows_those_that_there_are() -> None:
     page = PAGE.read_text(encoding="utf-8")
 

@@ -75,6 +75,10 @@ def definite(x: Any) -> Any:
     return x @ x.T + 2 * jnp.eye(len(x))
 
 
+def piecewise(x: Any) -> Any:
+    return jnp.piecewise(x, [x > 1.2, x > 0.7], [jnp.sin, jnp.cos, lambda y: y * y])
+
+
 def looped(x: Any) -> Any:
     return lax.fori_loop(0, 3, lambda i, y: jnp.sin(y) * x + i, x)
 
@@ -115,7 +119,7 @@ CASES: Mapping[str, Sequence[Case]] = {
     "shift_left": one(lambda x: x * lax.shift_left(jnp.arange(3), 2)),
     "shift_right_arithmetic": one(lambda x: x * lax.shift_right_arithmetic(jnp.arange(3), 1)),
     "shift_right_logical": one(lambda x: x * lax.shift_right_logical(jnp.arange(3), 1)),
-    "argmax": one(lambda x: x[:, lax.argmax(x[0], 0, np.int32)]),
+    "argmax": one(lambda x: x[:, lax.argmax(x[0], 0, np.int32)]) + one(piecewise),
     "argmin": one(lambda x: x[:, lax.argmin(x[0], 0, np.int32)]),
     "approx_top_k": one(lambda x: lax.approx_max_k(x, 2)[0]),
     "broadcast_in_dim": one(lambda x: lax.broadcast_in_dim(x, (2, 4, 3), (0, 2))),
