@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.balls import BallNumbers
 from gdcompare.arithmetic.rounded import RoundedNumbers
+from gdcompare.arithmetic.special import lower_gamma_of, upper_gamma_of
 from gdcompare.arithmetic.tape import Tape
 from gdcompare.referee.enclosed import Enclosed
 
@@ -110,3 +111,14 @@ def test_the_derivatives_of_a_frameworks_own_functions_keep_the_budget(name: str
     assert np.isfinite(budget.error).mean() > 0.6
     off = error > budget.error
     assert off.any() == ((name, framework, dtype) in INACCURATE), (x[off][:4], actual[off][:4], truth[off][:4])
+
+
+@pytest.mark.parametrize("side", [lower_gamma_of, upper_gamma_of])
+def test_the_share_of_gamma_has_the_rounding_of_its_constant_in_its_slope(side: Any) -> None:
+    """A framework computes log Gamma(a) as it computes any other."""
+    numbers = RoundedNumbers("float64")
+    order, x = numbers.asarray([1.4]), numbers.asarray([0.9])
+
+    slope = side(1.4).slope(numbers, x, None)
+
+    assert abs(slope.value) * numbers.lgamma(order).error <= slope.error
