@@ -200,10 +200,11 @@ def test_the_summary_counts_what_is_read_and_names_what_is_not() -> None:
 
 
 @pytest.mark.thorough
-def test_at_least_nine_in_ten_of_torchs_own_operations_are_read_and_none_wrongly() -> None:
+def test_of_every_tenth_of_torchs_own_operations_nine_in_ten_are_read_and_none_wrongly() -> None:
+    """All of them take minutes: `python -m tests.models.torch_coverage`."""
     pytest.importorskip("expecttest", reason="torch's samples need it")
 
-    results = [coverage(each, most=3) for each in differentiable([])]
+    results = [coverage(each, most=2) for each in differentiable([])[::10]]
 
     some = [each for each in results if each.found]
     assert not [str(each) for each in some if each.what in (WRONG, FAILED)]
