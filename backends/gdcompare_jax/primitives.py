@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gdcompare.arithmetic import reflection
 from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_jax import algebra, moves
@@ -228,12 +229,16 @@ FORMULAS: dict[str, Callable[..., Any]] = {
             "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "eq": "equal", "lt": "less",
             "le": "less_equal", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "atan2": "atan2",
             "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf", "erfc": "erfc",
-            "lgamma": "lgamma", "digamma": "digamma", "erf_inv": "erf_inv", "bessel_i0e": "i0e",
-            "bessel_i1e": "i1e", "polygamma": "polygamma", "zeta": "zeta", "igamma": "igamma", "igammac": "igammac",
+            "erf_inv": "erf_inv", "bessel_i0e": "i0e",
+            "bessel_i1e": "i1e", "zeta": "zeta", "igamma": "igamma", "igammac": "igammac",
             "floor": "floor", "ceil": "ceil", "rem": "fmod",
             "gt": "greater", "ge": "greater_equal", "stop_gradient": "stop_gradient",
         }.items()
     },
+    "lgamma": lambda xp, x, **_: reflection.lgamma(xp, x),
+    "digamma": lambda xp, x, **_: reflection.digamma(xp, x),
+    "polygamma": lambda xp, n, x, **_: reflection.polygamma(xp, n, x),
+    "regularized_incomplete_beta": lambda xp, a, b, x, **_: xp.betainc(a, b, x),
     "ne": _unequal,
     "and": _and,
     "or": _or,

@@ -22,6 +22,7 @@ from gdcompare.arithmetic.precision import NARROW, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
 from gdcompare_jax.algebra import dense
 from gdcompare_jax.moves import permuted, reshaped
+from gdcompare_jax.own import own
 from gdcompare_jax.primitives import FORMULAS, MOVES
 
 CALLS = {
@@ -89,6 +90,8 @@ class _Walk:
             return control(equation, operands)  # type: ignore[no-any-return]
         inner = params.get(CALLS.get(primitive.name, ""))
         if hasattr(inner, "eqns"):
+            if any(isinstance(each, Place) for each in operands) and (known := own(equation, inner)) is not None:
+                return list(self._said(equation, lambda: known(self.draft, *map(_array, operands))))
             return self.through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
         formula = FORMULAS.get(primitive.name)
         if not any(isinstance(each, Place) for each in operands) and (
@@ -106,12 +109,16 @@ class _Walk:
         if primitive.name == "convert_element_type" and all(map(is_float, variables)) and any(map(is_half, variables)):
             with self.draft.at(self.line, dtype):
                 return [self.draft.cast(operands[0], dtype)]
-        try:
-            with self.draft.at(self.line, dtype):
-                found = formula(self.draft, *(_array(each) for each in operands), **params)
-        except (AttributeError, TypeError, UnsaidError) as error:
-            raise self._refusal(f"{primitive.name} cannot be read so: {error}") from error
+        found = self._said(equation, lambda: formula(self.draft, *map(_array, operands), **params))
         return found if primitive.multiple_results else [found]
+
+    def _said(self, equation: Any, formula: Callable[[], Any]) -> Any:
+        """Return what a formula writes down for an equation; refuse what it has no words for."""
+        try:
+            with self.draft.at(self.line, str(equation.outvars[0].aval.dtype)):
+                return formula()
+        except (AttributeError, TypeError, UnsaidError) as error:
+            raise self._refusal(f"{equation.primitive.name} cannot be read so: {error}") from error
 
     def _refuse_narrow(self, equation: Any, operands: Sequence[Any]) -> None:
         """Refuse what is rounded to less than the dtype that is judged: the rounding of that is not known yet."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic.program import UnsaidError
+from gdcompare.arithmetic import reflection
 from gdcompare_torch import moves
 from gdcompare_torch.moves import LEAST
 
@@ -38,26 +38,6 @@ def rounded(xp: Any, x: Any, *, decimals: int = 0) -> Any:
     if decimals > 0:
         return xp.divide(xp.round(xp.multiply(x, power)), power)
     return xp.multiply(xp.round(xp.divide(x, power)), power)
-
-
-def lgamma(xp: Any, x: Any) -> Any:
-    """aten.lgamma; below 0 by reflection, log |Gamma(x)| = log(pi / |sin(pi x)|) - log Gamma(1 - x)."""
-    below = _value(x) < 0
-    if not below.any():
-        return xp.lgamma(x)
-    turned, pi = xp.where(below, x, 0.5), xp.number("pi")
-    reflected = xp.log(xp.divide(pi, xp.abs(xp.sin(xp.multiply(pi, turned))))) - xp.lgamma(xp.subtract(1.0, turned))
-    return xp.where(below, reflected, xp.lgamma(xp.where(below, 1.0, x)))
-
-
-def digamma(xp: Any, x: Any) -> Any:
-    """aten.digamma; below 0 by reflection, psi(x) = psi(1 - x) - pi / tan(pi x)."""
-    below = _value(x) < 0
-    if not below.any():
-        return xp.digamma(x)
-    turned, pi = xp.where(below, x, 0.5), xp.number("pi")
-    reflected = xp.digamma(xp.subtract(1.0, turned)) - xp.divide(pi, xp.tan(xp.multiply(pi, turned)))
-    return xp.where(below, reflected, xp.digamma(xp.where(below, 1.0, x)))
 
 
 def frexp(xp: Any, x: Any) -> Any:
@@ -203,31 +183,6 @@ def ndtri(xp: Any, x: Any) -> Any:
     return xp.multiply(xp.erf_inv(xp.subtract(xp.multiply(x, 2.0), 1.0)), xp.sqrt(2.0))
 
 
-def erfcx(xp: Any, x: Any) -> Any:
-    """aten.special_erfcx: exp(x^2) erfc(x)."""
-    return xp.multiply(xp.exp(xp.square(x)), xp.erfc(x))
-
-
-MOST_STEPS = 64
-
-
-def polygamma(xp: Any, n: int, x: Any) -> Any:
-    """aten.polygamma; below 0 by steps of 1, psi_n(x) = psi_n(x + 1) - (-1)^n n! x^-(n + 1)."""
-    if n == 0:
-        return digamma(xp, x)
-    below = _value(x) <= 0
-    if not below.any():
-        return xp.polygamma(n, x)
-    steps = int(np.floor(-np.min(_value(x)))) + 1
-    if steps > MOST_STEPS:
-        raise UnsaidError(f"it is asked for a number below -{MOST_STEPS}")
-    under, factor = xp.where(below, x, 0.5), float((-1) ** n * math.factorial(n))
-    moved = xp.polygamma(n, xp.add(under, float(steps)))
-    for j in range(steps):
-        moved = xp.subtract(moved, xp.divide(factor, xp.pow(xp.add(under, float(j)), float(n + 1))))
-    return xp.where(below, moved, xp.polygamma(n, xp.where(below, 1.0, x)))
-
-
 def _pi_below_0(xp: Any, x: Any) -> Any:
     return xp.where(xp.less(x, 0.0), xp.number("pi"), 0.0)
 
@@ -240,8 +195,8 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "copysign": lambda xp, a, b: xp.copysign(a, b),
     "signbit": lambda xp, x: xp.signbit(x),
     "angle": _pi_below_0,
-    "lgamma": lgamma,
-    "digamma": digamma,
+    "lgamma": reflection.lgamma,
+    "digamma": reflection.digamma,
     "frexp": frexp,
     "erfinv": lambda xp, x: xp.erf_inv(x),
     "i0": lambda xp, x: xp.i0(x),
@@ -250,8 +205,10 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "special_i1e": lambda xp, x: xp.i1e(x),
     "special_zeta": lambda xp, x, q: xp.zeta(x, q),
     "special_ndtri": ndtri,
-    "special_erfcx": erfcx,
-    "polygamma": polygamma,
+    "special_erfcx": lambda xp, x: xp.erfcx(x),
+    "igamma": lambda xp, a, x: xp.igamma(a, x),
+    "igammac": lambda xp, a, x: xp.igammac(a, x),
+    "polygamma": reflection.polygamma,
     "special_entr": entr,
     "_safe_softmax": safe_softmax,
     "_cdist_forward": cdist,

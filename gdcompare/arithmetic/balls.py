@@ -105,8 +105,9 @@ class BallNumbers(Tabled, Numbers):
         return as_balls(values)
 
     def tabled(self, function: Function, x: Balls) -> Balls:
-        """Arb's."""
-        return boxed(elementwise(function.ball)(x))
+        """Arb's, whose own arithmetic in floats may overflow on the way."""
+        with np.errstate(all="ignore"):
+            return boxed(elementwise(function.ball)(x))
 
     def number(self, each: Constant) -> Balls:
         """Arb's."""

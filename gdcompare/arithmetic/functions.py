@@ -14,6 +14,7 @@ import numpy as np
 from flint import arb
 
 from gdcompare.arithmetic.function import Constant, Function, Slope, constant, nearest, within
+from gdcompare.arithmetic.integrals import INTEGRALS
 from gdcompare.arithmetic.special import SPECIAL
 
 
@@ -130,6 +131,7 @@ FUNCTIONS = {
             logistic, "1/(1 + exp(-x))", lambda x: logistic(nearest(x)) * logistic(-nearest(x)),
         ),
         *SPECIAL,
+        *INTEGRALS,
     )
 }  # fmt: skip
 

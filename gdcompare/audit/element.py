@@ -45,11 +45,16 @@ class Found:
     """Counts the attainable digits, where nobody has yet."""
 
     @property
-    def rank(self) -> tuple[int, float]:
-        """Worst first: by status, then by digits missing, then by digits."""
+    def rank(self) -> tuple[int, int, bool, float]:
+        """Worst first: by status, then by whole digits missing, or by digits, then what vanished.
+
+        >>> factor, vanished = (Found("lost", 0.0, 15.8, found, 1e-16) for found in (2e-16, 0.0))
+        >>> vanished.rank < factor.rank < Found("lost", 8.0, 15.8, 1.0, 1.0 + 1e-8).rank
+        True
+        """
         missing = self.attainable - self.correct
         worse = -missing if not math.isnan(missing) else 0.0 if math.isnan(self.correct) else self.correct - 99.0
-        return ORDER.index(self.status), worse
+        return ORDER.index(self.status), round(worse), not (self.found == 0 != self.expected), worse
 
 
 def elements(

@@ -47,6 +47,7 @@ def test_no_two_operations_have_one_name(framework: str) -> None:
         ("jax", "lax.tanh", "float64", "tails", "reverse, compiled", "lost"),
         ("jax", "lax.expm1", "float64", "tails", "forward, compiled", "lost"),
         ("jax", "lax.sqrt", "float64", "subnormal", "reverse, eager", "lost"),
+        ("jax", "jnp.i0", "float64", "tiny", "reverse, eager", "lost"),
         ("jax", "lax.tanh", "float64", "tiny", "forward over reverse, compiled", "lost"),
         ("jax", "jnp.linalg.vector_norm", "float32", "zeros", "reverse, compiled", "lost"),
         ("autograd", "anp.var (correction)", "float64", "drawn", "reverse", "wrong"),
@@ -62,6 +63,29 @@ def test_known_faults_are_found_and_their_scripts_show_them(
     assert row.status == status
     assert row.shown
     assert row.script.count("\n") < 20
+
+
+@pytest.mark.thorough
+def test_of_points_that_lost_all_digits_one_whose_derivative_vanished_is_shown() -> None:
+    """At the smaller ones the gradient of i0 is 0; at the largest it is twice what it should be."""
+    row = rows("jax", "jnp.i0", "float64", "reverse, eager")["tiny", "reverse, eager"]
+
+    assert row.found == 0 != row.expected
+    assert row.points["lost"] > 1
+
+
+def test_outputs_that_have_no_derivative_are_not_asked_for_one() -> None:
+    pytest.importorskip("expecttest", reason="torch's samples need it")
+    torch = pytest.importorskip("torch", reason="it audits torch")
+    (operation,) = (each for each in operations_of("torch") if each.name == "native_batch_norm")
+    example: Any = next(iter(operation.examples()))
+    leaves = [torch.tensor(each, requires_grad=True) for each in example.arguments.values()]
+
+    count = example.outputs(example.arguments)
+
+    normed, *saved = example._called(*leaves)
+    assert [each.requires_grad for each in saved] == [False, False]
+    assert count == normed.numel()
 
 
 @pytest.mark.thorough

@@ -1,11 +1,15 @@
-"""How many of JAX's differentiable primitives and functions can be read.
+"""How many of JAX's differentiable primitives and functions can be read, and are judged right.
 
-    python -m tests.models.jax_coverage [NAME ...] [--functions]
+    python -m tests.models.jax_coverage [NAME ...] [--functions] [--rooms jax.numpy ...]
 
-Each primitive that has a derivative is called as `jax_primitives.CASES` says, and each function of jax.lax, jax.numpy,
-jax.nn, jax.scipy.special and jax.scipy.linalg that takes one, two or three float64 arrays and has a gradient. The
-loss is the sum of all that comes out, times fixed random cotangents. A case is read if its program gives JAX's loss,
-and the tape's gradient on floats equals JAX's; where they differ at a kink, it says so.
+Each primitive that has a derivative is called as `jax_primitives.CASES` says: it is read if its program gives the loss,
+and the gradient on floats is JAX's; where they differ at a kink, it says so.
+
+With `--functions`, each public function of jax.lax, jax.numpy, jax.nn, jax.scipy.special and jax.scipy.linalg is called
+as the audit calls it, or with one, two or three float64 arrays, the first of these that have a finite gradient that is
+not 0, and JAX's gradient is judged as `gdcompare.verify` judges any. Whatever has no gradient so is named.
+
+The loss is the sum of all that comes out, times fixed random cotangents.
 """
 
 from __future__ import annotations
@@ -23,9 +27,12 @@ import jax
 import jax.scipy.linalg
 import jax.scipy.special
 import numpy as np
+from gdcompare_jax.audit import operations
+from gdcompare_jax.models import from_function
 from gdcompare_jax.program import read
 from jax.interpreters import ad
 
+import gdcompare as gdc
 from gdcompare.arithmetic.balls import BallNumbers
 from gdcompare.arithmetic.numbers import Floats
 from gdcompare.arithmetic.program import Program, ProgramError
@@ -33,12 +40,21 @@ from gdcompare.arithmetic.tape import Tape
 from tests.models.jax_primitives import APART, CASES, SQUARE, Case, X, Y
 
 READ, KINK, WRONG, FAILED, REFUSED = "read", "at a kink", "read wrongly", "failed", "refused"
+RIGHT, CALLED_WRONG, UNDECIDED = "read and judged right", "called wrong", "read and not decided"
 WITHOUT = "JAX has no derivative"
 AGREEING = 1e-8
 """How far gradients of two right programs may be apart, as a share of the largest element."""
 ROOMS = (jax.lax, jax.numpy, jax.numpy.linalg, jax.nn, jax.scipy.special, jax.scipy.linalg)
+SHORT = {
+    "jax.lax": "lax",
+    "jax.numpy": "jnp",
+    "jax.numpy.linalg": "jnp.linalg",
+    "jax.nn": "nn",
+    "jax.scipy.special": "special",
+    "jax.scipy.linalg": "jax.scipy.linalg",
+}
+"""As the audit has them."""
 ARGUMENTS = ((X,), (X / 2,), (X + 1,), (SQUARE,), (X, Y), (SQUARE, SQUARE[0]), (SQUARE, SQUARE.T), (X, X / 2, Y))
-COMPLEX = "complex numbers"
 
 
 class Found(NamedTuple):
@@ -114,23 +130,57 @@ def primitives() -> set[str]:
     return {each.name for each in (*ad.primitive_jvps, *ad.primitive_transposes)}
 
 
-def functions(room: ModuleType, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Case]]:
-    """Yield the functions of a module with the first arguments that give them a gradient."""
+def functions(room: ModuleType, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Case | None]]:
+    """Yield the functions of a module with arguments that give them a gradient; None where none here do."""
     with jax.enable_x64(True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        known = {operation.name: operation for operation in operations()}
         for name in sorted(dir(room)):
             function = getattr(room, name)
             if name.startswith("_") or not callable(function) or isinstance(function, type) or not wanted(name):
                 continue
-            for arrays in ARGUMENTS:
-                loss = _loss(function)
-                try:
-                    slopes = jax.grad(loss)([*arrays], None, None)
-                except Exception:  # noqa: S112 - whatever it wants instead
-                    continue
-                if any(np.asarray(each).any() for each in slopes):
-                    yield name, Case(function, arrays)
-                    break
+            cases = [Case(function, arrays) for arrays in ARGUMENTS]
+            operation = known.get(f"{SHORT[room.__name__]}.{name}")
+            if operation is not None and not operation.elementwise:
+                examples: list[Any] = list(operation.examples())
+                cases = [Case(each.call, tuple(each.arguments.values())) for each in examples] + cases
+            slopes = [_slopes(case) for case in cases]
+            finite = [i for i, each in enumerate(slopes) if each is not None and np.isfinite(each).all() and each.any()]
+            others = [i for i, each in enumerate(slopes) if each is not None and each.any()]
+            first = next(iter(finite or others), None)
+            yield name, None if first is None else cases[first]
+
+
+def _slopes(case: Case) -> Any:
+    """Return the gradient as a line; None if there is none."""
+    try:
+        found = jax.grad(_loss(case.function))([*case.arrays], None, None)
+    except Exception:  # whatever it wants instead
+        return None
+    return np.concatenate([np.ravel(each) for each in found])
+
+
+def judged(case: Case, dtype: str = "float64") -> Found:
+    """Judge JAX's gradient by the program of the function."""
+    loss = _loss(case.function)
+    params = {f"x{i}": np.asarray(each, dtype=np.float64) for i, each in enumerate(case.arrays)}
+    native = from_function(lambda given, *data: loss([given[key] for key in params], *data), params, name="it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            report = gdc.verify(native, (np.zeros((1, 1)), np.zeros(1)), params, dtype=dtype)
+    except ProgramError as error:
+        return Found(WRONG if "read wrongly" in str(error) else REFUSED, _without_line(str(error)))
+    except Exception as error:  # which nobody should meet
+        return Found(FAILED, f"{type(error).__name__}: {str(error)[:200]}")
+    causes = "; ".join(f"{each.parameter}: {each.cause}" for each in report.entries if each.verdict != "agree")
+    return Found({"agree": RIGHT, "wrong": CALLED_WRONG}.get(report.verdict, UNDECIDED), _without_line(causes))
+
+
+def _without_line(said: str) -> str:
+    """Return what a refusal says without its line and its way out, which are the same for all."""
+    said = (said.partition("cannot be read: ")[2] or said).partition(". Write that part")[0]
+    return re.sub(r" ?\(?\S+\.py:\d+\)?:?", "", said).strip()
 
 
 def summary(results: dict[str, list[Found]]) -> tuple[Counter[str], str]:
@@ -138,7 +188,7 @@ def summary(results: dict[str, list[Found]]) -> tuple[Counter[str], str]:
     counts, reasons = Counter(worst(each) for each in results.values()), defaultdict[str, set[str]](set)
     for name, each in results.items():
         for one in each:
-            if one.what not in (READ, KINK):
+            if one.what not in (READ, KINK, RIGHT):
                 reasons[f"{one.what}: {one.reason}"].add(name)
     lines = [f"{len(names):4d}  {reason}\n      {', '.join(sorted(names))}" for reason, names in reasons.items()]
     return counts, "\n".join(sorted(lines, reverse=True))
@@ -147,7 +197,10 @@ def summary(results: dict[str, list[Found]]) -> tuple[Counter[str], str]:
 def worst(each: Sequence[Found]) -> str:
     """Return what became of all cases of a primitive together."""
     kinds = {one.what for one in each}
-    return next((what for what in (WRONG, FAILED, REFUSED, WITHOUT) if what in kinds), READ)
+    return next(
+        (what for what in (CALLED_WRONG, WRONG, FAILED, REFUSED, UNDECIDED, WITHOUT) if what in kinds),
+        RIGHT if RIGHT in kinds else READ,
+    )
 
 
 def _report(title: str, results: dict[str, list[Found]]) -> None:
@@ -156,10 +209,11 @@ def _report(title: str, results: dict[str, list[Found]]) -> None:
         worst(each) == REFUSED and all("complex" in one.reason for one in each if one.what == REFUSED)
         for each in results.values()
     )
-    share = counts[READ] / max(len(results), 1)
+    read = sum(counts[what] for what in (READ, RIGHT, UNDECIDED))
+    share = read / max(len(results), 1)
     others = ", ".join(f"{n} {what}" for what, n in counts.items() if what != READ) or "none is not"
     complex_alone = f"; {apart} are refused for complex numbers alone" if apart else ""
-    _say(f"{reasons}\n{title}: {counts[READ]} of {len(results)} are read ({share:.1%}); {others}{complex_alone}")
+    _say(f"{reasons}\n{title}: {read} of {len(results)} are read ({share:.1%}); {others}{complex_alone}")
 
 
 def _say(line: str) -> None:
@@ -197,10 +251,14 @@ def main(arguments: Sequence[str]) -> None:
 
 def _of_functions(room: ModuleType, wanted: Callable[[str], bool]) -> dict[str, list[Found]]:
     every: dict[str, list[Found]] = {}
+    without = []
     for name, case in functions(room, wanted):
-        every[name] = [found(case)]
-        if worst(every[name]) != READ:
-            _say(f"{name}: {every[name][0]}")
+        if case is None:
+            without.append(name)
+            continue
+        every[name] = [judged(case)]
+        _say(f"{name}: {every[name][0].what}")
+    _say(f"without a gradient, so called: {len(without)}: {', '.join(without)}")
     return every
 
 

@@ -19,7 +19,6 @@ from tests.models.jax_primitives import APART, CASES, LINE, SQUARE, Case, X  # n
 
 UNREAD = {
     "approx_top_k": "it is approximate by design: write lax.top_k",
-    "regularized_incomplete_beta": "regularized_incomplete_beta is none of the operations that can be read",
 }
 
 
