@@ -303,6 +303,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "index": moves.indexed,
     "_unsafe_index": moves.indexed,
     "index_select": moves.index_select,
+    "_pack_padded_sequence": moves.packed,
     "tril": moves.triangle("tril"),
     "triu": moves.triangle("triu"),
     "flip": moves.flipped,

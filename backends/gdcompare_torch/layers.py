@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any, final
 
 import torch
+from torch.nn.utils import stateless
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -48,3 +49,8 @@ class Narrowed(TorchDispatchMode):  # type: ignore[misc]  # torch comes without 
                 dtype = str(each.dtype).removeprefix("torch.")
                 self.found[f"an array {tuple(each.shape)} of {dtype}, in {function.overloadpacket}"] = None
         return function(*arguments, **(options or {}))
+
+
+def holding(module: torch.nn.Module, constants: dict[str, Any], leaves: dict[str, Any]) -> Any:
+    """Let a module hold these tensors: what `torch.utils.checkpoint` computes anew on the way back meets them."""
+    return stateless._reparametrize_module(module, constants | leaves, tie_weights=True)

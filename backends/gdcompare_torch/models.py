@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, final
 
@@ -27,7 +28,7 @@ from gdcompare.models.native import (
     working_dtype,
 )
 from gdcompare.models.rules import Rule
-from gdcompare_torch.layers import Narrowed, keeping
+from gdcompare_torch.layers import Narrowed, holding, keeping
 from gdcompare_torch.program import read
 from gdcompare_torch.rules import applied
 
@@ -139,7 +140,7 @@ class _Torch(Native):
         inputs = tuple(leaves.values())
 
         def call() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-            with torch.enable_grad():
+            with torch.enable_grad(), _held(loss, leaves):
                 value = loss(leaves)
                 return value, torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
 
@@ -175,7 +176,12 @@ class _Torch(Native):
         """What torch does on the way to the mean loss, in the tape's vocabulary."""
         loss, leaves = self.loss_at(params, features, targets)
         data = {"features": (loss.keywords["features"], features), "targets": (loss.keywords["targets"], targets)}
-        return read(loss, leaves, data, working_dtype(params, features), self.name)
+
+        def afresh(*given: Any, **keywords: Any) -> Any:
+            """Buffers that a call changes are each time as they were."""
+            return self.loss_at(params, features, targets)[0].func(*given, **keywords)
+
+        return read(partial(afresh, **loss.keywords), leaves, data, working_dtype(params, features), self.name)
 
     def rules(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Rule]:
         """Its `torch.autograd.Function`s."""
@@ -217,7 +223,7 @@ class _Torch(Native):
         """Backwards through the backward pass, so that functions with one of their own are judged by it."""
         loss, leaves = self.loss_at(params, features, targets)
         inputs = tuple(leaves.values())
-        with torch.enable_grad():
+        with torch.enable_grad(), _held(loss, leaves):
             options: Any = {"allow_unused": True, "materialize_grads": True}
             gradients = torch.autograd.grad(loss(leaves), inputs, create_graph=True, **options)
             moving = [
@@ -241,6 +247,11 @@ class _Torch(Native):
         return list(narrowed.found)
 
 
+def _held(loss: Any, leaves: dict[str, torch.Tensor]) -> Any:
+    """Return the context in which a loss is walked back, if it has one."""
+    return loss.held(leaves) if hasattr(loss, "held") else nullcontext()
+
+
 @final
 class TorchModule(_Torch):
     """A module and its loss: see `from_module`."""
@@ -262,14 +273,14 @@ class TorchModule(_Torch):
         seen: list[tuple[str, torch.Tensor]] = []
         loss, leaves = self.loss_at(params, features, targets)
         hooks = [each.register_forward_hook(keeping(name or WHOLE, seen)) for name, each in self.module.named_modules()]
-        try:
-            with torch.enable_grad():
+        with torch.enable_grad(), _held(loss, leaves):
+            try:
                 value = loss(leaves)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        arrays = [array for _, array in seen]
-        cotangents = torch.autograd.grad(value, arrays, allow_unused=True, materialize_grads=True)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            arrays = [array for _, array in seen]
+            cotangents = torch.autograd.grad(value, arrays, allow_unused=True, materialize_grads=True)
         return [
             Layer(name, without_row(_to_numpy(array)), without_row(_to_numpy(cotangent)))
             for (name, array), cotangent in zip(seen, cotangents, strict=True)
@@ -298,7 +309,9 @@ class TorchModule(_Torch):
                 found = self.loss(outputs, targets)
             return mean_of(found, len(features))
 
-        return partial(loss, features=rows, targets=goals), _leaves(params, dtype, device, self._narrow())
+        at_data: Any = partial(loss, features=rows, targets=goals)
+        at_data.held = partial(holding, self.module, constants)
+        return at_data, _leaves(params, dtype, device, self._narrow())
 
     def _narrow(self) -> dict[str, torch.dtype]:
         return _half({name: value.dtype for name, value in self._trainable().items()})

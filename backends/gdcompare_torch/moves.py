@@ -251,6 +251,15 @@ def padded(xp: Any, x: Any, pad: Sequence[int], value: float = 0.0) -> Any:
     return xp.pad(xp.index(x, cut), tuple((max(a, 0), max(b, 0)) for a, b in pairs), constant_values=value)
 
 
+def packed(xp: Any, x: Any, lengths: Any, batch_first: bool) -> tuple[Any, Any]:
+    """aten._pack_padded_sequence: the rows of each step that are not past their end, one step after the other."""
+    steps, count = (x.shape[1], x.shape[0]) if batch_first else x.shape[:2]
+    places = [(t, b) for t in range(steps) for b in range(count) if t < int(lengths[b])]
+    found = np.array([b * steps + t if batch_first else t * count + b for t, b in places])
+    sizes = np.bincount([t for t, _ in places])
+    return xp.take(reshaped(xp, x, (steps * count, *x.shape[2:])), found, axis=0), sizes
+
+
 MOVES = {
     "t", "transpose", "permute", "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "expand", "slice", "select",
     "split", "split_with_sizes", "unsafe_split", "unbind", "cat", "stack", "clone", "contiguous", "alias", "detach",

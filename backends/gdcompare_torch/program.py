@@ -93,6 +93,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         self._kept: list[torch.Tensor] = []  # alive, so that their ids stay theirs
         self._first: dict[int, torch.Tensor] = {}  # of the tensors that share a memory; below autograd none has a base
         self._cut: set[int] = set()  # those that torch does not differentiate
+        self._constant: set[int] = set()  # those that no input enters
         self._later: dict[int, Any] = {}  # how the places of some are found, if anybody asks
 
     def input(self, name: str, tensor: torch.Tensor, numbers: NDArray[Any]) -> None:
@@ -105,19 +106,21 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         options = options or {}
         name = operation._overloadpacket.__name__
         target = arguments[0] if operation._schema.is_mutable and name.endswith(("_", "copy_to")) else None
+        target = options.get("out", target)
         formula = FORMULAS.get(f"{name}.{operation._overloadname}") or FORMULAS.get(name.removesuffix("_"))
-        given = [each for each in tree_leaves((arguments, options)) if isinstance(each, torch.Tensor)]
+        taken = arguments, {key: value for key, value in options.items() if key != "out"}
+        given = [each for each in tree_leaves(taken) if isinstance(each, torch.Tensor)]
         enters = name not in CONSTANT and any(self._place(each) is not None for each in given)
         if formula is None and enters:
             with self:
                 if target is not None and (plain := getattr(torch.ops.aten, name.removesuffix("_"), None)) is not None:
-                    return target.copy_(plain(*arguments, **options))
+                    return target.copy_(plain(*taken[0], **taken[1]))
                 if (result := operation.decompose(*arguments, **options)) is not NotImplemented:
                     return result
             if (apart := APART.get(name, decomposition_table.get(operation))) is not None:
                 return self._taken_apart(operation, apart, arguments, options)
         lost = next((self._lost[id(each)] for each in given if id(each) in self._lost), None)
-        operands = tree_map(self.operand, (list(arguments), dict(options))) if lost is None and formula else ([], {})
+        operands = tree_map(self.operand, (list(taken[0]), taken[1])) if lost is None and formula else ([], {})
         result = operation(*arguments, **options)
         if name == "_local_scalar_dense" and (enters or lost):
             self._decide(given[0], result, lost)
@@ -208,6 +211,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             if isinstance(tensor, torch.Tensor) and callable(place):
                 self._kept.append(tensor)
                 self._later[id(tensor)] = place
+            if isinstance(place, np.ndarray):  # a number that no input enters, whatever entered beside it
+                self._kept.append(tensor)
+                self._constant.add(id(tensor))
             if not isinstance(tensor, torch.Tensor) or not isinstance(place, Place):
                 continue
             fixed = self.draft.stop_gradient(place) if cut and tensor.is_floating_point() else place
@@ -233,7 +239,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                     self._kept.append(each)
                     self._lost[id(each)] = why
         for each in outputs:
-            if id(each) not in self._places and id(each) not in self._later:
+            if not any(id(each) in known for known in (self._places, self._later, self._constant)):
                 self._kept.append(each)
                 self._lost[id(each)] = why
 

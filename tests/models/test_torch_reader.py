@@ -66,6 +66,9 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "adaptive": (lambda x: F.adaptive_max_pool2d(x, (2, 3)), (1, 1, 5, 5)),
     "unpooled": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (1, 1, 4, 4)),
     "where the largest is": (lambda x: x.gather(1, (x**2).max(1, keepdim=True)[1]), (3, 4)),
+    "packed": (lambda x: _packed(x), (2, 4, 3)),
+    "written into out": (lambda x: _into(x), (3,)),
+    "of a single number": (lambda x: x.sum().cumsum(0) * x.sum().prod(0) + x.sum().cumprod(-1), (3,)),
     "median": (lambda x: x.median(0)[0] + x.kthvalue(2, 0)[0] + x.topk(2, 0)[0].sum(0), (4, 3)),
     "running": (lambda x: x.cummax(0)[0] + x.logcumsumexp(0) + x.cumprod(0), (4, 3)),
     "solve": (lambda a, b: torch.linalg.solve(a, b), (3, 3), (3, 2)),
@@ -101,6 +104,20 @@ def _unrecorded(x: Any) -> Any:
         whole.clamp_(min=0.5)
         whole[0] = 5.0
     return whole * x
+
+
+def _packed(x: Any) -> Any:
+    rnn = torch.nn.utils.rnn
+    held = rnn.pack_padded_sequence(2 * x, torch.tensor([4, 2]), batch_first=True)
+    return rnn.pad_packed_sequence(held._replace(data=held.data**2), batch_first=True)[0] * x
+
+
+def _into(x: Any) -> Any:
+    room = torch.zeros(3, dtype=x.dtype)
+    with torch.no_grad():
+        torch.div(x, x.norm(), out=room)
+        torch.nn.functional.normalize(room + 1, dim=0, out=room)
+    return x**2 * room
 
 
 def _written_behind(x: Any) -> Any:
@@ -209,6 +226,38 @@ def test_of_every_tenth_of_torchs_own_operations_nine_in_ten_are_read_and_none_w
     some = [each for each in results if each.found]
     assert not [str(each) for each in some if each.what in (WRONG, FAILED)]
     assert sum(each.what in (READ, TORCH) for each in some) >= 0.9 * len(some), summary(results)
+
+
+class Again(torch.nn.Module):  # type: ignore[misc]
+    """A part that is computed anew on the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = torch.nn.Linear(2, 1)
+
+    def forward(self, x: Any) -> Any:
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(lambda rows: torch.tanh(self.line(rows)) ** 2, x, use_reentrant=False)[:, 0]
+
+
+def test_what_is_computed_anew_on_the_way_back_meets_the_parameters_that_are_judged() -> None:
+    native = gdcompare_torch.from_module(Again(), F.mse_loss)
+    elsewhere = {"line.weight": np.array([[0.5, -0.25]]), "line.bias": np.array([1.0])}
+    data = np.array([[1.0, 2.0], [-0.5, 0.75]]), np.array([0.5, 1.0])
+
+    assert gdc.verify(native, data, elsewhere).verdict == "agree"
+    assert gdc.verify(native, data, elsewhere, dtype="float32").verdict == "agree"
+
+
+def test_buffers_that_a_call_changes_are_each_time_as_they_were() -> None:
+    module = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(2, 1)).train()
+    native = gdcompare_torch.from_module(module, lambda found, due: (found[:, 0] - due) ** 2)
+    data = np.array([[1.0, 2.0], [-0.5, 0.75]]), np.array([0.5, 1.0])
+
+    report = gdc.verify(native, data, dtype="float32")
+
+    assert report.verdict == "agree"
 
 
 @pytest.mark.parametrize("equal", [0.0, 1.0])
