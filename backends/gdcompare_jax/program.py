@@ -18,7 +18,7 @@ from jax._src import source_info_util
 from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.precision import NARROW, judged_in_float32
+from gdcompare.arithmetic.precision import NARROW, OF_FACTORS, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
 from gdcompare_jax.algebra import dense
 from gdcompare_jax.moves import permuted, reshaped
@@ -33,6 +33,7 @@ CALLS = {
     "linear_call": "callee",
 }
 """The parameter of each primitive that calls another jaxpr once."""
+IN_FLOAT32 = "Judge it in float32, dtype='float32'"
 MOST_UNKNOWNS = 64
 """Of a linear system that is solved as a whole; a larger one is read as it is solved in JAX."""
 MOST_STEPS = 100_000
@@ -109,8 +110,19 @@ class _Walk:
         if primitive.name == "convert_element_type" and all(map(is_float, variables)) and any(map(is_half, variables)):
             with self.draft.at(self.line, dtype):
                 return [self.draft.cast(operands[0], dtype)]
+        if dtype == "float32" and rounds_factors(equation):
+            with self.draft.at(self.line, OF_FACTORS):
+                return [formula(self.draft, *self.draft.factors([*map(_array, operands)]), **params)]
         found = self._said(equation, lambda: formula(self.draft, *map(_array, operands), **params))
-        return found if primitive.multiple_results else [found]
+        several = found if primitive.multiple_results else [found]
+        return [self._whole(*each) for each in zip(several, equation.outvars, strict=True)]
+
+    def _whole(self, found: Any, variable: Any) -> Any:
+        """Return a number of a whole kind as one that is known to be whole, however it was chosen."""
+        if not isinstance(found, Place) or found.known.whole or variable.aval.dtype.kind not in "iu":
+            return found
+        with self.draft.at(self.line, str(variable.aval.dtype)):
+            return self.draft.astype(found, np.int64)
 
     def _said(self, equation: Any, formula: Callable[[], Any]) -> Any:
         """Return what a formula writes down for an equation; refuse what it has no words for."""
@@ -257,6 +269,23 @@ def is_float(variable: Any) -> bool:
 def is_half(variable: Any) -> bool:
     """Whether a variable of a jaxpr is in half precision, which only single operations of a program may be in."""
     return str(getattr(variable.aval, "dtype", "")) in NARROW
+
+
+def rounds_factors(equation: Any) -> bool:
+    """Whether a product may round its factors to TF32: on a GPU, unless its precision is the highest.
+
+    The precision of JAX's configuration is in the program, where it was set.
+    """
+    if equation.primitive.name not in ("dot_general", "conv_general_dilated") or device_kind() != "gpu":
+        return False
+    precision = equation.params.get("precision")
+    each = precision if isinstance(precision, tuple) else (precision,)
+    return any(one != jax.lax.Precision.HIGHEST for one in each)
+
+
+def device_kind() -> str:
+    """Return what programs run on."""
+    return str(jax.default_backend())
 
 
 def line_of(equation: Any) -> str:

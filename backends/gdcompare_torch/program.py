@@ -20,8 +20,9 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gdcompare.arithmetic.precision import NARROW, judged_in_float32
+from gdcompare.arithmetic.precision import NARROW, OF_FACTORS, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
+from gdcompare_torch import tensor_cores
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
 from gdcompare_torch.moves import CONSTANT, MOVES
@@ -175,7 +176,10 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             what = f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged"
             return self._refusal(name, what, judged_in_float32(_dtype(narrow[0])))
         try:
-            with self.draft.at(_line(), _dtype(outputs[0])):
+            rounds = tensor_cores.rounds_factors(name, given)
+            with self.draft.at(_line(), OF_FACTORS if rounds else _dtype(outputs[0])):
+                if rounds:
+                    operands = self.draft.factors(operands[0][: len(given)]) + operands[0][len(given) :], operands[1]
                 if not any(each.numel() for each in outputs if each.is_floating_point() or len(outputs) == 1):
                     found = tree_map(lambda each: None if each.numel() else self.draft.zeros(tuple(each.shape)), result)
                 elif name == "as_strided":

@@ -25,8 +25,11 @@ class Limits(NamedTuple):
 NARROW = {
     "float16": Limits(2.0**-11, 2.0**-24, 2.0**-14, 65504.0, 11),
     "bfloat16": Limits(2.0**-8, 2.0**-126, 2.0**-126, float.fromhex("0x1.fep127"), 8),
+    "tensorfloat32": Limits(2.0**-11, 2.0**-126, 2.0**-126, float.fromhex("0x1.ffcp127"), 11),
 }
 """Those narrower than float32, in which no verdict is asked for, and single operations of a program may be."""
+OF_FACTORS = "tensorfloat32"
+"""A format that no array is in: a product rounds its factors to it, also on the way back, and is itself in float32."""
 
 
 def judged_in_float32(dtype: str) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic import moves
 from gdcompare.arithmetic.numbers import Floats
-from gdcompare.arithmetic.precision import NARROW
+from gdcompare.arithmetic.precision import NARROW, OF_FACTORS
 from gdcompare.arithmetic.tape import Tape, Variable
 from gdcompare.arithmetic.vocabulary import FUNCTIONS
 from gdcompare.arithmetic.whole import known_whole
@@ -133,7 +133,8 @@ class Program:
                 value.precision = given.dtype
         for step in self.steps[: None if last is None else max(0, last + 1 - len(self.inputs))]:
             operands = [_filled(each, values) for each in step.operands]
-            within("" if step.dtype not in NARROW else step.dtype, step.function in EXACT)
+            exactly = step.function in EXACT or step.dtype == OF_FACTORS
+            within("" if step.dtype not in NARROW else step.dtype, exactly)
             try:
                 values.append(_applied(xp, step.function, operands, step.settings))
             except AttributeError as error:
@@ -264,6 +265,11 @@ class Draft:
         finally:
             self._line, self._dtype = before
 
+    def factors(self, operands: Sequence[Any]) -> list[Any]:
+        """Return the operands of a product that rounds them, as it takes them: called within `at(..., OF_FACTORS)`."""
+        real = [np.dtype(each.dtype).kind == "f" for each in operands]
+        return [self.cast(each, OF_FACTORS) if is_real else each for each, is_real in zip(operands, real, strict=True)]
+
     def decide(self, condition: Any, found: bool) -> None:
         """Note that the graph was read on this side of a branch."""
         if isinstance(condition, Place):
@@ -300,13 +306,13 @@ class Draft:
         shape = () if several else found.shape
         inputs = tuple(_each(_earlier, each) for each in operands)
         self._steps.append(Step(name, inputs, settings, shape, self._dtype, self._line))
-        number = -len(self._steps)
+        number, dtype = -len(self._steps), "float32" if self._dtype == OF_FACTORS else self._dtype
         if not several:
-            return Place(self, number, found, self._dtype)
+            return Place(self, number, found, dtype)
         places = []
         for i, each in enumerate(found):
             self._steps.append(Step(PART, (Earlier(number), i), {}, each.shape, self._dtype, self._line))
-            places.append(Place(self, -len(self._steps), each, self._dtype))
+            places.append(Place(self, -len(self._steps), each, dtype))
         return tuple(places)
 
     def program(self, output: Any) -> Program:
