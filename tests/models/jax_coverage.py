@@ -152,12 +152,12 @@ def functions(room: ModuleType, wanted: Callable[[str], bool]) -> Iterator[tuple
 
 
 def _slopes(case: Case) -> Any:
-    """Return the gradient as a line; None if there is none."""
+    """Return the gradient as a line, of NaN where the loss is none; None if there is no gradient."""
     try:
-        found = jax.grad(_loss(case.function))([*case.arrays], None, None)
+        loss, found = jax.value_and_grad(_loss(case.function))([*case.arrays], None, None)
     except Exception:  # whatever it wants instead
         return None
-    return np.concatenate([np.ravel(each) for each in found])
+    return np.concatenate([np.ravel(each) for each in found]) * (1.0 if np.isfinite(loss) else np.nan)
 
 
 def judged(case: Case, dtype: str = "float64") -> Found:

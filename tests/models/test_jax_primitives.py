@@ -14,7 +14,20 @@ jax = pytest.importorskip("jax")
 
 from gdcompare_jax import primitives as reader  # noqa: E402 - after the framework is known to be there
 
-from tests.models.jax_coverage import FAILED, KINK, READ, REFUSED, WRONG, found, worst  # noqa: E402
+from tests.models.jax_coverage import (  # noqa: E402
+    CALLED_WRONG,
+    FAILED,
+    KINK,
+    READ,
+    REFUSED,
+    RIGHT,
+    UNDECIDED,
+    WRONG,
+    found,
+    functions,
+    judged,
+    worst,
+)
 from tests.models.jax_primitives import APART, CASES, LINE, SQUARE, Case, X  # noqa: E402
 
 UNREAD = {
@@ -126,3 +139,40 @@ def test_the_edges_of_arrays_are_read_as_jax_has_them(function: Any) -> None:
 def test_nothing_fails_for_want_of_a_word() -> None:
     """What a reader did not think of is refused, not raised."""
     assert found(Case(lambda x: jax.lax.betainc(x, x, x / 2), (X,))).what != FAILED
+
+
+# The measure by function.
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (jax.numpy.sin, RIGHT),
+        (lambda x: jax.numpy.fft.fft(x).real, REFUSED),
+        (lambda x: jax.lax.igamma(x, x + 1), UNDECIDED),
+        (lambda x: x / 0, UNDECIDED),
+    ],
+)
+def test_a_function_is_judged_or_its_reason_is_said(function: Any, what: str) -> None:
+    result = judged(Case(function, (LINE,)))
+
+    assert result.what == what
+    assert bool(result.reason) == (what != RIGHT)
+
+
+def test_a_wrong_derivative_of_jaxs_is_called_wrong() -> None:
+    @jax.custom_jvp
+    def doubled(x: Any) -> Any:
+        return x * 2
+
+    doubled.defjvps(lambda g, _ans, _x: g)
+
+    assert judged(Case(doubled, (LINE,))).what == CALLED_WRONG
+
+
+def test_samples_are_those_that_have_a_finite_loss_and_gradient() -> None:
+    found = dict(functions(jax.lax, lambda name: name in ("atanh", "floor")))
+
+    assert found["floor"] is None
+    assert found["atanh"] is not None
+    assert abs(found["atanh"].arrays[0]).max() < 1
