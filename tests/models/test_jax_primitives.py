@@ -161,7 +161,7 @@ def test_a_function_is_judged_or_its_reason_is_said(function: Any, what: str) ->
 
 
 def test_a_wrong_derivative_of_jaxs_is_called_wrong() -> None:
-    @jax.custom_jvp
+    @jax.custom_jvp  # type: ignore[untyped-decorator]
     def doubled(x: Any) -> Any:
         return x * 2
 
