@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic import reflection
+import gdcompare.arithmetic.reflection as reflection
 from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import UnsaidError
 from gdcompare_jax import algebra, moves

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic import reflection
+import gdcompare.arithmetic.reflection as reflection
 from gdcompare_torch import moves
 from gdcompare_torch.moves import LEAST
 
