@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "BackendUnavailableError",
+    "Blocks",
     "Comparison",
     "Dataset",
     "Descent",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from gdcompare import distributed
     from gdcompare.authoring.conformance import check_backend
     from gdcompare.backend import Backend, BackendUnavailableError
+    from gdcompare.data.blocks import Blocks
     from gdcompare.descent import rules
     from gdcompare.descent.loop import descend
     from gdcompare.descent.record import Descent
@@ -89,6 +91,7 @@ else:
     _HOMES = {
         "authoring.conformance": ["check_backend"],
         "backend": ["Backend", "BackendUnavailableError"],
+        "data.blocks": ["Blocks"],
         "descent.loop": ["descend"],
         "descent.record": ["Descent"],
         "explain.proof": ["Proof", "prove"],

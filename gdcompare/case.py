@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare import data as datasets
 from gdcompare.arithmetic.formula_check import check_formula, checked_shapes
 from gdcompare.backend import Backend, Precision, Reduction, checked_dtype, checked_reduction
-from gdcompare.data.blocks import Blocks
+from gdcompare.data.blocks import ROWS, Blocks
 from gdcompare.own_files import from_file
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets, drawn_parameters
 from gdcompare.registry import as_problem, backends_for
@@ -191,6 +191,30 @@ def data_for(problem: Problem, data: DataLike, target: str | None = None, weight
         raise ValueError(f"{name!r} has targets and weights of its own; a column's name goes with a file of data")
     found = from_file(name)
     return datasets.suited(problem, _as_dataset(found() if callable(found) else found, name))
+
+
+def blocks_for(
+    problem: Problem, data: DataLike | Blocks, target: str | None = None, weights: str | None = None,
+    rows: int | None = None,
+) -> Blocks:  # fmt: skip
+    """Return the data that are meant in blocks of so many rows, as the problem takes them (see `datasets.blocks`).
+
+    >>> from gdcompare.problems.linear_regression import LinearRegression
+    >>> blocks_for(LinearRegression(), "noisy-line", rows=16)
+    Blocks('noisy-line', 40 rows in 3 blocks of 16, 1 feature)
+    """
+    size = ROWS if rows is None else rows
+    if isinstance(data, str | os.PathLike) and ".py:" in os.fspath(data):
+        if (target or weights) is not None:
+            raise ValueError(f"{data!r} has targets and weights of its own; a column's name goes with a file of data")
+        found = from_file(os.fspath(data))
+        found = found() if callable(found) else found
+        whole = datasets.blocks(found, rows=size, name=None if isinstance(found, Dataset) else os.fspath(data))
+    elif data is None:
+        whole = datasets.blocks(data_for(problem, None), rows=size)
+    else:
+        whole = datasets.blocks(data, target, weights, size)
+    return datasets.suited_blocks(problem, whole)
 
 
 def data_as_they_are(data: str, target: str | None = None, weights: str | None = None) -> Any:

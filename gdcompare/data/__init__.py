@@ -5,12 +5,14 @@ Importing this needs NumPy alone, and nothing here touches the network; scikit-l
 """
 
 from gdcompare.data.builtin import breast_cancer, diabetes, digits, integer_lattice, noisy_line, wine
-from gdcompare.data.choose import example, load, names
+from gdcompare.data.choose import blocks, comes_in_blocks, example, load, names
 from gdcompare.data.files import read
-from gdcompare.data.prepare import one_hot, standardise, suited
+from gdcompare.data.prepare import one_hot, standardise, suited, suited_blocks
 
 __all__ = [
+    "blocks",
     "breast_cancer",
+    "comes_in_blocks",
     "diabetes",
     "digits",
     "example",
@@ -22,5 +24,6 @@ __all__ = [
     "read",
     "standardise",
     "suited",
+    "suited_blocks",
     "wine",
 ]

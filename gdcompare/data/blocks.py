@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
@@ -57,7 +60,20 @@ class Blocks:
             raise ValueError(f"{name!r} has no rows")
         self.source, self.name, self.rows = source, name, int(rows)
         self._checked = np.zeros(self.count, dtype=bool)
-        self.first = self.block(0)
+        self._form = _form(self.first)
+
+    @cached_property
+    def first(self) -> Dataset:
+        """The first block."""
+        return self.block(0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs, which reads, and checks, by itself."""
+        return {name: self.__dict__[name] for name in ("source", "name", "rows", "_form")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._checked = np.zeros(self.count, dtype=bool)
 
     def __len__(self) -> int:
         return self.source.rows
@@ -70,7 +86,7 @@ class Blocks:
     @property
     def weighted(self) -> bool:
         """Whether the rows have weights."""
-        return self.first.weights is not None
+        return self._form[2]
 
     def bounds(self, index: int) -> tuple[int, int]:
         """Return the first row of a block, and the one after its last."""
@@ -82,7 +98,8 @@ class Blocks:
         if not self._checked[index]:
             block = self.block(index)
             return block.features, block.targets, block.weights
-        return self.source.read(begin, end)
+        features, targets, weights = self.source.read(begin, end)
+        return features if features.ndim == 2 else features[:, None], targets, weights
 
     def block(self, index: int) -> Dataset:
         """Return a block, in float64, as `Dataset` checks it; errors name its place."""
@@ -94,19 +111,14 @@ class Blocks:
             block = Dataset(features, targets, name, np.ones(len(targets)) if nothing else weights)
         except ValueError as error:
             raise ValueError(f"{error} (rows of {self.name!r} from row {begin} on)") from None
-        shape = block.features.shape[1:], block.targets.shape[1:], block.weights is not None
-        if index and shape != (wanted := self._shape):
+        if index and (form := _form(block)) != self._form:
             raise ValueError(
-                f"{self.name!r} from row {begin} on has rows of another form, {shape}, than before, {wanted}"
+                f"{self.name!r} from row {begin} on has rows of another form, {form}, than before, {self._form}"
             )
         if nothing:
             object.__setattr__(block, "weights", np.zeros(len(block)))
         self._checked[index] = True
         return block
-
-    @property
-    def _shape(self) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-        return self.first.features.shape[1:], self.first.targets.shape[1:], self.weighted
 
     def take(self, rows: NDArray[np.intp]) -> Arrays:
         """Return these rows, by their numbers, in this order; each block that has any is read once."""
@@ -131,8 +143,13 @@ class Blocks:
     def __repr__(self) -> str:
         blocks = f"{count(self.count, 'block')} of {self.rows}"
         weighted = ", weighted" if self.weighted else ""
-        features = count(self.first.features.shape[1], "feature")
+        features = count(self._form[0][0], "feature")
         return f"Blocks({self.name!r}, {count(len(self), 'row')} in {blocks}, {features}{weighted})"
+
+
+def _form(block: Dataset) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    """Return what all blocks have in common: the shape of a row of features and of targets, and having weights."""
+    return block.features.shape[1:], block.targets.shape[1:], block.weights is not None
 
 
 @final
@@ -150,6 +167,9 @@ class InMemory:
 
         self.features, self.targets = sliced(features), sliced(targets)
         self.weights = None if weights is None else sliced(weights)
+        for each in (self.features, self.targets, self.weights):
+            if each is not None and not each.shape:
+                raise ValueError(f"features, targets and weights are arrays, a row for each sample, not {each!r}")
         lengths = {len(each) for each in (self.features, self.targets, self.weights) if each is not None}
         if len(lengths) > 1:
             raise ValueError(f"features, targets and weights differ in their number of rows: {sorted(lengths)}")
@@ -171,11 +191,25 @@ class InMemory:
         return features, targets, weights
 
     def identity(self) -> str:
-        """Return a digest of all numbers."""
-        digest = hashlib.sha256()
-        for begin in range(0, self.rows, ROWS):
-            for each in self.read(begin, min(begin + ROWS, self.rows)):
-                if each is not None:
-                    digest.update(f"{each.dtype}{each.shape}".encode())
-                    digest.update(np.ascontiguousarray(each).data)
-        return digest.hexdigest()
+        """Return a digest of all numbers, but for arrays that lie in files: place, size, and time of change."""
+        return "; ".join(_identity(each) for each in (self.features, self.targets, self.weights) if each is not None)
+
+
+def _identity(values: Any) -> str:
+    place = getattr(values, "filename", None) or getattr(getattr(values, "file", None), "filename", None)
+    if isinstance(place, str | os.PathLike) and Path(place).is_file():  # as of numpy.memmap and of h5py
+        about = Path(place).stat()
+        within = getattr(values, "name", None) or getattr(values, "offset", 0)
+        ends = _digest((values[:1], values[-1:]))  # what is cut of a file's array does not say where
+        form = f"{within}, {values.dtype}, {values.shape}, {ends}"
+        return f"{Path(place).resolve()} of {about.st_size} bytes, changed {about.st_mtime_ns}: {form}"
+    return _digest(values[begin : begin + ROWS] for begin in range(0, len(values), ROWS))
+
+
+def _digest(pieces: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for each in pieces:
+        rows = np.ascontiguousarray(each)
+        digest.update(f"{rows.dtype}{rows.shape}".encode())
+        digest.update(rows.data)
+    return digest.hexdigest()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gdcompare.data.blocks import Blocks
+from gdcompare.data.classes import InColumn, OneHot, counted_classes
 from gdcompare.problem import Dataset, Problem
 
 
@@ -65,3 +67,21 @@ def suited(problem: Problem, data: Dataset) -> Dataset:
     if problem.target_values is not None:
         return one_hot(data)
     return Dataset(data.features, data.targets[:, None], data.name, data.weights)
+
+
+def suited_blocks(problem: Problem, data: Blocks, classes: int | None = None) -> Blocks:
+    """Return data in blocks as `suited` has them; to number the classes, all targets are read once.
+
+    No block need hold every class. With `classes`, how many there are, nothing is read for it; a target that is none of
+    them is found when its block is read.
+
+    >>> from gdcompare.data.blocks import InMemory
+    >>> from gdcompare.problems.softmax_regression import SoftmaxRegression
+    >>> suited_blocks(SoftmaxRegression(), Blocks(InMemory([[5.0], [6.0]], [1, 0]), rows=1)).block(0).targets.tolist()
+    [[0.0, 1.0]]
+    """
+    if problem.target_dimensions == 1 or data.first.targets.ndim == 2:
+        return data
+    if problem.target_values is None:
+        return Blocks(InColumn(data.source), data.name, data.rows)
+    return Blocks(OneHot(data.source, counted_classes(data) if classes is None else classes), data.name, data.rows)
