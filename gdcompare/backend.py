@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
@@ -173,6 +174,14 @@ class PreparesProcess(Protocol):
     @abstractmethod
     def prepare_process() -> None:
         """Make them, and none that the user has made; called as soon as the backend's class is loaded."""
+
+
+class OnOneThread(Protocol):
+    """An optional capability beside the seam: sums whose order does not depend on how many threads there are."""
+
+    @abstractmethod
+    def one_thread(self) -> AbstractContextManager[None]:
+        """Compute on the calling thread alone while this is entered; afterwards as before."""
 
 
 class GivesLosses(Protocol):

@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Derivative, Reduction, borrowed
-from gdcompare.case import Case, DataLike
+from gdcompare.case import Case, DataLike, blocks_for
 from gdcompare.data.blocks import Blocks
 from gdcompare.problem import NotDerivedError, Problem
 from gdcompare.progress import progress_bar
 from gdcompare.registry import as_backend, as_problem, backend_names
-from gdcompare.scale.sums import Here, Sums
+from gdcompare.scale.cluster import workers_for
+from gdcompare.scale.sums import Sums
 
 
 def value_and_grad(
@@ -27,12 +28,14 @@ def value_and_grad(
     backend: str | Backend[Any],
     weights: ArrayLike | None = None,
     reduction: str = "mean",
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> tuple[float, dict[str, NDArray[Any]]]:
     """Return the loss and its gradient, `{name: array of the parameter's shape}`.
 
     Problem, data and parameters are as `case` has it: by name, from a file, or themselves; None for the problem's own
     data, and for parameters drawn near its start. Data in `Blocks` are read one after the other, and summed in a fixed
-    order.
+    order; `workers` and `scheduler` are as `descend` has them.
 
     Loss and gradient are means over the n samples, `1/n sum l_i`; with weights (n,), given here or with the data, the
     weighted mean, `sum w_i l_i / sum w_i`. With `reduction="sum"` they are `sum l_i` and `sum w_i l_i`.
@@ -42,14 +45,17 @@ def value_and_grad(
     >>> loss, gradient["theta_1"].tolist()
     (5.0, [-10.0])
     """
+    if (workers, scheduler) != (None, None) and not isinstance(data, Blocks):
+        data = blocks_for(as_problem(problem), data)
     if isinstance(data, Blocks) and weights is not None:
         raise ValueError("weights of data in blocks come with the blocks")
     rows = data.first if isinstance(data, Blocks) else data
     backend, case = _case(problem, rows, params, backend, weights, reduction)
     if isinstance(data, Blocks):
         sums = Sums(case.problem, backend, data)
-        with progress_bar(len(data), None, "reading", "rows") as advance:
-            mean, parts = sums.reduced(case.params, Here(sums, advance).total(case.params), case.reduction)
+        bar = progress_bar(len(data), None, "reading", "rows")
+        with bar as advance, workers_for(sums, workers, scheduler, advance) as who:
+            mean, parts = sums.reduced(case.params, who.total(case.params), case.reduction)
         return float(mean), parts
     function = backend.value_and_grad(case.problem, case.reduction)
     with said_of_backend(backend.name):

@@ -81,6 +81,7 @@ def load_file(written: str) -> ModuleType:
 
 
 _OURS = "user_file_"
+_SUITE = __name__.partition(".")[0]
 _folders: list[str] = []
 """Where files were loaded from: what lies beside them can be imported, after what is installed."""
 
@@ -156,3 +157,20 @@ def shown_path(path: str | Path) -> str:
     """
     here = Path.cwd()
     return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
+
+
+def is_own(module: str) -> bool:
+    """Whether a module, by its name, was loaded from a file of somebody's own, or lies beside one and was imported.
+
+    >>> is_own("json")
+    False
+    """
+    if module.startswith(_OURS):
+        return True
+    root = module.partition(".")[0]
+    file = getattr(sys.modules.get(root), "__dict__", {}).get("__file__")
+    if file is None or not _folders or root.startswith(_SUITE):
+        return False
+    path = Path(file)
+    home = path.parent.parent if path.name == "__init__.py" else path.parent
+    return str(home) in _folders and not is_installed(file)

@@ -157,6 +157,23 @@ def own_this_process() -> None:
     _process_is_ours = True
 
 
+def process_is_ours() -> bool:
+    """Whether `own_this_process` was called."""
+    return _process_is_ours
+
+
+def packages_of(name: str) -> list[str]:
+    """Return the packages that a registered backend needs besides the suite; none for one that has another name.
+
+    >>> packages_of("numpy")
+    []
+    """
+    try:
+        return _wanted(_backend_entry_point(_parted(name)[0]))
+    except LookupError:
+        return []
+
+
 def load_problem(name: str, **settings: Any) -> Problem:
     """Return a problem by its name, or from a file as `"path/to/file.py:Name"`, a class or an instance.
 
@@ -325,17 +342,24 @@ def _to_install(entry_point: EntryPoint, module: str) -> str:
 
 def _missing(entry_point: EntryPoint) -> list[str]:
     """Return the distributions that the entry point's extras ask for and that are not installed."""
-    lines = (entry_point.dist.requires or []) if entry_point.dist else []
     missing = []
-    for extra in entry_point.extras:
-        for line in lines:
-            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", line):
-                name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
-                try:
-                    distribution(name)
-                except PackageNotFoundError:
-                    missing.append(name)
+    for name in _wanted(entry_point):
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            missing.append(name)
     return missing
+
+
+def _wanted(entry_point: EntryPoint) -> list[str]:
+    """Return the distributions that the entry point's extras ask for."""
+    lines = (entry_point.dist.requires or []) if entry_point.dist else []
+    return [
+        re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        for extra in entry_point.extras
+        for line in lines
+        if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", line)
+    ]
 
 
 def _only_problem(path: str) -> Any:

@@ -205,6 +205,16 @@ class TorchBackend(Backend[torch.Tensor]):
             return compiled_scan(step, self.borrow)
         return eager_scan(step, self.borrow, torch.stack)
 
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """`torch.set_num_threads(1)`, and back."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def environment(self) -> dict[str, str]:
         """Torch's version, device, threads, and the switches that change its rounding."""
         device = torch.empty(0, device=self.device).device

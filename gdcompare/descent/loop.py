@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, ValueAndGrad, borrowed
-from gdcompare.case import Case, DataLike
+from gdcompare.case import Case, DataLike, blocks_for
 from gdcompare.data.blocks import Blocks
 from gdcompare.descent.checkpoint import Checkpoint, digest_of, name_of
 from gdcompare.descent.record import Descent, Progress, Recorder
@@ -25,8 +26,9 @@ from gdcompare.descent.stopping import StopReason, Watch
 from gdcompare.descent.streamed import BlockBatches, streamed_scan
 from gdcompare.problem import Dataset, Problem
 from gdcompare.progress import progress_bar
-from gdcompare.registry import as_backend
-from gdcompare.scale.sums import Here, Sums
+from gdcompare.registry import as_backend, as_problem
+from gdcompare.scale.cluster import workers_for
+from gdcompare.scale.sums import Sums
 
 # A chunk is long enough for its overhead, some ten steps of NumPy, to vanish, and short enough to be looked at about
 # once a second and to keep its records within some tens of megabytes.
@@ -57,6 +59,8 @@ def descend(
     chunk: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Descent:
     """Minimise the mean loss by gradient descent: full batch, mini-batch (`batch_size`), or stochastic (1).
 
@@ -87,6 +91,10 @@ def descend(
     is interrupted. With `resume` one that stands there goes on, to the same last bit, if it is of the same descent; one
     that has ended is returned; and where there is none, it begins.
 
+    Data in `Blocks` are read as they are needed, and need not fit the memory. So many new processes, `workers`, share
+    them, or those of the Dask cluster at `scheduler`, "tcp://HOST:PORT": full-batch steps have the same bits whoever
+    works out which block. Rows in memory are then cut into blocks, too.
+
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
     >>> import gdcompare as gdc
@@ -96,6 +104,11 @@ def descend(
     ('gradient norm', 105, [2.0])
     """
     backend = as_backend(backend)
+    shared = (workers, scheduler) != (None, None)
+    if shared and batch_size is not None:
+        raise ValueError("processes share the full batch: workers and scheduler go without batch_size")
+    if shared and not isinstance(data, Blocks):
+        data = blocks_for(as_problem(problem), data)
     streamed = data if isinstance(data, Blocks) else None
     case = Case.of(
         problem,
@@ -121,6 +134,8 @@ def descend(
     length = (
         _chunk_length(total, work, kept, compiled, watched) if chunk is None else min(_whole("chunk", chunk), total)
     )
+    if streamed is not None and batch_size is None and checkpoint is not None and chunk is None:
+        length = 1  # a pass over all blocks is worth keeping, whatever then fails
     batches: _Batches | BlockBatches | None = None
     sums = None if streamed is None else Sums(problem, backend, streamed)
     if batch_size is not None:
@@ -174,8 +189,13 @@ def descend(
     begun = recorder.steps
     stood = begun, state
     try:
-        with progress_bar(total * (n if whole else 1), progress, "descending", "rows" if whole else "") as moved:
-            run = backend.scan(step) if sums is None or not whole else streamed_scan(step, sums, Here(sums, moved))
+        with ExitStack() as stack:
+            rated = "rows" if whole else ""
+            moved = stack.enter_context(progress_bar(total * (n if whole else 1), progress, "descending", rated))
+            if sums is None or not whole:
+                run = backend.scan(step)
+            else:
+                run = streamed_scan(step, sums, stack.enter_context(workers_for(sums, workers, scheduler, moved)))
             advance = (lambda _: None) if whole else moved
             moved(begun * (n if whole else 1))
             for begin in range(begun, 0 if ended else total, length):
@@ -183,7 +203,7 @@ def descend(
                 fed = [] if step.constant_rate else [_rates(rule, steps)]
                 padded = len(steps) if whole else length  # a pass over all blocks is more than a compilation
                 inputs = _inputs([*fed, *rule.direction.coefficients(np, steps)], batches, len(steps), padded)
-                with said_of_backend(backend.name):
+                with nullcontext() if whole else said_of_backend(backend.name):  # a block's sums are said of it there
                     state, records = run(state, inputs, constants)
                 losses, *after = map(backend.to_numpy, records)
                 norms = after.pop() if step.with_norm else losses
@@ -204,6 +224,10 @@ def descend(
                     break
     except KeyboardInterrupt:
         reason = "interrupted"
+    except Exception:  # rows that cannot be read, workers that are gone
+        if standing is not None and 0 < stood[0] == recorder.steps:
+            _keep(standing, backend, recorder, watch, stood[1], "interrupted", False)
+        raise
     if watch.blown_up and reason in ("epochs", "loss change", "gradient norm"):
         reason = "diverged"
     if standing is not None and not ended and stood[0] == recorder.steps:

@@ -152,3 +152,39 @@ def test_what_is_not_for_blocks_says_so() -> None:
     data = blocks(np.where(np.arange(53) == 40, 0, WEIGHTS))
     with pytest.raises(ValueError, match=r"row \d+ has weight 0"):
         gdc.descend("linear-regression", data, "numpy", batch_size=4, epochs=1)
+
+
+class Failing:
+    """Rows whose file is gone after some reads."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self._source, self._most, self.reads = InMemory(FEATURES, TARGETS), most, 0
+
+    @property
+    def rows(self) -> int:
+        return self._source.rows
+
+    def read(self, begin: int, end: int) -> Arrays:
+        if self.reads == self._most:
+            raise OSError("the file is gone")
+        self.reads += 1
+        return self._source.read(begin, end)
+
+    def identity(self) -> str:
+        return "rows"
+
+
+@pytest.mark.parametrize("done", [0, 1, 9])
+def test_steps_before_rows_that_cannot_be_read_are_not_lost(tmp_path: Path, done: int) -> None:
+    def path(source: Failing, **options: Any) -> gdc.Descent:
+        return gdc.descend("linear-regression", Blocks(source, rows=8), "numpy", epochs=20, **options)
+
+    due = path(whole := Failing())
+    a_step = (whole.reads - 1) // 20
+    with pytest.raises((OSError, ValueError), match="the file is gone"):
+        path(Failing(1 + done * a_step + 3), checkpoint=tmp_path)
+
+    resumed = path(rest := Failing(), checkpoint=tmp_path, resume=True)
+
+    assert bits(resumed) == bits(due)
+    assert rest.reads == 1 + (20 - done) * a_step

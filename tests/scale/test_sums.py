@@ -64,3 +64,45 @@ def test_numbers_too_large_for_the_dtype_are_refused() -> None:
 
     with pytest.raises(ValueError, match="too large for float32"):
         Here(ours).total(PARAMS)
+
+
+def test_the_bits_do_not_depend_on_how_rows_lie_in_memory(backend_name: str) -> None:
+    def steps(features: np.ndarray) -> list[bytes]:
+        blocks = Blocks(InMemory(features, np.tile(TARGETS, 20)), rows=400)
+        ours = Sums(as_problem("linear-regression"), as_backend(backend_name), blocks)
+        return [Here(ours).total(PARAMS).tobytes() for _ in range(2)]  # checked the first time, then as they come
+
+    rows = np.tile(FEATURES, (20, 1))
+    assert steps(np.asfortranarray(rows)) == steps(rows) == steps(np.repeat(rows, 2, axis=1)[:, ::2])
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
+    torch = pytest.importorskip("torch")
+    rows = np.tile(FEATURES, (200, 1))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            blocks = Blocks(InMemory(rows, np.tile(TARGETS, 200)), rows=10_000)
+            ours = Sums(as_problem("linear-regression"), as_backend("torch"), blocks)
+            found.append(Here(ours).total(PARAMS).tobytes())
+            assert torch.get_num_threads() == threads  # as it was
+    finally:
+        torch.set_num_threads(before)
+
+    assert len(set(found)) == 1
+
+
+def test_what_is_kept_is_not_read_again() -> None:
+    ours = sums("numpy", 7)
+    due = Here(ours).total(PARAMS).tobytes()
+    keeping = Sums(ours.problem, ours.backend, ours.blocks, lambda index, arrays: arrays if index != 3 else None)
+    Here(keeping).total(PARAMS)
+    read = []
+    keeping.arrays = lambda index: read.append(index) or ours.arrays(index)  # type: ignore[method-assign,func-returns-value]
+
+    assert Here(keeping).total(PARAMS).tobytes() == due
+    assert read == [3]
+    keeping.forget(lambda index: index != 5)
+    assert Here(keeping).total(PARAMS).tobytes() == due
+    assert read == [3, 3, 5]
