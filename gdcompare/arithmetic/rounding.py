@@ -78,7 +78,9 @@ class Rounded:
     def __add__(self, other: Any) -> Rounded:
         other = self.numbers.asarray(other)
         value, terms = self.value + other.value, np.abs(self.value) + np.abs(other.value)
-        exact = self.numbers.holds(terms, np.minimum(grid_of(self), grid_of(other))) | is_zero(self) | is_zero(other)
+        exact = is_zero(self) | is_zero(other)
+        if self.exact.any() and other.exact.any():
+            exact = exact | self.numbers.holds(terms, np.minimum(grid_of(self), grid_of(other)))
         exact = exact | ((value == 0) & self.exact & other.exact)  # x - x
         spread, error = self.spread + other.spread, self.error + other.error
         before = np.minimum(np.abs(value) + spread + error, self.size + other.size)
@@ -94,7 +96,9 @@ class Rounded:
 
     def __mul__(self, other: Any) -> Rounded:
         other = self.numbers.asarray(other)
-        exact = self.numbers.holds(np.abs(self.value * other.value), grid_of(self) * grid_of(other))
+        exact: Any = False
+        if self.exact.any() and other.exact.any():
+            exact = self.numbers.holds(np.abs(self.value * other.value), grid_of(self) * grid_of(other))
         exact = exact | is_zero(self) | is_zero(other) | is_power_of_2(self) | is_power_of_2(other)
         result = self.numbers.product(np.multiply, self, other, 1, exact)
         singular = (is_singular(self) & is_not_zero(other)) | (is_singular(other) & is_not_zero(self))

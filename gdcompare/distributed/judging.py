@@ -14,9 +14,9 @@ from gdcompare.distributed.known import Truths
 from gdcompare.distributed.pieces import holding
 from gdcompare.distributed.shards import Floats, Shards
 from gdcompare.problem import Problem
+from gdcompare.referee.context import context_of
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Report
-from gdcompare.referee.verify import context_of
 from gdcompare.table import count
 
 REDUCTIONS = "reductions"

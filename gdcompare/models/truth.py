@@ -24,9 +24,9 @@ from gdcompare.models.posed import AtRows, ProgramProblem, posed_at
 from gdcompare.models.sides import Point, Side
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.enclosure import enclose
+from gdcompare.referee.judging import judged
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Entry, Floats, compare
-from gdcompare.referee.verify import judged
 
 MOST_WORK = 3 * 10**7
 """A program of more multiplications and additions is not enclosed."""

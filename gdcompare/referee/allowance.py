@@ -141,6 +141,22 @@ def _with_draws(proven: Allowance, truth: Enclosed, draws: Floats, enough: Float
     return replace(proven, budget=np.where(better, sampled, proven.budget), scale=scale, grade="sampled")
 
 
+def sampled_where_blind(proven: Allowance, truth: Enclosed, sampled: Floats, scale: Floats, dtype: str) -> Allowance:
+    """Return an allowance whose budget is that which was sampled where the proven one is blind, and larger.
+
+    It is measured by the scale of what was sampled, where that is larger than its own.
+    """
+    own = np.zeros(sampled.shape) if proven.scale is None else proven.scale
+    if not _wanting(proven, own, ENOUGH[dtype]).any():
+        return proven
+    enough = np.maximum(ENOUGH[dtype] * _size(truth), NOTHING)
+    better = (proven.budget > enough) & (sampled < proven.budget) & (own >= SMALL[dtype])
+    if not better.any():
+        return proven
+    budget = np.where(better, sampled, proven.budget)
+    return replace(proven, budget=budget, scale=np.fmax(own, np.where(better, scale, 0.0)), grade="sampled")
+
+
 def size_of_terms(size: Floats, deviation: Floats) -> Floats:
     """Return how large the terms are whose sum each element is, by what they round to beside their array.
 

@@ -31,12 +31,12 @@ from gdcompare.backend import Backend, unit_roundoff
 from gdcompare.case import Case, DataLike
 from gdcompare.gradients import offers
 from gdcompare.problem import Problem
+from gdcompare.referee.context import context_of
 from gdcompare.referee.due import NotDueError, as_due
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.point import Implementation, Referee, fitting
 from gdcompare.referee.shown import heading, subject_of
 from gdcompare.referee.verdict import Floats, Grade
-from gdcompare.referee.verify import context_of
 from gdcompare.registry import refuse_nobody
 from gdcompare.table import Part, as_html, as_text, count, number, table
 

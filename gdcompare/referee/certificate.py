@@ -38,12 +38,13 @@ from gdcompare.backend import Backend, Precision, Reduction, checked_dtype
 from gdcompare.case import Case, DataLike
 from gdcompare.problem import Dataset, Problem, check_parameters, check_targets
 from gdcompare.referee.allowance import allowance_within, either
+from gdcompare.referee.context import context_of
 from gdcompare.referee.enclosed import Enclosed, Pieces, balls_from, beside, text_of
 from gdcompare.referee.enclosure import enclose_rows
+from gdcompare.referee.judging import judged
 from gdcompare.referee.point import Implementation, Referee, as_implementation, fitting
 from gdcompare.referee.sampling import magnitudes
 from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Report, Verdict, budgets_of
-from gdcompare.referee.verify import context_of, judged
 from gdcompare.registry import PROBLEMS, as_problem, backends_for, load_problem, problem_names
 from gdcompare.writing import write_text
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from gdcompare.arithmetic.balls import BallNumbers, Kink, boxed
 from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
-from gdcompare.arithmetic.quick_balls import PRECISION, QuickBalls, QuickNumbers, UndecidedError
+from gdcompare.arithmetic.quick_balls import PRECISION, QuickBalls, QuickNumbers, UndecidedError, as_quick_balls
 from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
@@ -50,6 +50,13 @@ class Enclosure:
     kinks: tuple[Kink, ...]
     sides: Sides | None = None
     """Where the formula at the point does not say the derivative: the limits from its sides."""
+
+    def over(self, weights: ArrayLike) -> Enclosure:
+        """Return the truth about the mean, of that about a sum without sides; one number is the sum of all weights."""
+        total = QuickNumbers().sum(as_quick_balls(np.ravel(weights)), (-1,))[0]
+        with np.errstate(all="ignore"):
+            means = {name: replace(each, known=each.quick / total) for name, each in self.gradient.items()}
+            return replace(self, loss=replace(self.loss, known=self.loss.quick / total), gradient=means)
 
 
 def enclose(

@@ -32,16 +32,19 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.backend import Backend, Reduction
 from gdcompare.case import Case, DataLike, Poses
+from gdcompare.data.blocks import Blocks
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowance_within
+from gdcompare.referee.blame import blamed_rows, ratio, some
+from gdcompare.referee.combined import weighted_mean
+from gdcompare.referee.context import context_of, context_of_blocks
 from gdcompare.referee.hypotheses import number
 from gdcompare.referee.parts import BackendBench, Bench, OwnBench, Part, RowsFunction, UnfitError
 from gdcompare.referee.point import Implementation, Referee
+from gdcompare.referee.streamed_laws import LEFT_OUT, laws_of_blocks
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, budgets_of, compare
-from gdcompare.referee.verify import context_of
 from gdcompare.registry import as_backend
 
 _FIRST_ROWS = 6
@@ -61,7 +64,7 @@ class _Claim:
 
 def check_batch_laws(
     problem: str | Problem | Poses,
-    data: DataLike = None,
+    data: DataLike | Blocks = None,
     params: Mapping[str, Any] | None = None,
     backend: str | Backend[Any] | Implementation | None = None,
     *,
@@ -80,6 +83,9 @@ def check_batch_laws(
     judged, too, one by one and as a mean. A native model has them. What is not offered is left out, and said: sums,
     per-sample gradients, weights where there is no fourth argument.
 
+    On data in `Blocks` the laws between all rows and their blocks are checked, and the report says which are left out
+    (`streamed_laws`).
+
     Raises ValueError, LookupError, TypeError or BackendUnavailableError before any work for arguments that make no
     sense.
 
@@ -91,7 +97,11 @@ def check_batch_laws(
     >>> report.verdict, report.entries[0].law
     ('agree', 'mean of per-sample gradients')
     """
+    blocks = data if isinstance(data, Blocks) else None
+    data = data.first if isinstance(data, Blocks) else data
     if isinstance(problem, Poses):
+        if blocks is not None:
+            raise ValueError("the laws of a model as it stands are not checked on data in blocks; give data.block(0)")
         posed = problem.posed(data, params, dtype or "float64")
         problem, data, params = posed.problem, posed.data, posed.params
         backend, name = posed.of_rows(backend), name or posed.name
@@ -107,17 +117,26 @@ def check_batch_laws(
         case.backends(backends)
         bench = BackendBench(case.problem, backends[0], proven_only, {})
     referee = Referee(case)
+    entries = _entries(bench, referee) if blocks is None else laws_of_blocks(case, bench, blocks, proven_only)
+    said = [f"of {what}, {why}" for what, why in bench.lacks.items()] + ([] if blocks is None else [LEFT_OUT])
+    if said:
+        cause = f"{entries[0].cause}; laws left out: {', '.join(said)}".removeprefix("; ")
+        entries[0] = replace(entries[0], cause=cause)
+    if blocks is not None:
+        return Report(tuple(entries), context_of_blocks(case, blocks, backends, [], False))
+    return Report(tuple(entries), context_of(referee, case.data, backends))
+
+
+def _entries(bench: Bench, referee: Referee) -> list[Entry]:
+    """Return an entry for each law and parameter, on data in memory."""
     entries = _misfits(bench, referee)
     if not entries:
         try:
             for claim in _claims(bench, referee):
-                entries += [_judged(claim, each, bench.name, case.dtype) for each in claim.actual]
+                entries += [_judged(claim, each, bench.name, referee.dtype) for each in claim.actual]
         except UnfitError as error:
             entries += error.entries
-    if bench.lacks:
-        left_out = f"laws left out: {', '.join(f'of {what}, {why}' for what, why in bench.lacks.items())}"
-        entries[0] = replace(entries[0], cause=f"{entries[0].cause}; {left_out}".removeprefix("; "))
-    return Report(tuple(entries), context_of(referee, case.data, backends))
+    return entries
 
 
 def _own_bench(
@@ -224,7 +243,7 @@ def _claims(bench: Bench, referee: Referee) -> Iterator[_Claim]:
 def _claims_about_rows(bench: Bench, referee: Referee) -> Iterator[_Claim]:
     """The mean of the per-sample gradients, and where they are judged one by one, each beside the size of all."""
     rows, shares = bench.rows(referee)
-    mixed = {name: _mean(rows.gradient[name], shares, rows.allowed[name].budget) for name in rows.gradient}
+    mixed = {name: weighted_mean(rows.gradient[name], shares, rows.allowed[name].budget) for name in rows.gradient}
     yield _claim("mean of per-sample gradients", mixed, referee, [rows])
     if bench.rows_are_judged:
         usual = {name: np.mean(np.abs(truth.mid), axis=0) for name, truth in rows.truths.items()}
@@ -275,22 +294,6 @@ def _claims_about_batches(bench: Bench, referee: Referee) -> Iterator[_Claim]:
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _mean(arrays: Any, counts: Floats, budget: Floats, total: float | None = None) -> tuple[Floats, Floats]:
-    """Return `sum c_k a_k / total` in float64, and how far it may be off if each a_k may be off by its budget.
-
-    The total is `sum c_k` unless it is given. What is not finite was not made so by combining it: that adds nothing.
-    """
-    numbers = RoundedNumbers("float64")
-    total = float(np.sum(counts)) if total is None else total
-    weighted = numbers.asarray(np.moveaxis(np.asarray(arrays, dtype=np.float64), 0, -1)) * numbers.asarray(counts)
-    here = numbers.sum(weighted, (-1,)) / total
-    actual = np.tensordot(counts, np.asarray(arrays, dtype=np.float64), axes=1) / total
-    off = np.tensordot(counts, budget, axes=1) / total
-    combining = np.where(np.isfinite(actual), here.error[..., 0], 0.0)
-    return np.asarray(actual), np.asarray(off * (1 + (len(counts) + 4) * 2.0**-53) + combining)
-
-
-@np.errstate(invalid="ignore", over="ignore")
 def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
     """Return `1/k sum (v_i - mean)^2` over the first axis, and how far off it may be if each v_i may be by `off`."""
     deviations = values - np.mean(values, axis=0)
@@ -303,8 +306,14 @@ def _variance(values: Floats, off: Floats) -> tuple[Floats, Floats]:
 def _combined(law: str, referee: Referee, parts: Sequence[Part], total: float | None = None) -> _Claim:
     """The parts' gradients, weighted by their counts, should be the gradient of the whole."""
     counts = np.array([part.count for part in parts])
+
+    def budgets(name: str) -> Floats:
+        return np.stack([part.allowed[name].budget for part in parts])
+
     mixed = {
-        name: _mean([p.gradient[name] for p in parts], counts, np.stack([p.allowed[name].budget for p in parts]), total)
+        name: weighted_mean(
+            [p.gradient[name] for p in parts], counts, np.stack([p.allowed[name].budget for p in parts]), total
+        )
         for name in referee.params
     }
     return _claim(law, mixed, referee, parts)
@@ -339,41 +348,12 @@ def _judged(claim: _Claim, name: str, who: str, dtype: str) -> Entry:
 def _blame(claim: _Claim, name: str) -> str:
     """Name the parts that are wrong by themselves: the samples, or the batches, and by what factor."""
     if claim.parts[0].name == "rows":
-        return _blamed_rows(claim.parts[0], name)
+        return blamed_rows(claim.parts[0], name)
     guilty = []
     for part in claim.parts:
         truth, found = part.truths[name], part.gradient[name].astype(np.float64)
         if (truth.distance(found)[0] > part.allowed[name].budget).any():
             finite = np.isfinite(found).all()
-            how = f"{number(_ratio(found, truth.mid), 10)} times the truth" if finite else "not finite"
+            how = f"{number(ratio(found, truth.mid), 10)} times the truth" if finite else "not finite"
             guilty.append(f"{part.name} ({how})")
-    return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {_some(guilty)}" if guilty else ""
-
-
-def _blamed_rows(part: Part, name: str) -> str:
-    """Name the samples whose gradient is wrong, and the factor where all of them are off by the same one."""
-    truth, found, budget = part.truths[name], part.gradient[name].astype(np.float64), part.allowed[name].budget
-    n = len(found)
-    wrong = np.flatnonzero((truth.distance(found)[0] > budget).reshape(n, -1).any(axis=1))
-    if not len(wrong):
-        return ""
-    factor = _ratio(found[wrong], truth.mid[wrong])
-    off = np.abs(found[wrong] - factor * truth.mid[wrong])
-    same = (off <= 8 * (budget[wrong] * max(1.0, abs(factor)) + 2.0**-52 * np.abs(found[wrong]))).all()
-    known = [(float(n), "n"), (1 / n, "1/n"), (n / (n - 1), "n/(n-1)")] if n > 2 else []
-    name_of_it = "".join(f"{words} = " for each, words in known if np.isclose(factor, each, 1e-9))
-    by = f" (a constant factor {name_of_it}{number(factor)} in each of them)" if same else ""
-    return f"wrong in {len(wrong)} of {n} samples: {_some(list(map(str, wrong)))}{by}"
-
-
-def _ratio(found: Floats, truth: Floats) -> float:
-    """Return the factor that brings the truth nearest to what was found."""
-    if not truth.any():
-        return np.inf
-    _, exponent = np.frexp(np.abs(truth).max())  # the squares of what is tiny would vanish
-    found, truth = np.ldexp(found, -exponent), np.ldexp(truth, -exponent)
-    return float(np.sum(found * truth) / np.sum(truth**2))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"wrong in {len(guilty)} of {len(claim.parts)} batches: {some(guilty)}" if guilty else ""

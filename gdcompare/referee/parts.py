@@ -20,9 +20,9 @@ from gdcompare.problem import Problem
 from gdcompare.referee.allowance import either
 from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, no_exit
 from gdcompare.referee.formula import allowances_of_formula, formula_of
+from gdcompare.referee.judging import changed_inputs
 from gdcompare.referee.point import Implementation, Referee
 from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Truth, budgets_of
-from gdcompare.referee.verify import changed_inputs
 
 RowsFunction = Callable[..., Mapping[str, Any]]
 """`f(params, features, targets) -> {name: (n, *shape)}`: NumPy arrays in, anything that NumPy can read out."""
@@ -69,6 +69,18 @@ class Bench(Protocol):
     def rows(self, referee: Referee) -> tuple[Part, Floats]:
         """Return the per-sample gradients, named "rows", and the weights of which they have the mean."""
 
+    def computed(self, name: str, referee: Referee) -> dict[str, NDArray[Any]]:
+        """Return a batch's gradient alone."""
+
+    def computed_rows(self, referee: Referee) -> tuple[dict[str, NDArray[Any]], Referee, Floats]:
+        """Return the per-sample gradients alone, who judges them, and the weights of which they have the mean."""
+
+    def allowances(self, referee: Referee, proven_only: bool) -> dict[str, Allowance]:
+        """Return what a batch's gradient may be off by."""
+
+    def row_budgets(self, referee: Referee) -> dict[str, Floats]:
+        """Return what the per-sample gradients may be off by at worst."""
+
 
 @dataclass(frozen=True, eq=False)
 class BackendBench:
@@ -87,21 +99,39 @@ class BackendBench:
 
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> Part:
         """Return the gradient of a batch."""
+        gradient, allowed = self.computed(name, referee), self.allowances(referee, self.proven_only)
+        return Part(name, gradient, referee.towards(gradient, budgets_of(allowed)), allowed, count)
+
+    def computed(self, name: str, referee: Referee) -> dict[str, NDArray[Any]]:
+        """Return it alone."""
         compute = self.backend.value_and_grad(self.problem, referee.reduction)
         with said_of_backend(self.backend.name):
             _, arrays = compute(*self._arguments(referee))
-        gradient, allowed = self._to_numpy(arrays), referee.allowances(self._by_hand, self.proven_only)
+        gradient = self._to_numpy(arrays)
         _refuse_misfits(self.name, name, gradient, referee)
-        return Part(name, gradient, referee.towards(gradient, budgets_of(allowed)), allowed, count)
+        return gradient
 
     def rows(self, referee: Referee) -> tuple[Part, Floats]:
         """Return the per-sample gradients, which hold the weights already."""
+        rows, _, shares = self.computed_rows(referee)
+        allowed = referee.row_allowances(self._by_hand, self.proven_only)
+        return Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed), shares
+
+    def computed_rows(self, referee: Referee) -> tuple[dict[str, NDArray[Any]], Referee, Floats]:
+        """Return them alone."""
         with said_of_backend(self.backend.name):
             gradients = self.backend.per_sample_grad(self.problem)(*self._arguments(referee))
-        rows, allowed = self._to_numpy(gradients), referee.row_allowances(self._by_hand, self.proven_only)
+        rows = self._to_numpy(gradients)
         _refuse_misfits(self.name, "rows", rows, referee)
-        part = Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed)
-        return part, np.ones(len(referee.features))
+        return rows, referee, np.ones(len(referee.features))
+
+    def allowances(self, referee: Referee, proven_only: bool) -> dict[str, Allowance]:
+        """Return those of a derivation by hand, or of the differentiated loss."""
+        return referee.allowances(self._by_hand, proven_only)
+
+    def row_budgets(self, referee: Referee) -> dict[str, Floats]:
+        """Return the same of the rows."""
+        return referee.row_budgets(self._by_hand)
 
     @property
     def _by_hand(self) -> bool:
@@ -141,27 +171,43 @@ class OwnBench:
 
     def batch(self, name: str, referee: Referee, count: float = 1.0) -> Part:
         """Return the gradient of a batch, allowed what is allowed of any implementation."""
-        _, found = self._called(name, self.function, referee, (None, {}), "(loss, {name: gradient})")
-        gradient = self._arrays(name, found, referee)
-        formula = formula_of(self.function)
-        allowed = (
-            referee.either_allowance(self.proven_only)
-            if formula is None
-            else allowances_of_formula(referee, formula, self.proven_only)
-        )
+        gradient, allowed = self.computed(name, referee), self.allowances(referee, self.proven_only)
         return Part(name, gradient, referee.towards(gradient, budgets_of(allowed)), allowed, count)
+
+    def computed(self, name: str, referee: Referee) -> dict[str, NDArray[Any]]:
+        """Return it alone."""
+        _, found = self._called(name, self.function, referee, (None, {}), "(loss, {name: gradient})")
+        return self._arrays(name, found, referee)
 
     def rows(self, referee: Referee) -> tuple[Part, Floats]:
         """Return the per-sample gradients: as a backend's if they take weights, else those of the samples alone."""
+        rows, referee, shares = self.computed_rows(referee)
+        allowed = referee.row_allowances(False, self.proven_only)
+        if referee.problem.derived:
+            allowed = either(referee.row_allowances(True, self.proven_only), allowed)
+        return Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed), shares
+
+    def computed_rows(self, referee: Referee) -> tuple[dict[str, NDArray[Any]], Referee, Floats]:
+        """Return them alone."""
         assert self.per_sample is not None
         shares = np.ones(len(referee.features))
         if referee.weights is not None and not takes_weights(self.per_sample):
             shares, referee = referee.weights.astype(np.float64), referee.unweighted
         found = self._called("rows", self.per_sample, referee, {}, "{name: (n, *shape)}")
-        rows, allowed = self._arrays("rows", found, referee), referee.row_allowances(False, self.proven_only)
-        if referee.problem.derived:
-            allowed = either(referee.row_allowances(True, self.proven_only), allowed)
-        return Part("rows", rows, referee.rows_towards(rows, budgets_of(allowed)), allowed), shares
+        return self._arrays("rows", found, referee), referee, shares
+
+    def allowances(self, referee: Referee, proven_only: bool) -> dict[str, Allowance]:
+        """Return the larger of those of derivation and loss, or those of the formula that it states."""
+        formula = formula_of(self.function)
+        if formula is None:
+            return referee.either_allowance(proven_only)
+        return allowances_of_formula(referee, formula, proven_only)
+
+    def row_budgets(self, referee: Referee) -> dict[str, Floats]:
+        """Return the larger of those of the rows."""
+        by_loss = referee.row_budgets(False)
+        by_hand = referee.row_budgets(True)
+        return {name: np.fmax(each, by_hand.get(name, each)) for name, each in by_loss.items()}
 
     def _called(self, part: str, function: Callable[..., Any], referee: Referee, form: Any, due: str) -> Any:
         point = referee.point

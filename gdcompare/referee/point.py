@@ -111,6 +111,13 @@ class Referee:
         """Return the referee of the same point on other data: some of the rows, or weighted ones."""
         return Referee(self.case.on(data, reduction))
 
+    def averaged(self) -> Referee:
+        """Return, of the referee of a sum, that of the mean, whose truths are these over the weight of the rows."""
+        mean = self.on(self.case.data, "mean")
+        if self.sides is None:
+            mean._enclosure = self._enclosure.over(len(self.features) if self.weights is None else self.weights)
+        return mean
+
     @cached_property
     def _enclosure(self) -> Enclosure:
         budgets = self.budgets(by_hand=False)

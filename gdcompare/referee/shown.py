@@ -34,11 +34,13 @@ def heading(context: Mapping[str, Any]) -> str:
     'Hinge on a line: n = 40, d = 1, float32, the sum over the samples'
     """
     facts = [f"{key} = {context[key]}" for key in ("n", "d") if key in context]
+    facts += [f"{count(context['blocks'], 'block')} of {context['rows']} rows"] if "blocks" in context else []
     facts += [f"{context['ranks']} ranks of {context['shards']}"] if "ranks" in context else []
     facts += ["weighted"] if context.get("weighted") else []
     facts += [context["dtype"]] if "dtype" in context else []
     facts += ["the sum over the samples"] if context.get("reduction") == "sum" else []
     facts += [context["derivative"]] if context.get("derivative", "gradient") != "gradient" else []
+    facts += [context["functions"]] if "functions" in context else []
     return ": ".join(filter(None, [subject_of(context), ", ".join(facts)]))
 
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from gdcompare.backend import Backend
-from gdcompare.case import Case, DataLike, Poses
+from gdcompare.case import Case, DataLike, Poses, blocks_for
+from gdcompare.data.blocks import Blocks
 from gdcompare.gradients import offers
-from gdcompare.problem import Dataset, Problem
-from gdcompare.progress import said_if_long
+from gdcompare.problem import Problem
 from gdcompare.referee.allowance import tolerated
 from gdcompare.referee.along import RefereeAlong, checked_derivative
-from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit
-from gdcompare.referee.enclosed import Enclosed
-from gdcompare.referee.explained import explained
+from gdcompare.referee.context import context_of
 from gdcompare.referee.formula import allowances_of_formula, formula_of, told
+from gdcompare.referee.judging import judged
 from gdcompare.referee.point import Implementation, Referee, Reference
-from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, Report, budgets_of, judge_all
-from gdcompare.registry import refuse_nobody
+from gdcompare.referee.streamed import verify_blocks
+from gdcompare.referee.verdict import Entry, Report
+from gdcompare.registry import as_problem, refuse_nobody
+from gdcompare.scale.cluster import workers_for
+from gdcompare.scale.sums import Sums, Workers
 
 
 def verify(
     problem: str | Problem | Poses,
-    data: DataLike = None,
+    data: DataLike | Blocks = None,
     params: Mapping[str, Any] | None = None,
     *,
     backends: Sequence[str | Backend[Any]] | None = None,
@@ -39,6 +39,8 @@ def verify(
     derivative: str = "gradient",
     direction: Mapping[str, Any] | None = None,
     proven_only: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Report:
     """Judge each backend's, and each implementation's, loss and gradient against the proven truth.
 
@@ -62,6 +64,9 @@ def verify(
     argument. Of a Hessian some blocks will do, or `{name: its diagonal, in the parameter's shape}`. By default the
     direction is drawn from seed 1, and backends that do not have the derivative are not asked.
 
+    Of data in `Blocks` the gradient over all rows is judged, each block read once; `workers` and `scheduler` say who
+    works out the backends' sums, as `descend` has it.
+
     Raises ValueError, LookupError or BackendUnavailableError before any work for arguments that make no sense.
 
     >>> import gdcompare as gdc
@@ -70,6 +75,19 @@ def verify(
     'agree'
     """
     kind = checked_derivative(derivative, direction)
+    shared = (workers, scheduler) != (None, None)
+    if isinstance(data, Blocks) or shared:
+        suited = as_problem(_suits_blocks(problem, kind))
+        blocks = data if isinstance(data, Blocks) else blocks_for(suited, data)
+        with ExitStack() as stack:
+
+            def engage(sums: Sums) -> Workers:
+                return stack.enter_context(workers_for(sums, workers, scheduler))
+
+            return verify_blocks(
+                suited, blocks, params, backends=backends, implementations=implementations, dtype=dtype,
+                reduction=reduction, atol=atol, rtol=rtol, proven_only=proven_only, workers=engage if shared else None,
+            )  # fmt: skip
     if isinstance(problem, Poses):
         posed = problem.posed(data, params, dtype)
         problem, data, params = posed.problem, posed.data, posed.params
@@ -103,25 +121,14 @@ def verify(
     return Report(tuple(entries), context_of(referee, case.data, loaded))
 
 
-def context_of(referee: Reference, data: Dataset, backends: Sequence[Backend[Any]]) -> dict[str, Any]:
-    """Return what the results depend on, as plain values."""
-    environment = {"python": platform.python_version(), "machine": platform.machine(), np.__name__: np.__version__}
-    for backend in backends:
-        environment |= getattr(backend, "environment", dict)()
-    along = getattr(referee, "direction", None) or {}
-    return {
-        "problem": getattr(referee.problem, "title", type(referee.problem).__name__),
-        "data": data.name,
-        "n": len(data),
-        "d": data.features.shape[1],
-        "weighted": data.weights is not None,
-        "reduction": referee.reduction,
-        "derivative": getattr(referee, "derivative", "gradient"),
-        "direction": {name: value.tolist() for name, value in along.items()},
-        "dtype": referee.dtype,
-        "kinks": list(referee.kinks),
-        "environment": environment,
-    }
+def _suits_blocks(problem: str | Problem | Poses, kind: str) -> str | Problem:
+    """Return the problem, or raise a ValueError for what is not judged on data in blocks."""
+    way_out = "give rows that fit the memory, such as one block: data.block(0)"
+    if isinstance(problem, Poses):
+        raise ValueError(f"a model as it stands is not judged on data in blocks; {way_out}")
+    if kind != "gradient":
+        raise ValueError(f"on data in blocks the gradient is judged, not derivative={kind!r}; {way_out}")
+    return problem
 
 
 def _excused(entries: list[Entry], how: str) -> list[Entry]:
@@ -147,93 +154,3 @@ def _hinted(entries: list[Entry], implementation: Implementation, referee: Refer
         return entries
     wrong = replace(entries[first], cause="; ".join(filter(None, [entries[first].cause, said])))
     return [*entries[:first], wrong, *entries[first + 1 :]]
-
-
-def judged(
-    referee: Reference,
-    name: str,
-    implementation: Implementation,
-    allowed: Mapping[str, Floats | Allowance],
-    may_raise: bool,
-) -> list[Entry]:
-    """Call the implementation twice, judge what it says, and find the cause of what is wrong."""
-    if (fits := getattr(implementation, "fits", None)) is not None:  # a native model's
-        fits(referee.params)  # raises where that is not possible: nobody's gradient is at fault
-    calls: list[dict[str, Any]] = []
-    for _ in range(2):
-        point = referee.point
-        try:
-            with said_if_long(f"{name}: computing, or compiling"), no_exit():
-                found = implementation(*point)
-            loss, gradient = as_due(found, (None, {}), "(loss, {name: gradient})")
-            call = {str(key): as_array(value, referee.dtype) for key, value in gradient.items()}
-            if loss is not None:
-                call = {LOSS: as_number(loss, referee.dtype), **call}
-        except NotDueError as error:
-            return [Entry(name, LOSS, "wrong", cause=str(error))]
-        except Exception as error:
-            if not may_raise or isinstance(error, ExitError):
-                raise
-            return [Entry(name, LOSS, "wrong", cause=f"it raised {type(error).__name__}: {error}")]
-        if changed := changed_inputs(referee, point):
-            return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
-        calls.append(call)
-    judgements: list[dict[str, Entry]] = []
-    allowances, budgets = dict(allowed), budgets_of(allowed)
-    known: dict[str, Enclosed] = {}
-    for call in calls:
-        if judgements and _same(call, calls[0]) and not _any_kinks(known):
-            judgements.append(judgements[0])  # the second call gave the same bits
-            continue
-        truths = dict(referee.towards(call, budgets))
-        if isinstance(referee, RefereeAlong):
-            truths, allowances = referee.judged_by(calls[0], allowed)
-        if LOSS not in calls[0]:
-            truths.pop(LOSS, None)
-        known = known or truths
-        entries = judge_all(name, call, truths, allowances, referee.dtype)
-        judgements.append({entry.parameter: entry for entry in entries})
-    first, again = judgements
-    absent = Entry(name, "", "wrong", cause="missing")
-    every = list(first | again)
-    one, two = ([found.get(key, replace(absent, parameter=key)) for key in every] for found in (first, again))
-    entries = explained(referee, known, one, two, calls, allowances)
-    gradients = [entry for entry in entries if entry.parameter != LOSS]
-    if all(entry.worst_index is not None for entry in entries) and any(e.verdict == "wrong" for e in gradients):
-        rule = referee.convention(calls[0], budgets)
-        entries = [replace(each, cause=rule) if rule and each.verdict == "wrong" else each for each in entries]
-    if set(referee.truths) <= {LOSS, *known}:
-        return entries
-    blocks = f"{len(referee.truths)} block{'s' * (len(referee.truths) > 1)}"
-    partly = f"of {blocks}, only what is given is judged: {', '.join(known)}"
-    return [replace(entries[0], cause=f"{entries[0].cause}; {partly}".removeprefix("; ")), *entries[1:]]
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two calls gave the same arrays, bit for bit."""
-    return one.keys() == other.keys() and all(
-        each.dtype == other[name].dtype and each.shape == other[name].shape and each.tobytes() == other[name].tobytes()
-        for name, each in one.items()
-    )
-
-
-def _any_kinks(truths: Mapping[str, Enclosed]) -> bool:
-    """Whether any truth is a set, of which more may be seen when it is asked for again."""
-    return any(truth.kinks.any() for truth in truths.values())
-
-
-def changed_inputs(referee: Reference, point: tuple[Any, ...]) -> list[str]:
-    """Name the arrays of a point that an implementation was given, and changed."""
-    before, after = _by_name(referee.point), _by_name(point)
-    return [key[-1] for key, value in before.items() if key not in after or not np.array_equal(value, after[key])]
-
-
-def _by_name(point: tuple[Any, ...]) -> dict[tuple[str, ...], Any]:
-    """Name the arrays of a point: (params, features, targets), and a direction or weights if any."""
-    params, features, targets, *others = point
-    arrays: dict[tuple[str, ...], Any] = {("parameter", name): value for name, value in params.items()}
-    arrays |= {("features",): features, ("targets",): targets}
-    for each in others:
-        along = isinstance(each, Mapping)
-        arrays |= {("", f"direction {name!r}"): v for name, v in each.items()} if along else {("weights",): each}
-    return arrays

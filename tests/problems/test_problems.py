@@ -26,9 +26,9 @@ from gdcompare.case import Case
 from gdcompare.cli import commands
 from gdcompare.gradients import backend_arguments
 from gdcompare.problem import check_targets, drawn_parameters
+from gdcompare.referee.judging import judged
 from gdcompare.referee.point import Referee, as_implementation
 from gdcompare.referee.verdict import Entry, compare
-from gdcompare.referee.verify import judged
 
 pytest.importorskip("hypothesis", reason="hypothesis draws the data")
 
