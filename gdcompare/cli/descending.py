@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import gdcompare.cli.completing as completing
-from gdcompare.cli.options import Subject, about_a_problem, given_parameters, plot_option
+from gdcompare.cli.options import Subject, about_a_problem, given_parameters, in_blocks, plot_option
 from gdcompare.cli.output import INTERRUPTED, console_for, leave, write_json
 from gdcompare.descent import rules
 from gdcompare.descent.record import Descent
@@ -17,6 +17,7 @@ from gdcompare.registry import refuse_nobody
 
 @click.command()
 @about_a_problem
+@in_blocks
 @click.option(
     "--rule",
     default="sgd",
@@ -66,9 +67,11 @@ def descend(
     refuse_nobody(subject.problem, subject.backends)
     if settings["resume"] and settings["checkpoint"] is None:
         raise click.UsageError("--resume needs the checkpoint to go on from: --checkpoint DIR")
+    if plot is not None and subject.blocks is not None:
+        raise click.UsageError("--plot draws rows that fit the memory, not blocks of them; --json has the paths")
     if axes is not None:
         _check_axes(axes, plot, subject)
-    name, data = type(subject.problem).__name__, subject.data
+    name, data = type(subject.problem).__name__, subject.rows
     steps = settings["epochs"] * steps_per_epoch(len(data), settings["batch_size"])
     chosen = rules.load(rule, rules.load_schedule(schedule, learning_rate, steps))
     title = f"{name} on {data.name}: {rule}, {_pace(settings['batch_size'])}"

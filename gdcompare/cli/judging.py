@@ -19,11 +19,13 @@ from gdcompare.cli.options import (
     about_a_problem,
     at_option,
     backend_option,
+    block_rows_option,
     check_function,
     device_option,
     dtype_option,
     given_parameters,
     implementation_option,
+    in_blocks,
     json_option,
     loaded_backends,
     named_functions,
@@ -44,6 +46,7 @@ _MOST_NUMBERS = 20_000_000
 
 @click.command()
 @about_a_problem
+@in_blocks
 @at_option
 @implementation_option
 @click.option(
@@ -90,6 +93,8 @@ def verify(
     derivative: str,
     digits: bool,
     plot: str | None,
+    workers: int | None,
+    scheduler: str | None,
 ) -> None:
     """Judge every backend's gradient of PROBLEM against the proven truth, without a tolerance."""
     from gdcompare.gradients import offers
@@ -103,6 +108,11 @@ def verify(
             raise click.UsageError(
                 "--certificate, --counterexample, --all-methods and --fault go with a problem, not with a model"
             )
+    if subject.blocks is not None and (certificate or script or every_method or fault is not None or digits):
+        raise click.UsageError(
+            "--certificate, --counterexample, --all-methods, --fault and --digits go with rows that fit the memory, "
+            "not with blocks of them"
+        )
     if derivative != "gradient" and (certificate or script or every_method or fault or digits):
         raise click.UsageError(
             "--certificate, --counterexample, --all-methods, --fault and --digits are about gradients: "
@@ -126,7 +136,7 @@ def verify(
     backends = [each for each in subject.backends if subject.backend_names or offers(each, problem, derivative)]
     report = gdc.verify(
         problem,
-        data,
+        subject.rows,
         params,
         backends=backends,
         implementations=functions,
@@ -136,6 +146,8 @@ def verify(
         rtol=rtol,
         derivative=derivative,
         proven_only=proven_only,
+        workers=workers,
+        scheduler=scheduler,
     )
     note(f"the verdict: {report.verdict}")
     if certificate is not None:
@@ -198,6 +210,7 @@ def check_certificate(
 
 @click.command()
 @about_a_problem
+@block_rows_option
 @at_option
 @implementation_option
 @per_sample_option
@@ -220,6 +233,8 @@ def laws(
         if name not in own:
             known = f"known: {', '.join(own)}{did_you_mean(name, own)}" if own else "there is none"
             raise click.UsageError(f"--per-sample {name} goes with an --implementation of that name; {known}")
+    if plot is not None and subject.blocks is not None:
+        raise click.UsageError("--plot draws rows that fit the memory, not blocks of them; --json has the laws")
     params = given_parameters(at, subject)
     if subject.posed is not None:
         params = params or subject.posed.params
@@ -235,7 +250,7 @@ def laws(
     try:
         for name, one, how in asked:
             reports.append(
-                gdc.check_batch_laws(subject.problem, subject.data, params, one, proven_only=proven_only, **how)
+                gdc.check_batch_laws(subject.problem, subject.rows, params, one, proven_only=proven_only, **how)
             )
             note(f"the laws of {name}")
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ import gdcompare as gdc
 import gdcompare.cli.completing as completing
 from gdcompare import data as datasets
 from gdcompare.cli.output import keep_stdout_for_json
+from gdcompare.data.blocks import ROWS, Blocks
 from gdcompare.own_files import from_file
 from gdcompare.registry import backends_for
 
@@ -208,6 +209,13 @@ class Subject:
     """Whether the data were asked for, rather than the problem's own."""
     posed: Posed | None = None
     """What posed the problem, if a model did."""
+    blocks: Blocks | None = None
+    """All rows, where they are read in blocks; `data` are then the first."""
+
+    @property
+    def rows(self) -> gdc.Dataset | Blocks:
+        """All rows."""
+        return self.data if self.blocks is None else self.blocks
 
     @cached_property
     def backends(self) -> list[gdc.Backend[Any]]:
@@ -215,6 +223,25 @@ class Subject:
         if self.posed is not None and not self.backend_names:
             return []
         return backends_for(self.problem, self.backend_names or None, self.dtype, self.device)
+
+
+block_rows_option = click.option(
+    "--block-rows",
+    type=int,
+    help="Read the rows in blocks of so many, which need not fit the memory. "
+    f"Default: {ROWS} for .npy files and folders, and where processes share the rows.",
+)
+
+
+def in_blocks(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command about a problem the options that say how rows are read in blocks, and by how many processes."""
+    for option in (
+        click.option("--scheduler", metavar="ADDRESS", help="Or among those of a Dask cluster, as tcp://host:8786."),
+        click.option("--workers", type=int, help="Share the rows among so many processes of this machine (Dask)."),
+        block_rows_option,
+    ):
+        command = option(command)
+    return command
 
 
 def about_a_problem(command: Callable[..., None]) -> Callable[..., None]:
@@ -252,13 +279,17 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
         device: str | None = None,
         **others: Any,
     ) -> None:
-        from gdcompare.case import Poses, data_as_they_are, data_for
+        from gdcompare.case import Poses, blocks_for, data_as_they_are, data_for
 
         refuse_overwriting()
         refuse_twice("--backend", backends)
+        takes_blocks, size = "block_rows" in others, others.pop("block_rows", None)
+        shared = others.get("workers") is not None or others.get("scheduler") is not None
         if command.__name__ in TAKE_MODELS and isinstance(model := _named_in_a_file(problem), Poses):
             if settings or standardise:
                 raise click.UsageError("--set and --standardise go with a problem, not with a model")
+            if size is not None or shared:
+                raise click.UsageError("--block-rows, --workers and --scheduler go with a problem, not with a model")
             given = None if data_name is None else data_as_they_are(data_name, target, weights)
             posed = model.posed(given, None, dtype)
             about = Subject(posed.problem, posed.data, backends, dtype, device, json_path, True, posed)
@@ -267,6 +298,15 @@ def about_a_formula(command: Callable[..., None]) -> Callable[..., None]:
         found = gdc.load_problem(problem, **settings_of(settings))
         if data_name is None and (target or weights) is not None:
             raise click.UsageError(f"--{'weights' if target is None else 'target'} goes with --data FILE")
+        if takes_blocks and (size is not None or shared or datasets.comes_in_blocks(data_name)):
+            if standardise:
+                raise click.UsageError("--standardise goes with rows that fit the memory, not with blocks of them")
+            blocks = blocks_for(found, data_name, target, weights, size)
+            about = Subject(
+                found, blocks.first, backends, dtype, device, json_path, data_name is not None, None, blocks
+            )
+            command(about, **others)
+            return
         data = data_for(found, data_name, target, weights)
         data = datasets.standardise(data) if standardise else data
         command(Subject(found, data, backends, dtype, device, json_path, data_name is not None), **others)

@@ -13,6 +13,7 @@ import numpy as np
 
 import gdcompare as gdc
 from gdcompare.backend import Backend
+from gdcompare.data.blocks import Blocks
 from gdcompare.referee.verdict import Report, ulp
 from gdcompare.table import table, vector
 
@@ -79,19 +80,20 @@ def descents(
     console: Console,
     title: str,
     problem: gdc.Problem,
-    data: gdc.Dataset,
+    data: gdc.Dataset | Blocks,
     backends: Sequence[Backend[Any]],
     checkpoint: str | None = None,
     **how: Any,
 ) -> tuple[dict[str, Any], dict[str, gdc.Descent]]:
     """Show the same descent on every backend, and how far apart their paths ever were; return plain data, and them.
 
-    Each has a folder in that of the checkpoint, and is then run once.
+    Each has a folder in that of the checkpoint, and is then run once, as on data in blocks.
     """
+    once = checkpoint is not None or isinstance(data, Blocks)
     results, found, shown = {}, {}, []
     for backend in backends:
         seconds = []
-        for _ in range(2 if checkpoint is None else 1):
+        for _ in range(1 if once else 2):
             begun = time.perf_counter()
             where = None if checkpoint is None else Path(checkpoint, backend.name)
             descent = gdc.descend(problem, data, backend, checkpoint=where, **how)
@@ -120,7 +122,7 @@ def descents(
         )
         if descent.stop_reason == "interrupted":
             break
-    names = list(problem.parameter_shapes(data))
+    names = list(problem.parameter_shapes(data.first if isinstance(data, Blocks) else data))
     shown_names = "\n".join(names) if len(names) <= _MOST_NAMES else f"norm of {len(names)} parameters"
     columns = ["backend", shown_names, "loss", "steps", "stopped by", "ms first / again"]
     console.print(table(title, columns, shown, left=2))
