@@ -74,6 +74,7 @@ def test_of_points_that_lost_all_digits_one_whose_derivative_vanished_is_shown()
     assert row.points["lost"] > 1
 
 
+@pytest.mark.thorough
 def test_outputs_that_have_no_derivative_are_not_asked_for_one() -> None:
     pytest.importorskip("expecttest", reason="torch's samples need it")
     torch = pytest.importorskip("torch", reason="it audits torch")

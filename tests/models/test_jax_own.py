@@ -74,7 +74,9 @@ def test_somebody_elses_function_of_the_same_name_is_read_as_it_is_written() -> 
         (special.gammaln, -2.0, "asked at -2, a pole of the gamma function: keep x off it"),
         (special.digamma, 0.0, "asked at 0, a pole"),
         (lambda x: special.polygamma(1, x), -1.0, "asked at -1, a pole"),
-        (lambda x: special.hyp1f1(1.0, 2.0, x), 0.5, "JAX adds up a series for hyp1f1"),
+        pytest.param(
+            lambda x: special.hyp1f1(1.0, 2.0, x), 0.5, "JAX adds up a series for hyp1f1", marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_a_pole_or_a_series_is_refused_by_name(function: Any, at: float, said: str) -> None:

@@ -144,6 +144,7 @@ def test_nothing_fails_for_want_of_a_word() -> None:
 # The measure by function.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("function", "what"),
     [
@@ -170,6 +171,7 @@ def test_a_wrong_derivative_of_jaxs_is_called_wrong() -> None:
     assert judged(Case(doubled, (LINE,))).what == CALLED_WRONG
 
 
+@pytest.mark.thorough
 def test_samples_are_those_that_have_a_finite_loss_and_gradient() -> None:
     found = dict(functions(jax.lax, lambda name: name in ("atanh", "floor")))
 

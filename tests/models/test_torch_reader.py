@@ -241,6 +241,7 @@ class Again(torch.nn.Module):  # type: ignore[misc]
         return checkpoint(lambda rows: torch.tanh(self.line(rows)) ** 2, x, use_reentrant=False)[:, 0]
 
 
+@pytest.mark.thorough
 def test_what_is_computed_anew_on_the_way_back_meets_the_parameters_that_are_judged() -> None:
     native = gdcompare_torch.from_module(Again(), F.mse_loss)
     elsewhere = {"line.weight": np.array([[0.5, -0.25]]), "line.bias": np.array([1.0])}
