@@ -75,6 +75,12 @@ def test_somebody_elses_function_of_the_same_name_is_read_as_it_is_written() -> 
         (special.digamma, 0.0, "asked at 0, a pole"),
         (lambda x: special.polygamma(1, x), -1.0, "asked at -1, a pole"),
         pytest.param(
+            lambda x: special.expn(1.5, x),
+            0.5,
+            "expn has an order of 1.5, and JAX knows whole",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
             lambda x: special.hyp1f1(1.0, 2.0, x), 0.5, "JAX adds up a series for hyp1f1", marks=pytest.mark.thorough
         ),
     ],
