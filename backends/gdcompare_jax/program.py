@@ -33,7 +33,6 @@ CALLS = {
     "linear_call": "callee",
 }
 """The parameter of each primitive that calls another jaxpr once."""
-IN_FLOAT32 = "Judge it in float32, dtype='float32'"
 MOST_UNKNOWNS = 64
 """Of a linear system that is solved as a whole; a larger one is read as it is solved in JAX."""
 MOST_STEPS = 100_000

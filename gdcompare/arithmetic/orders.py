@@ -82,6 +82,8 @@ def _by_order(xp: Any, family: Callable[..., Function], orders: Sequence[Any], x
     floats, known = zip(*(exact_floats(each.value) for each in orders), strict=True)
     each_its = np.stack(np.broadcast_arrays(*floats), axis=-1)
     different = np.unique(each_its.reshape(-1, len(orders)), axis=0)
+    if any(order.tracked and not each.all() for order, each in zip(orders, known, strict=True)):
+        return x * math.nan  # about a parameter that is no single number nobody knows it
     if not all(each.all() for each in known) or len(different) > MOST_ORDERS:
         raise TypeError(f"{name} wants an order that is a constant, and at most {MOST_ORDERS} different ones")
     found = xp.tabled(family(*different[0].tolist()), x)

@@ -1,6 +1,6 @@
 """How many of JAX's differentiable primitives and functions can be read, and are judged right.
 
-    python -m tests.models.jax_coverage [NAME ...] [--functions] [--rooms jax.numpy ...]
+    python -m tests.models.jax_coverage [NAME ...] [--functions] [--rooms jax.numpy ...]    names first
 
 Each primitive that has a derivative is called as `jax_primitives.CASES` says: it is read if its program gives the loss,
 and the gradient on floats is JAX's; where they differ at a kink, it says so.
