@@ -165,6 +165,7 @@ class RefereeAlong:
             self._why_unresolved,
             self.dtype,
             self._referee.resolution,
+            1 if self.derivative == "jvp" else 2,
         )
         if by_hand:
             return bounded(found, self.allowances(False, proven_only), lambda: self.magnitudes, self.dtype)

@@ -187,6 +187,25 @@ def test_no_right_gradient_is_called_wrong(make: Callable[[int], Any]) -> None:
     assert largest > 0.01
 
 
+@pytest.mark.soundness
+@pytest.mark.parametrize("make", CASES)
+def test_no_law_is_called_wrong(make: Callable[[int], Any]) -> None:
+    """JAX's tanh in bfloat16 at seeds 4 and 5 rounds more often than the worst case of one rounding allows."""
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        scale = 10.0 ** generator.uniform(-1.0, 0.5)
+        data = scale * generator.standard_normal((6, 6)), scale * generator.standard_normal((6, 3))
+
+        assert gdc.check_batch_laws(make(seed), data, dtype="float32").verdict != "wrong", f"seed {seed}"
+
+
+@pytest.mark.thorough
+def test_a_right_hessian_is_not_wrong() -> None:
+    native = ZOO["jax: held in float32"](1)
+
+    assert gdc.verify(native, (FEATURES, TARGETS), dtype="float32", derivative="hessian").verdict != "wrong"
+
+
 def held_narrow_in_torch(p: Any, x: Any, y: Any) -> Any:
     return (x.float() @ p["w"].float() - y[:, 0]) ** 2
 
