@@ -61,12 +61,15 @@ def _value(a: Any) -> Any:
 
 
 def qr(xp: Any, a: Any, *, pivoting: bool = False, full_matrices: bool = False, **_: Any) -> list[Any]:
-    """Return Q and R."""
+    """Return Q and R with JAX's signs."""
     if pivoting:
         raise UnsaidError("it exchanges columns")
     if a.shape[-2] < a.shape[-1] or (full_matrices and a.shape[-1] != a.shape[-2]):
         raise UnsaidError("it returns columns that belong to no column of the matrix: write full_matrices=False")
-    return list(xp.qr(a))
+    q, r = xp.qr(a)
+    theirs = lax.linalg.qr(jax.numpy.asarray(_value(a)), full_matrices=False)[0]
+    sides = _sides(q, theirs)
+    return [xp.multiply(q, sides), xp.multiply(r, np.swapaxes(sides, -1, -2))]
 
 
 def lu(xp: Any, a: Any, **_: Any) -> list[Any]:

@@ -26,6 +26,7 @@ from gdcompare_torch import tensor_cores
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
 from gdcompare_torch.moves import CONSTANT, MOVES
+from gdcompare_torch.signs import as_theirs
 
 _TORCH, _OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 _BETWEEN = (_TORCH, __file__, str(Path(__file__).with_name("apart.py")), "<frozen")
@@ -188,6 +189,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                     found = self.draft.cast(operands[0][0], _dtype(outputs[0]))
                 else:
                     found = formula(self.draft, *operands[0], **operands[1])
+                    found = as_theirs(self.draft, name, found, [_numbers(each) for each in outputs])
                 self._note(name, result, found, target)
         except FAULTS as error:
             return self._refusal(name, f"cannot be read so: {error}")

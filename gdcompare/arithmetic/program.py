@@ -10,7 +10,7 @@ The draft computes along in floats, so that shapes are known, and the end can be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,9 @@ from gdcompare.arithmetic.precision import NARROW, OF_FACTORS
 from gdcompare.arithmetic.tape import Tape, Variable
 from gdcompare.arithmetic.vocabulary import FUNCTIONS
 from gdcompare.arithmetic.whole import known_whole
+
+FREE_SIGNS = {"eigh", "svd", "qr"}
+"""Functions of vectors of which any library chooses the signs."""
 
 
 class ProgramError(ValueError):
@@ -148,6 +151,19 @@ class Program:
         dtypes = {each.dtype for each in self.inputs} | {each.dtype for each in self.steps}
         found = dtypes & set(NARROW)
         return max(found, key=lambda dtype: NARROW[dtype].u, default="")
+
+    def signs_by(self, names: Collection[str]) -> str:
+        """Name the operation whose vectors have signs that are chosen anew where these inputs move; "" if none has.
+
+        The signs in a program are those where it was read: at other inputs a library may choose others.
+        """
+        moved = {i for i, each in enumerate(self.inputs) if each.name in names}
+        for i, step in enumerate(self.steps, len(self.inputs)):
+            if moved.intersection(_numbers(step.operands)):
+                if step.function in FREE_SIGNS:
+                    return f"{step.function} ({step.line})" if step.line else step.function
+                moved.add(i)
+        return ""
 
     def __str__(self) -> str:
         inputs = ", ".join(f"{name}: {dtype}{list(shape)}" for name, shape, dtype in self.inputs)

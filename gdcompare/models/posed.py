@@ -235,6 +235,9 @@ def posed_at(
     program cannot be read.
     """
     problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
+    if not coupled and (signs := problem.program(len(features)).signs_by(("features", "targets"))):
+        coupled = f"{signs} in it: the signs of vectors are those that were found for these rows"
+        problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
     lead = 1 if coupled else len(features)
     rows, goals = (each.reshape(lead, -1).astype(np.float64) for each in (features, targets))
     problem.program(len(features))  # refused here, if it cannot be read

@@ -38,9 +38,8 @@ ENOUGH: Mapping[str, float] = {"float32": 2.0**-13, "float64": 2.0**-36}
 
 AT_ONCE = 2.0
 """What comes back through an operation in half precision is rounded once here, and by a framework at each operation of
-its slope, as g + g y and 1 - y of tanh: the worst case of a derivative is so many times as much, and of a second one, as
-sampled, too, that squared. Without it the largest share of a right gradient was 1.14, in JAX's tanh in bfloat16, and of
-a Hessian 1.5.
+its slope, as g + g y and 1 - y of tanh: the worst case of a derivative is so many times as much; that of a second one,
+and what is sampled of it, that squared. Without it a right gradient took up to 1.14 of its allowance, a Hessian 1.5.
 """
 
 SMALL: Mapping[str, float] = {
