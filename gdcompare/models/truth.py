@@ -159,7 +159,11 @@ def work(program: Program) -> int:
     total = 0
     for step in program.steps:
         size = math.prod(step.shape)
-        given = [shapes[each.number] if hasattr(each, "number") else np.shape(each) for each in step.operands[:2]]
+        given: list[tuple[int, ...]] = [
+            shapes[each.number] if hasattr(each, "number") else getattr(each, "shape", ())
+            for each in step.operands[:2]
+            if not isinstance(each, type)
+        ]
         if step.function == "matmul":
             size *= given[0][-1]
         elif step.function.startswith("conv"):
