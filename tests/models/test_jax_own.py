@@ -99,7 +99,7 @@ def test_a_pole_that_is_kept_off_before_is_read() -> None:
     assert found(Case(kept_off, (np.array([0.5, -2.0, 0.0]),))).what == READ
 
 
-@pytest.mark.thorough
+@pytest.mark.soundness
 def test_by_an_order_that_is_a_parameter_nothing_is_decided() -> None:
     report = gdc.verify(
         from_autograd_function(special.zeta), params={"s": np.array([1.5, 2.25]), "x": np.array([0.75, 2.5])}
