@@ -103,6 +103,8 @@ def test_batches_come_from_blocks() -> None:
     ],
 )
 def test_bad_input_is_one_line_with_the_way_out(line: str, said: str) -> None:
+    if "--plot" in line:
+        pytest.importorskip("matplotlib", reason="draws")
     done = run(f"{line}{'' if line.startswith('mutate') else ' --backend numpy'}")
 
     assert done.exit_code == 2, done.output
