@@ -84,7 +84,7 @@ def workers_for(
     if workers is None and scheduler is None:
         yield Here(sums, advance)
         return
-    optional("distributed", "distributed", "several workers", "dask")
+    optional("distributed", "distributed", "sharing rows among processes", "dask")
     parcel = packed(sums.problem, sums.backend, sums.blocks)
     count = sums.blocks.count
     with ExitStack() as stack:
@@ -368,4 +368,4 @@ class _Part:
 
 
 def _processors() -> int:
-    return optional("dask.system", "dask", "several workers", "dask").CPU_COUNT  # type: ignore[no-any-return]
+    return optional("dask.system", "dask", "sharing rows among processes", "dask").CPU_COUNT  # type: ignore[no-any-return]
