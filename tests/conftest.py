@@ -31,7 +31,7 @@ gc.disable()
 if find_spec("hypothesis"):
     from hypothesis import settings
 
-    settings.register_profile("quick", settings(), max_examples=25)
+    settings.register_profile("quick", settings(), max_examples=10)
 
 if not registered_backends():
     raise pytest.UsageError("no backend is registered, so nothing would be tested: pip install -e '.[test]'")

@@ -77,6 +77,7 @@ def test_the_citation_names_this_version() -> None:
     assert {"cff-version", "message", "title", "authors"} <= set(re.findall(r"^([a-z-]+):", cited, flags=re.MULTILINE))
 
 
+@pytest.mark.thorough
 def test_the_picture_of_the_readme_is_what_its_command_draws(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="Matplotlib draws it, and brings Pillow to read it")
     kept, drawn = image.open(ROOT / "docs" / "start.png"), tmp_path / "start.png"

@@ -79,6 +79,7 @@ def test_every_repr_is_a_short_line_without_an_address(shown: dict[str, Any]) ->
     assert {name: line for name, line in lines.items() if len(line) > 140 or "\n" in line or " at 0x" in line} == {}
 
 
+@pytest.mark.thorough
 def test_what_is_said_in_a_line_is_what_there_is(shown: dict[str, Any]) -> None:
     assert repr(shown["report"]) == f"Report(wrong, 6 entries, LinearRegression on {HOSTILE})"
     assert repr(shown["entry"]).startswith(f"Entry(wrong, {HOSTILE}: theta_1[0], ")

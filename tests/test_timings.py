@@ -157,6 +157,7 @@ def test_titles_choose_tables() -> None:
     assert markdown(run, ["gradient, n = 40"]).count("| a |") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
 @pytest.mark.parametrize("sizes", [(40,), (40, 1000, 100_000), (1, 2, 3, 5, 8, 13, 21)])
 def test_pictures_are_drawn_in_every_format(ending: str, sizes: tuple[int, ...], tmp_path: Path) -> None:

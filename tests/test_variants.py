@@ -128,6 +128,7 @@ class Branching(gdc.Problem):
         return residuals**2 if residuals[0] > 0 else -residuals
 
 
+@pytest.mark.thorough
 def test_no_branch_is_left_out_of_a_compiled_program() -> None:
     needs("torch")
     backend = gdc.load_backend("torch[compiled]")

@@ -367,6 +367,7 @@ def problem_of(tmp_path: Path, text: str) -> gdc.Problem:
     return gdc.load_problem(str(path))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("lines", "message", "good"), LOSSES.values(), ids=LOSSES)
 def test_a_loss_that_not_every_array_library_can_is_said_with_its_line(
     lines: str, message: str, good: str, run: Any, tmp_path: Path

@@ -247,6 +247,7 @@ def test_second_derivatives_are_drawn_around_the_truth(name: str) -> None:
         assert name in ("maximum", "where") or np.ptp(draws[key]) > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["tanh-network", "gaussian-mixture"])
 def test_right_programs_lie_within_a_few_deviations_and_wrong_ones_do_not(name: str, backend: Backend[Any]) -> None:
     problem = gdc.load_problem(name)

@@ -257,6 +257,7 @@ def test_json_on_stdout_is_json_whoever_prints() -> None:
     assert "a print of mine" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("more", "judged"), [("", {"mine", "other"}), ("--backend numpy", {"numpy", "mine", "other"})])
 def test_the_laws_of_somebodys_own_functions_and_of_the_backends_asked_for(more: str, judged: set[str]) -> None:
     own = "--implementation mine=mine.py:mean --per-sample mine=mine.py:rows --implementation other=mine.py:summed"

@@ -25,6 +25,7 @@ def wrong(params, features, targets):
 """
 
 
+@pytest.mark.thorough
 def test_the_command_line_takes_a_model(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
     file.write_text(MODEL)

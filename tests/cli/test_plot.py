@@ -70,6 +70,7 @@ def test_a_picture_is_written_beside_the_table(line: str, code: int) -> None:
     assert written.read_bytes().startswith(BEGIN[written.suffix.lower()])
 
 
+@pytest.mark.thorough
 def test_a_picture_goes_with_json_on_stdout() -> None:
     done = run(f"descend {LINE} --epochs 3 --plot a.svg --json -")
 

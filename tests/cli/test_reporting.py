@@ -30,6 +30,7 @@ def command_on(page: str) -> str:
     return html.unescape(found[1])
 
 
+@pytest.mark.thorough
 def test_a_page_is_written_and_its_command_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(f"{LINE} --no-timing -o 'a page.html' --json a.json --at theta_0=1 --at theta_1=0")
 
@@ -55,6 +56,7 @@ def test_an_ending_that_no_browser_knows_is_refused_before_the_work(name: str) -
     assert not Path(name).exists()
 
 
+@pytest.mark.thorough
 def test_the_short_ending_is_taken_in_either_case() -> None:
     assert run(f"{LINE} --no-timing -o A.Htm").exit_code == 0
     assert Path("A.Htm").read_text().startswith("<!DOCTYPE html>")

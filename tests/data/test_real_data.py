@@ -113,6 +113,7 @@ def judged(implementation: Callable[..., Any], params: Params) -> Entry:
     return next(entry for entry in report.entries if entry.parameter == "theta")
 
 
+@pytest.mark.thorough
 def test_at_the_optimum_a_gradient_of_1e26_is_right_from_every_backend() -> None:
     """Rounding theta to floats leaves that much of it, and the terms that cancel are 1e14 times as large."""
     data = raw_data()

@@ -104,6 +104,7 @@ def assert_same_path(path: Path, points: Iterator[Path], dtype: str, rule: str) 
     assert t == STEPS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", RATES)
 @pytest.mark.parametrize("rule", PEERS)
 def test_a_rule_takes_the_steps_of_torch_optim(backend: Backend[Any], dtype: str, rule: str, schedule: str) -> None:

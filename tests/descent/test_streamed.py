@@ -27,6 +27,7 @@ def bits(descent: gdc.Descent) -> list[bytes]:
     return [each.tobytes() for each in found]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 def test_full_steps_are_those_on_all_rows(backend_name: str, weights: np.ndarray | None) -> None:
     def path(data: Any) -> gdc.Descent:

@@ -49,6 +49,7 @@ REWRITINGS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rewrite", REWRITINGS.values(), ids=REWRITINGS.keys())
 @given(expression=EXPRESSIONS)
 @settings(max_examples=25, deadline=None)
@@ -56,6 +57,7 @@ def test_one_number_written_twice_is_never_wrong(rewrite: Any, expression: Any) 
     assert decide(expression - rewrite(expression), seconds=20).answer != "wrong"
 
 
+@pytest.mark.thorough
 @given(expression=EXPRESSIONS, size=st.integers(2, 40), place=LEAVES)
 @settings(max_examples=50, deadline=None)
 def test_what_is_off_by_a_little_is_never_proved(expression: Any, size: int, place: Any) -> None:
@@ -223,6 +225,7 @@ def test_an_error_of_the_computation_passes_the_time_limit() -> None:
         within(10, lambda: 1 / 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*PROBLEMS, *FUNCTIONS])
 def test_the_tapes_walk_over_symbols_is_sympys_derivative(name: str) -> None:
     problem = PROBLEMS[name] if name in PROBLEMS else Formula(FUNCTIONS[name])

@@ -122,6 +122,7 @@ def test_the_page_has_all_problems_and_no_others() -> None:
         proofs.rewritten("", rows)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "fault"), FAULTY)
 def test_a_planted_mistake_is_wrong(name: str, fault: str) -> None:
     proof = gdc.prove(planted(name, fault), seconds=60)
@@ -327,6 +328,7 @@ def test_interrupted_keeps_what_was_decided() -> None:
     assert {entry.why for entry in proof.entries[3:]} == {"interrupted"}
 
 
+@pytest.mark.thorough
 def test_a_proof_shows_itself_everywhere() -> None:
     proof = gdc.prove("huber-regression", features=1, samples=2)
 

@@ -31,6 +31,7 @@ def step_of(found: Explanation, program: str, name: str) -> TraceStep:
     return step
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_all_that_has_one_letter_is_one_number(name: str) -> None:
     found = gdc.walk_through(name)

@@ -237,6 +237,7 @@ def contrastive(xp: Any, p: Any, features: Any) -> Any:
     return xp.log(xp.exp(scores).sum(1)) - xp.diagonal(scores, 0, 0, 1)
 
 
+@pytest.mark.thorough
 def test_a_contrastive_loss_is_noticed_to_couple_its_rows() -> None:
     start = {"w": GENERATOR.normal(size=(3, 2))}
     source = gdcompare_torch.from_function(lambda p, x, y: contrastive(torch, p, x), start, name="torch")
@@ -297,6 +298,7 @@ def test_what_shows_no_layer_is_said() -> None:
     assert report.remarks[0] in report.explanation()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("adapter", [gdcompare_torch, gdcompare_jax], ids=["torch", "jax"])
 def test_a_float32_constant_inside_float64_is_said_where_it_makes_a_difference(adapter: Any) -> None:
     asarray = torch.tensor if adapter is gdcompare_torch else jnp.asarray

@@ -66,6 +66,7 @@ def of_jax(monkeypatch: pytest.MonkeyPatch, switched: bool) -> Any:
     return from_function(loss, WEIGHTS, name="it")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reader", [of_torch, of_jax])
 @pytest.mark.parametrize(("switched", "verdict"), [(True, "agree"), (False, "wrong")])
 def test_factors_may_be_rounded_where_the_switch_lets_them(

@@ -149,6 +149,7 @@ def faulty(native: Any, change: Callable[[Any], Any], only: str = "") -> Callabl
     return computed
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", CASES)
 def test_right_gradients_are_not_wrong_and_faults_never_agree(make: Callable[[int], Any]) -> None:
     native = make(0)
@@ -220,6 +221,7 @@ HELD = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
 @pytest.mark.parametrize("framework", HELD)
 def test_a_direction_is_what_parameters_in_half_precision_can_take(framework: str, derivative: str) -> None:
@@ -251,6 +253,7 @@ def cast_by_hand(seed: int) -> Any:
     return gdcompare_torch.from_function(loss, {"w": torch.ones(6)}, name=f"model {seed}")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("make", "dtype"),
     [

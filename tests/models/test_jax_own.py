@@ -57,6 +57,7 @@ def test_a_wrong_rule_of_it_is_wrong(name: str) -> None:
     assert judged(spoiled, x).verdict == "wrong"
 
 
+@pytest.mark.thorough
 def test_somebody_elses_function_of_the_same_name_is_read_as_it_is_written() -> None:
     @jax.custom_jvp  # type: ignore[untyped-decorator]
     def expi(x: Any) -> Any:

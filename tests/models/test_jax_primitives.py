@@ -106,6 +106,7 @@ def drawn(x: Any) -> Any:
     return x * jax.random.normal(key, x.shape)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("function", "array", "said"),
     [
@@ -124,6 +125,7 @@ def test_what_cannot_be_trusted_is_refused_with_the_way_out(function: Any, array
     assert re.search(said, result.reason), result.reason
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "function",
     [
@@ -161,6 +163,7 @@ def test_a_function_is_judged_or_its_reason_is_said(function: Any, what: str) ->
     assert bool(result.reason) == (what != RIGHT)
 
 
+@pytest.mark.thorough
 def test_a_wrong_derivative_of_jaxs_is_called_wrong() -> None:
     @jax.custom_jvp  # type: ignore[untyped-decorator]
     def doubled(x: Any) -> Any:

@@ -111,6 +111,7 @@ def test_a_layer_that_gets_no_gradient_names_the_parameter_and_the_cause(model: 
     assert found["inner"] == "zero in every element"
 
 
+@pytest.mark.thorough
 @MODELS
 def test_another_activation_is_wrong(model: Callable[..., Any]) -> None:
     native, _ = model(jax.nn.sigmoid)

@@ -57,6 +57,7 @@ def test_a_planted_bug_is_found_and_its_layer_is_named(bug: str, dtype: str) -> 
     assert f"first layer to differ: {first.parameter}" in report.explanation()
 
 
+@pytest.mark.thorough
 def test_a_wrong_backward_pass_is_named_by_the_layer_behind_it() -> None:
     @jax.custom_vjp  # type: ignore[untyped-decorator]  # JAX comes without types here
     def square(x: Any) -> Any:
@@ -164,6 +165,7 @@ def test_hooks_and_wrappers_are_taken_away_again() -> None:
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.thorough
 def test_modules_of_a_copy_that_jax_made_are_seen_by_their_paths() -> None:
     mlp = eqx.nn.MLP(3, "scalar", 4, 1, activation=jnp.tanh, key=jax.random.key(0))
 
@@ -243,6 +245,7 @@ def test_layers_correspond_through_a_function_that_moves_their_elements() -> Non
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

@@ -51,6 +51,7 @@ def judged(native: Any, **how: Any) -> gdc.Report:
     return gdc.verify(native, (FEATURES, TARGETS), **how)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", CASES)
 def test_a_right_gradient_agrees_and_a_scaled_one_does_not(
     make: Make, dtype: str, request: pytest.FixtureRequest
@@ -70,6 +71,7 @@ def test_a_right_gradient_agrees_and_a_scaled_one_does_not(
     assert "wrong" in {each.verdict for each in report.entries if each.implementation == "scaled"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", CASES)
 def test_the_program_on_floats_computes_what_the_framework_does(make: Make) -> None:
     native, data = make()
@@ -112,6 +114,7 @@ def squared_forward(x: Any) -> Any:
 squared_forward.defjvp(lambda primals, tangents: (primals[0] ** 2, primals[0] * tangents[0]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "native",
     [
@@ -161,6 +164,7 @@ def right(x: Any) -> Any:
 right.defvjp(lambda x: (jax.numpy.sin(x), x), lambda x, cotangent: (cotangent * jax.numpy.cos(x),))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("native", "said"),
     [
@@ -286,6 +290,7 @@ def test_the_users_module_and_random_numbers_are_left_as_they_are() -> None:
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.thorough
 def test_laws_hold_for_a_model_and_do_not_apply_where_rows_are_coupled() -> None:
     native = jax_loss(lambda p, x, y: (jax.numpy.tanh(x @ p["w"]) - y) ** 2)
     gdc.check_batch_laws(native, (FEATURES, TARGETS)).assert_agree()

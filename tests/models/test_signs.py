@@ -47,6 +47,7 @@ def of_jax(vectors: Any, by_rows: bool = False) -> Any:
     return gdcompare_jax.from_function(loss, {"a": jnp.asarray(numbers(4, 4, seed=3))}, name="model")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [0, 1], ids=["torch", "jax"])
 @pytest.mark.parametrize("which", VECTORS)
 def test_a_loss_of_vectors_is_judged_with_the_frameworks_signs(which: str, make: int) -> None:
@@ -67,6 +68,7 @@ def test_any_signs_are_read_from_what_torch_gives() -> None:
     assert np.array_equal(r.value, -own[1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", ["eigh", "qr, q"])
 @pytest.mark.parametrize("make", [0, 1], ids=["torch", "jax"])
 def test_signs_that_are_chosen_for_each_row_have_no_law(which: str, make: int) -> None:

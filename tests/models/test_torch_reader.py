@@ -261,6 +261,7 @@ def test_buffers_that_a_call_changes_are_each_time_as_they_were() -> None:
     assert report.verdict == "agree"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("equal", [0.0, 1.0])
 @pytest.mark.parametrize(
     "order",

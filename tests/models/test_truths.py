@@ -115,6 +115,7 @@ def kinds(report: gdc.Comparison) -> list[str]:
 # The three answers
 
 
+@pytest.mark.thorough
 def test_a_right_port_is_all_rounding_and_says_by_what_evidence(dtype: str) -> None:
     report = compared(of_torch(), of_jax(), dtype=dtype)
 
@@ -144,6 +145,7 @@ def test_a_wrong_backward_pass_is_a_wrong_gradient_and_no_other_function(dtype: 
     assert {each.verdict for each in report.entries if each.law == "function"} == {"agree"}
 
 
+@pytest.mark.thorough
 def test_a_wrong_backward_pass_of_the_source_is_its_own() -> None:
     def loss(p: Any, x: Any, y: Any) -> Any:
         return (HalfSquare.apply(normed(torch, x @ p["a"]) * p["g"] + p["b"]).sum(-1) - y) ** 2
@@ -153,6 +155,7 @@ def test_a_wrong_backward_pass_of_the_source_is_its_own() -> None:
     assert [(each.kind, each.models) for each in report.answers] == [("wrong gradient", ("one",))]
 
 
+@pytest.mark.thorough
 def test_a_wrong_backward_pass_and_another_function_are_both_said() -> None:
     report = compared(of_torch(), of_jax(lambda xp, x: normed(xp, x, 2 * EPSILON), half_square))
 

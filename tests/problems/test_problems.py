@@ -185,6 +185,7 @@ class Slip(Rederived):
         return rows | {name: 0 * rows[name] + rows[name][:1]}
 
 
+@pytest.mark.thorough
 def test_a_slip_in_a_derivation_is_called_wrong_and_so_is_its_batch_law(problem: Problem) -> None:
     slip, data = Slip(problem), few_rows(problem)
     params = drawn_parameters(problem, data)

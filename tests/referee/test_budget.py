@@ -175,6 +175,7 @@ def test_no_backend_exceeds_the_budget_nor_leaves_it_unused(
     assert np.nanmedian(relative) < 200 * unit_roundoff(dtype)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.feature("unary plus") if name == "positive" else ()) for name in FUNCTIONS],

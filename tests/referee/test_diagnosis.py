@@ -561,6 +561,7 @@ def some_evidence(generator: np.random.Generator, shape: tuple[int, ...], dtype:
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_no_cause_is_named_for_a_random_wrong_gradient(shape: tuple[int, ...], dtype: str) -> None:

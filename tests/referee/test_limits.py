@@ -185,6 +185,7 @@ def test_at_a_kink_the_truth_is_the_hull_of_its_sides(function: Callable[..., An
     assert truth.distance(outside)[0].max() == pytest.approx(1e-6, rel=1e-2)
 
 
+@pytest.mark.thorough
 def test_parameters_that_tie_together_are_judged_together() -> None:
     """max(a, b) at a = b: (1, 0), (0, 1) and what lies between, but not (1, 1) or (0, 0)."""
     problem = Scalars(lambda xp, a, b: xp.maximum(a, b), "ab")
@@ -264,6 +265,7 @@ def test_the_slopes_of_a_norm_at_0_are_a_ball_with_a_round_edge(size: int, dtype
     assert found == {length: "agree" if length <= 1 else "wrong" for length in found}
 
 
+@pytest.mark.thorough
 def test_ties_of_many_sides_are_looked_at_until_one_is_found_that_a_framework_takes(dtype: str) -> None:
     """A network of three layers on integers, where most relus stand at 0: its loss is not convex."""
     problem, data, params = drawn_on_integers(3)

@@ -296,6 +296,7 @@ def excess(
 QUICK = {name: FORMULAS[name] for name in ("tanh network, 12 layers", "hidden Markov, 6 steps", "masked softmax")}
 
 
+@pytest.mark.thorough
 def test_right_gradients_of_deep_formulas_are_not_wrong() -> None:
     sound = Sound()
 

@@ -82,6 +82,7 @@ def test_it_contains_the_truth_of_every_function(name: str) -> None:
     assert_contained(found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(st.sampled_from(sorted(PROBLEMS)), st.integers(0, 2**32), st.booleans())
 @example("huber", 13466, False)
@@ -96,6 +97,7 @@ def test_it_contains_the_truth_at_any_scale(dtype: str, name: str, seed: int, we
         assert_contained(found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(st.integers(0, 2**32))
 @example(2125)

@@ -37,6 +37,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["gradient", pytest.param("hvp", marks=pytest.mark.soundness)])
 @pytest.mark.parametrize("backend_name", ["autograd", "torch", pytest.param("jax", marks=pytest.mark.soundness)])
 def test_no_known_rewriting_exceeds_the_budget(

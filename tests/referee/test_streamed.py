@@ -97,6 +97,7 @@ def test_truths_are_those_of_all_rows_at_once(weights: NDArray[Any] | None, redu
             assert float(one.rad()) <= 2.0**-90 * abs(float(other))
 
 
+@pytest.mark.thorough
 def test_the_budget_grows_with_a_block_and_the_depth_of_the_tree() -> None:
     rng = np.random.default_rng(1)
     features, targets = rng.standard_normal((120, 2)), rng.standard_normal(120)

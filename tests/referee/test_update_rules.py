@@ -84,6 +84,7 @@ def test_a_transformation_of_optax_follows_its_formula(name: str, dtype: str) ->
     ).assert_agree()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OURS)
 def test_every_rule_runs_alike_on_numpy(name: str, dtype: str) -> None:
     gdc.verify_rule(OURS[name], backends=["numpy"], dtype=dtype).assert_agree()

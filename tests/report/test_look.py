@@ -117,6 +117,7 @@ def test_without_ffmpeg_a_film_says_so(monkeypatch: pytest.MonkeyPatch, fit: gdc
         gdc.pictures.animate("linear-regression", "noisy-line", fit, tmp_path / "a.mp4")
 
 
+@pytest.mark.thorough
 def test_matplotlib_comes_with_a_picture_and_pyplot_never() -> None:
     script = """
 import sys

@@ -65,6 +65,7 @@ def scene(html: str) -> Any:
     return scene_of(html)
 
 
+@pytest.mark.thorough
 def test_a_page_says_the_verdict_and_what_it_depends_on(page: Page, html: str) -> None:
     assert '<p class="verdict agree"><strong>agree</strong></p>' in html
     assert page.report.explanation() in html
@@ -72,6 +73,7 @@ def test_a_page_says_the_verdict_and_what_it_depends_on(page: Page, html: str) -
     assert f"<dt>{np.__name__}</dt><dd>{np.__version__}</dd>" in html
 
 
+@pytest.mark.thorough
 def test_a_page_needs_nothing_else(html: str) -> None:
     asked = [
         value
@@ -93,6 +95,7 @@ def test_every_id_is_one_element_and_every_reference_has_one(html: str) -> None:
     assert set(re.findall(r'href="#([^"]+)"', html)) | set(re.findall(r"url\(#([^)]+)\)", html)) <= {*ids, "within"}
 
 
+@pytest.mark.thorough
 def test_names_that_would_break_a_page_are_words_on_it() -> None:
     data = gdc.Dataset([[0.0], [1.0], [2.0], [4.0]], [1.0, 3.0, 5.0, 2.0], name=HOSTILE)
     page = gdc.report_page(LINE, data, backends=["numpy"], implementations={HOSTILE: half}, steps=3)

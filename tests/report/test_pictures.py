@@ -522,6 +522,7 @@ def test_what_a_problem_predicts_is_what_its_loss_is_least_at(name: str) -> None
 # Films
 
 
+@pytest.mark.thorough
 def test_a_film_shows_the_descents_step_by_step(
     data: gdc.Dataset, fits: dict[str, gdc.Descent], diverging: gdc.Descent, tmp_path: Path
 ) -> None:
@@ -557,6 +558,7 @@ def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
+@pytest.mark.thorough
 def test_ffmpeg_is_given_every_frame_and_its_failure_leaves_no_film(fake_ffmpeg: Path, tmp_path: Path) -> None:
     fit = gdc.descend("polynomial-regression", None, "numpy", epochs=9)
 

@@ -97,6 +97,7 @@ def test_a_step_is_one_call_of_each_worker() -> None:
     assert sorted(client.calls) == [("a", "work"), ("b", "work"), ("c", "work")]
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(st.data())
 def test_the_bits_are_the_same_whoever_dies_or_comes_and_when(data: st.DataObject) -> None:

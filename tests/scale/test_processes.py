@@ -188,6 +188,7 @@ def test_a_scheduler_elsewhere_that_restarts_and_one_that_does_not(tmp_path: Pat
             each.wait()
 
 
+@pytest.mark.thorough
 def test_an_address_that_answers_nothing_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gdcompare.scale.connection.ANSWER", 0.3)
     begun = time.monotonic()

@@ -133,6 +133,7 @@ def test_a_descent_that_ends_or_begins_elsewhere_is_refused(step: int) -> None:
     assert not judged(work("descent", 40), moved)
 
 
+@pytest.mark.thorough
 def test_an_answer_without_a_digit_to_check_is_inconclusive() -> None:
     found = Work("linear-regression", rows=10**7, dtype="float32", backends=("numpy",))
     loss = np.float32(0.0)

@@ -62,6 +62,7 @@ def test_a_process_that_is_killed_may_have_run_out_of_memory() -> None:
         there("is_killed")
 
 
+@pytest.mark.thorough
 def test_a_process_that_takes_too_long_is_ended() -> None:
     with pytest.raises(ProcessFailedError, match=r"^out of time: more than 1.5 s"):
         there("hangs", limit=1.5)
@@ -107,6 +108,7 @@ def test_more_threads_than_processors_are_refused() -> None:
 # Alone
 
 
+@pytest.mark.thorough
 def test_memory_is_told_apart_into_imports_inputs_and_work() -> None:
     found = alone(f"{THINGS}:holds", {"megabytes": 32}, imports=["numpy"])
 
