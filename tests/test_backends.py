@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import re
 import subprocess
 import sys
 import tracemalloc
@@ -32,6 +31,7 @@ from gdcompare import (
 )
 from gdcompare.backend import borrowed, unit_roundoff
 from gdcompare.registry import backend_class, registered_backends
+from tests.refusal import refusal
 
 from .agreement import ROUNDINGS, assert_agree, assert_loss_agrees, mean_over_rows, rounded, sizes_of_rows
 from .marking import on_variants
@@ -48,11 +48,6 @@ quick = settings(deadline=None, max_examples=10)
 def problem(linear_model: Problem) -> Problem:
     """Here the data come at any scale, which a formula of its own has to follow."""
     return linear_model
-
-
-def refusal(error: type[Exception], message: str) -> Any:
-    """Expect an error with exactly this message."""
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 def by_hand(problem: Problem, data: Dataset, params: dict[str, Any], dtype: str) -> tuple[Array, dict[str, Array]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -34,13 +33,9 @@ from gdcompare.registry import (
     own_this_process,
     registered_backends,
 )
+from tests.refusal import refusal
 
 ROOT = Path(__file__).parents[1]
-
-
-def refusal(error: type[Exception], message: str) -> Any:
-    """Expect an error with exactly this message."""
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 # Names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from gdcompare import Backend, Dataset, descend, load_problem, rules
 from gdcompare.backend import unit_roundoff
+from tests.refusal import refusal
 
 Array = NDArray[np.float64]
 Path = dict[str, Array]
@@ -235,11 +235,6 @@ def test_equal_settings_make_equal_directions() -> None:
 
 
 # Refusals
-
-
-def refusal(error: type[Exception], message: str) -> Any:
-    """Expect an error with exactly this message."""
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 @pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf, "0.1", None], ids=repr)
