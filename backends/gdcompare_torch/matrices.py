@@ -298,10 +298,17 @@ def svd(xp: Any, a: Any, full_matrices: bool = False, compute_uv: bool = True, *
 def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
     """aten.linalg_pinv: the pseudoinverse, whose rank stays what it is when the program is read.
 
-    Of full rank it is (A^T A)^-1 A^T or A^T (A A^T)^-1; else, with C some independent columns of A = C R, R^+ C^+.
-    If singular values other than 0 are left out, it is made of the others and their vectors.
+    Of full rank it is (A^T A)^-1 A^T or A^T (A A^T)^-1; else, with constants C, some independent columns of A, and R,
+    some of A^T, A = A R (C^T A R)^-1 C^T A, and A^+ = (C^T A)^+ (C^T A R) (A R)^+. So written, what would raise the
+    rank changes nothing, as in the derivative of Golub and Pereyra (1973); there is no second derivative. If singular
+    values other than 0 are left out, it is made of the others and their vectors.
     """
-    del hermitian
+    a = _symmetric(a) if hermitian else a
+    size = np.abs(np.asarray(a.value)).max(initial=0.0)
+    if size and not 2.0**-64 < size < 2.0**64 and np.isfinite(size):  # its square may not be
+        scale = float(2.0 ** -np.round(np.log2(size)))
+        tolerance = None if atol is None else np.multiply(_number(atol)[..., 0], scale)
+        return xp.multiply(pinv(xp, xp.multiply(a, scale), atol=tolerance, rtol=rtol), scale)
     m, n = a.shape[-2:]
     values = np.linalg.svd(np.asarray(a.value), compute_uv=False)
     largest = values.max(axis=-1, keepdims=True)
@@ -319,10 +326,17 @@ def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian
         return xp.zeros((*a.shape[:-2], n, m))
     if rank in (m, n):
         return _of_full_rank(xp, a)
-    columns = _orders(_Turned(a))[..., :rank]
-    some = xp.take_along_axis(a, np.broadcast_to(columns[..., None, :], (*a.shape[:-1], rank)), axis=-1)
-    back = _of_full_rank(xp, some)
-    return xp.matmul(_of_full_rank(xp, xp.matmul(back, a)), back)
+    left, right = _turned(xp, _some_columns(xp, a, rank)), _some_columns(xp, _turned(xp, a), rank)
+    inside = xp.matmul(a, right)
+    across, between = _of_full_rank(xp, xp.matmul(left, a)), xp.matmul(left, inside)
+    twice_unknown = xp.pow(xp.multiply(xp.sum(a), 0.0), 1.5)  # 0, and so is its slope, whose own is no number
+    return xp.add(xp.matmul(xp.matmul(across, between), _of_full_rank(xp, inside)), twice_unknown)
+
+
+def _some_columns(xp: Any, a: Any, rank: int) -> Any:
+    """Return so many independent columns of a matrix, constants."""
+    places = np.broadcast_to(_orders(_Turned(a))[..., None, :rank], (*a.shape[:-1], rank))
+    return xp.take_along_axis(xp.stop_gradient(a), places, axis=-1)
 
 
 class _Turned:

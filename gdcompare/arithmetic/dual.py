@@ -119,6 +119,10 @@ class Dual:
     shape = property(lambda self: self.value.shape)
     ndim = property(lambda self: self.value.ndim)
 
+    def changing_as(self, *others: Dual) -> Dual:
+        """Return the same value, whose tangent is the sum of the others': a constant, if there are none."""
+        return Dual(self.numbers, self.value, *(each.tangent for each in others))
+
     def along(self, p: int) -> Any:
         """Return the tangent (p, *shape), 0 for a constant."""
         return self.numbers.spread(self, p)

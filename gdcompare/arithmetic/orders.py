@@ -15,7 +15,7 @@ import numpy as np
 from gdcompare.arithmetic.function import Function
 from gdcompare.arithmetic.integrals import exponential_integral_of, share_of_beta_of
 from gdcompare.arithmetic.special import bessel_of, lower_gamma_of, scaled_bessel_of, upper_gamma_of, zeta_of
-from gdcompare.arithmetic.whole import exact_floats, on_tape
+from gdcompare.arithmetic.whole import changing_as, exact_floats, on_tape
 
 MOST_ORDERS = 64
 
@@ -100,4 +100,5 @@ def _with_slope_of(xp: Any, order: Any, found: Any) -> Any:
     if not order.tracked:
         return found
     unknown = xp.numbers.asarray(np.full((1,) * found.value.ndim, np.nan))
-    return xp.record(found.value, (found, lambda g: g), (order, lambda g: g * unknown))
+    value = changing_as(found.value, found.value, order.value * unknown)
+    return xp.record(value, (found, lambda g: g), (order, lambda g: g * unknown))

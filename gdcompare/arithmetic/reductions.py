@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.axes import Axis, axes_of, kept, with_axes_last
-from gdcompare.arithmetic.whole import as_condition, known_whole, on_tape
+from gdcompare.arithmetic.whole import as_condition, changing_as, known_whole, on_tape
 
 # Products and spreads.
 
@@ -247,23 +247,19 @@ def searchsorted(xp: Any, x1: Any, x2: Any, *, side: str = "left", sorter: Any =
 def stop_gradient(xp: Any, x: Any) -> Any:
     """Return x as a constant, by which nobody differentiates."""
     x = xp.asarray(x)
-    return type(x)(xp, _constant(xp.numbers, x.value))
+    return type(x)(xp, changing_as(x.value))
 
 
 def straight_through(xp: Any, value: Any, x: Any) -> Any:
     """Return a value that is differentiated as if it were x."""
     value, x = xp.asarray(value), xp.asarray(x)
-    return xp.record(_constant(xp.numbers, value.value), (x, lambda g: g), kept=True)
-
-
-def _constant(numbers: Any, value: Any) -> Any:
-    return numbers.asarray(value.value) if hasattr(value, "tangent") else value
+    return xp.record(changing_as(value.value, x.value), (x, lambda g: g), kept=True)
 
 
 def _shifted(xp: Any, x: Any, axis: Axis) -> tuple[Any, Any, Any]:
     """Return the axes, the largest m, a constant since it makes no difference, and exp(x - m)."""
     numbers, axes = xp.numbers, axes_of(axis, x.ndim)
-    largest = _constant(numbers, xp.max(stop_gradient(xp, x), axis=axes, keepdims=True).value)
+    largest = xp.max(stop_gradient(xp, x), axis=axes, keepdims=True).value
     return axes, largest, numbers.exp(x.value - largest)
 
 

@@ -35,6 +35,15 @@ def on_tape(xp: Any, like: Any, array: Any) -> Any:
     return type(like)(xp, xp.numbers.asarray(array))
 
 
+def changing_as(value: Any, *others: Any) -> Any:
+    """Return a value of which numbers that know how they change think that it changes as the sum of the others does.
+
+    >>> changing_as(2.0)
+    2.0
+    """
+    return value.changing_as(*others) if hasattr(value, "tangent") else value
+
+
 def as_condition(x: Any) -> Any:
     """Note that a variable is 1 or 0."""
     x.whole = x.condition = True
