@@ -18,7 +18,7 @@ from gdcompare.audit import pointwise
 from gdcompare.audit.collected import Collected, Region, called, refused, said
 from gdcompare.audit.element import Found, elements
 from gdcompare.audit.known import Derivatives, Known
-from gdcompare.audit.regions import dyadic, scaled
+from gdcompare.audit.regions import direction_at, dyadic, scaled
 from gdcompare.audit.results import FINDINGS, ORDER, Outcome, Row
 from gdcompare.audit.subject import Arrays, Asked, Example, Formula, Operation, Route
 from gdcompare.referee.verdict import LOSS
@@ -200,7 +200,7 @@ def _unconfirmed(known: Known, routes: Mapping[str, Route], arguments: Arrays, c
 def _asked(name: str, route: Route, arguments: Arrays, cotangents: Floats, dtype: str) -> Asked:
     direction = None
     if route.derivative != "gradient":
-        direction = {key: dyadic(np.shape(each), i).astype(dtype) for i, (key, each) in enumerate(arguments.items())}
+        direction = {key: direction_at(each, i).astype(dtype) for i, (key, each) in enumerate(arguments.items())}
     given = {key: np.asarray(each, dtype) for key, each in arguments.items()}
     return Asked(name, given, cotangents.astype(dtype), direction, "", ())
 

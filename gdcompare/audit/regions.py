@@ -102,3 +102,25 @@ def dyadic(shape: tuple[int, ...], offset: int = 0) -> NDArray[np.float64]:
     size = int(np.prod(shape, dtype=int))
     places = (np.arange(size) + np.arange(size) // len(COTANGENTS) + offset) % len(COTANGENTS)
     return np.asarray(np.array(COTANGENTS)[places].reshape(shape))
+
+
+def direction_at(argument: NDArray[np.float64], offset: int = 0) -> NDArray[np.float64]:
+    """Return a direction of powers of two, symmetric where a matrix is, and triangular where it is.
+
+    What reads one triangle, and takes the other for its mirror image or for zeros, is asked for no more than it says.
+
+    >>> direction_at(np.array([[2.0, 1.0], [1.0, 3.0]])).tolist()
+    [[1.0, -0.5], [-0.5, 0.25]]
+    >>> direction_at(np.array([[2.0, 0.0], [1.0, 3.0]])).tolist()
+    [[1.0, 0.0], [2.0, 0.25]]
+    """
+    found = dyadic(np.shape(argument), offset)
+    if found.ndim < 2 or found.shape[-1] != found.shape[-2]:
+        return found
+    turned = np.swapaxes(argument, -1, -2)
+    if np.array_equal(argument, turned):
+        return np.triu(found) + np.swapaxes(np.triu(found, 1), -1, -2)
+    for triangle in (np.tril, np.triu):
+        if np.array_equal(argument, triangle(argument)):
+            return triangle(found)
+    return found

@@ -27,12 +27,14 @@ def disagreements(operation: Operation) -> Iterator[str]:
     """Say where the two ways are known, and are not the same."""
     for example in islice(operation.examples(), 3):
         arguments = {name: np.asarray(each, float) for name, each in example.arguments.items()}
-        if sum(each.size for each in arguments.values()) > MOST:
+        if not 0 < sum(each.size for each in arguments.values()) <= MOST:
             continue
         try:
             cotangents = dyadic((1, example.outputs(arguments)))
             formula = example.formula(arguments, cotangents)
         except Exception:  # noqa: S112 - whatever is no example, or cannot be read, has no truth either
+            continue
+        if not cotangents.size:
             continue
         problem = Asked(formula, tuple(arguments), tuple(each.shape for each in arguments.values()))
         yield from _disagreements(problem, arguments, cotangents)
