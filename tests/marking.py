@@ -23,6 +23,7 @@ MARKERS = [
     "never: by tests/lacks.py the backend cannot have it; the test must fail as is said there",
     "thorough_on(*backends): on these backends it is thorough: others try the theorem in the quick loop",
     "one_in(n, backend): on this backend one of n runs before the soundness run: it is slow there",
+    "covering: before the soundness run, only so many of its cases as have every value of every parameter",
 ]
 VARIANTS = {
     "jax": ["jitted", "unjitted", "derived"],
@@ -57,14 +58,21 @@ def mark(items: Sequence[pytest.Item], lacks: Sequence[Lack] = LACKS) -> None:
         theorems[re.sub(r"\[.*", "", item.nodeid, flags=re.DOTALL)].append(item)
     for cases in theorems.values():
         due = [item for item in cases if item.get_closest_marker("soundness") is None]
-        quick = [item for item in due if item.get_closest_marker("thorough") is None]
-        kept = each_choice(
-            {item.nodeid: choices(item) for item in quick},
-            last={item.nodeid for item in quick if not can_pass(item)},
-        )
-        for item in quick:
-            if item.nodeid not in kept:
-                item.add_marker("thorough")
+        if any(item.get_closest_marker("covering") for item in due):
+            due = leave(due, "soundness")
+        leave([item for item in due if item.get_closest_marker("thorough") is None], "thorough")
+
+
+def leave(items: Sequence[pytest.Item], marker: str) -> list[pytest.Item]:
+    """Mark all of a theorem's cases but few in which every value of every parameter occurs, and return these."""
+    kept = each_choice(
+        {item.nodeid: choices(item) for item in items},
+        last={item.nodeid for item in items if not can_pass(item)},
+    )
+    for item in items:
+        if item.nodeid not in kept:
+            item.add_marker(marker)
+    return [item for item in items if item.nodeid in kept]
 
 
 # Features

@@ -198,6 +198,28 @@ def test_it(backend_name, case):
     assert on_numpy == 40
 
 
+def test_what_covers_meets_every_value_before_the_soundness_run_and_few_combinations(inner: pytest.Pytester) -> None:
+    inner.makepyfile("""
+import pytest
+
+@pytest.mark.thorough
+@pytest.mark.covering
+@pytest.mark.parametrize("a", range(3))
+@pytest.mark.parametrize("b", range(4))
+def test_it(a, b):
+    pass
+""")
+
+    before = inner.runpytest("-v", "-m", "thorough and not soundness")
+    rest = inner.runpytest("-m", "soundness")
+
+    before.assert_outcomes(passed=4, deselected=8)
+    rest.assert_outcomes(passed=8, deselected=4)
+    before.stdout.fnmatch_lines_random(
+        [*(f"*[[]{b}-?] PASSED*" for b in range(4)), *(f"*-{a}] PASSED*" for a in range(3))]
+    )
+
+
 def cases(*sizes: int) -> dict[str, dict[str, int]]:
     return {str(row): {str(i): value for i, value in enumerate(row)} for row in product(*map(range, sizes))}
 

@@ -90,6 +90,7 @@ def test_a_missing_compiler_is_said_before_any_work(monkeypatch: pytest.MonkeyPa
         gdc.load_backend("torch", variant="compiled")
 
 
+@pytest.mark.covering
 @on_variants
 def test_every_variant_of_every_backend_has_the_gradient_of_every_problem(
     backend: gdc.Backend[Any], problem: gdc.Problem

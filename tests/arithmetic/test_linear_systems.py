@@ -55,6 +55,7 @@ def slopes_of_jax(name: str, matrix: NDArray[Any], right: NDArray[Any], weights:
         return np.asarray(jax.grad(loss)(matrix))
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("slopes_of", [slopes_of_torch, slopes_of_jax])
 @pytest.mark.parametrize("kind", MATRICES)

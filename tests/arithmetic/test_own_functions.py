@@ -83,6 +83,7 @@ def by_jax(path: str, x: NDArray[Any], weights: NDArray[Any], arguments: Mapping
         return np.asarray(gradient(x))
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 @pytest.mark.parametrize("name", FUNCTIONS)

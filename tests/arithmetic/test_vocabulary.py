@@ -93,6 +93,7 @@ def test_the_mean_of_the_per_sample_gradients_is_the_gradient(name: str, numbers
         np.testing.assert_allclose(mean.astype(float), slopes.astype(float), rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", BY_ROWS)
 def test_frameworks_keep_the_budget(name: str, backend: Backend[Any]) -> None:

@@ -67,6 +67,7 @@ def _differing(what: str, one: arb, other: arb) -> Iterator[str]:
 
 
 @pytest.mark.soundness
+@pytest.mark.filterwarnings("ignore")  # of what a framework thinks of its own operations
 @pytest.mark.parametrize("framework", NEEDS)
 def test_both_ways_agree_of_every_operation(framework: str) -> None:
     found = {name: list(disagreements(each)) for name, each in operations(framework).items() if not each.unsuited}

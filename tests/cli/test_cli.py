@@ -83,6 +83,7 @@ def test_verify_shows_digits_after_the_report_and_keeps_the_verdict(tmp_path: Pa
     assert [(each["parameter"], each["lost"]) for each in found["digits"]] == [("theta_0", ""), ("theta_1", "")]
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("proven_only", [False, True])
 @pytest.mark.parametrize("command", ["verify", "laws"])

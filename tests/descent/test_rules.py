@@ -104,6 +104,7 @@ def assert_same_path(path: Path, points: Iterator[Path], dtype: str, rule: str) 
     assert t == STEPS
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("schedule", RATES)
 @pytest.mark.parametrize("rule", PEERS)
@@ -125,6 +126,7 @@ def test_a_rule_takes_the_steps_of_torch_optim(backend: Backend[Any], dtype: str
     assert_same_path(path, points(), dtype, rule)
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("schedule", RATES)
 @pytest.mark.parametrize("rule", PEERS)

@@ -41,6 +41,7 @@ def judged(function: Callable[..., Any], x: Any, dtype: str = "float64") -> Any:
     return gdc.verify(from_autograd_function(function), params={"x": x}, dtype=dtype)
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", OWN)
 def test_the_rule_of_a_function_that_jax_approximates_agrees(name: str, dtype: str) -> None:

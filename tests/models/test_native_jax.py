@@ -79,6 +79,7 @@ def in_nnx(activation: Any = jnp.tanh) -> tuple[gdc.Native, dict[str, Any]]:
 MODELS = pytest.mark.parametrize("model", [in_equinox, in_linen, in_nnx])
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @MODELS
 def test_a_model_agrees_under_its_own_names(model: Callable[..., Any], dtype: str) -> None:

@@ -51,6 +51,7 @@ def judged(native: Any, **how: Any) -> gdc.Report:
     return gdc.verify(native, (FEATURES, TARGETS), **how)
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("make", CASES)
 def test_a_right_gradient_agrees_and_a_scaled_one_does_not(

@@ -37,6 +37,7 @@ def _few_numbers_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enclosure, "FEW", 0)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("name", "make"), CASES)
 def test_it_contains_the_truth_of_a_program(name: tuple[str, str], make: Callable[[], Any]) -> None:
     native, data = make()

@@ -63,6 +63,7 @@ def name_of(problem: Problem) -> str:
 # The gradient.
 
 
+@pytest.mark.covering
 def test_every_backend_agrees_at_the_problems_own_data(backend: Backend[Any], problem: Problem) -> None:
     judge = referee(problem, backend.dtype)
 
@@ -73,6 +74,7 @@ def test_every_backend_agrees_at_the_problems_own_data(backend: Backend[Any], pr
     assert {entry.parameter for entry in entries} == {"loss", *problem.start(few_rows(problem))}
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Problem) -> None:
     judge = referee(problem, backend.dtype)
@@ -89,6 +91,7 @@ def test_every_row_agrees_with_the_referees(backend: Backend[Any], problem: Prob
     assert wrong(entries) == []
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.one_in(6, "jax")
 @pytest.mark.one_in(2, "torch")
@@ -156,6 +159,7 @@ class Half(Rederived):
         return formula(xp, params, features, targets)
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("by_rows", [True, False], ids=["the mean from the rows", "the rows from the mean"])
 def test_either_derivation_gives_the_other(problem: Problem, by_rows: bool) -> None:
@@ -218,6 +222,7 @@ def test_polynomials_are_exact_on_integer_lattices(name: str, backend: Backend[A
 # Whatever the numbers.
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.one_in(3, "jax")
 @pytest.mark.one_in(2, "torch")
@@ -332,6 +337,7 @@ def coincide(problem: Problem, batch_size: int | None, one: gdc.Descent, other: 
     )
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.one_in(2, "jax")
 @pytest.mark.parametrize("batch_size", [None, 4], ids=["full batch", "mini-batch"])

@@ -138,6 +138,7 @@ def judge_all_ways(
 # No correct program exceeds it.
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), rows=st.booleans())
@@ -154,6 +155,7 @@ def test_no_backend_exceeds_the_budget_of_a_registered_problem(
     assert {each.name: each.fraction for each in judged if not each.fraction <= 1} == {}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_no_backend_exceeds_the_budget_nor_leaves_it_unused(
     problem: Problem, backend_name: str, dtype: str, record: Record
@@ -265,6 +267,7 @@ DOMAINS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(set(ULPS) - {"pow", "trigamma", "tetragamma"}))
 def test_elementary_functions_keep_their_ulps(name: str, backend_name: str, dtype: str, record: Record) -> None:

@@ -117,6 +117,7 @@ def test_the_three_calls_are_about_one_loss(backend: Backend[Any]) -> None:
         assert product[name].dtype == row[name].dtype == backend.dtype
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)

@@ -29,6 +29,7 @@ LAWS = {
 }
 
 
+@pytest.mark.covering
 @on_variants
 def test_every_law_holds_for_every_backend(backend: Backend[Any], linear_model: gdc.Problem) -> None:
     data = gdc.datasets.example(linear_model)
@@ -56,6 +57,7 @@ def weighted(data: gdc.Dataset, weights: ArrayLike) -> gdc.Dataset:
     return gdc.Dataset(data.features, data.targets, data.name, weights)
 
 
+@pytest.mark.covering
 @pytest.mark.thorough_on("jax")
 @pytest.mark.parametrize("zeros", [0, 2])
 def test_every_law_holds_for_weighted_data(backend: Backend[Any], linear_model: gdc.Problem, zeros: int) -> None:

@@ -212,6 +212,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_rows_that_tie_by_themselves_leave_every_convention_right(
     backend: gdc.Backend[Any], loss: Callable[..., Any]

@@ -41,6 +41,7 @@ def causes(report: Report) -> set[str]:
     return {entry.cause for entry in report.entries if entry.verdict == "wrong"}
 
 
+@pytest.mark.covering
 def test_every_backend_agrees_on_every_problem(backend: Backend[Any], problem: gdc.Problem) -> None:
     data = gdc.datasets.example(problem)
 

@@ -25,6 +25,7 @@ def problem(linear_model: gdc.Problem) -> gdc.Problem:
     return linear_model
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @settings(deadline=None, max_examples=25)
 @given(draw=st.data())
@@ -39,6 +40,7 @@ def test_no_right_backend_is_called_wrong_at_any_scale(
     assert report.verdict != "wrong", report.explanation()
 
 
+@pytest.mark.covering
 @pytest.mark.thorough
 @pytest.mark.one_in(2, "jax")
 @settings(deadline=None, max_examples=4)
