@@ -234,7 +234,9 @@ class Sides:
             numbers = BallNumbers()
             numbers.watched = []
             self._compute(numbers, self._balls)
-        return numbers.watched[0] if numbers.watched else self.places
+        if numbers.watched:
+            return numbers.watched[0]
+        return self.places or "an operation has a derivative that nobody knows"
 
     # What somebody has.
 

@@ -141,3 +141,27 @@ def test_an_implementation_that_returns_something_else_is_told_what_is_due(retur
     (entry,) = judged(lambda *_: returned).entries  # type: ignore[arg-type]  # no native model, and that is the mistake
 
     assert entry.cause == f"it returned {said}, where (loss, {{name: gradient}}) is due"
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "hvp"])
+def test_along_a_direction_what_torch_writes_in_place_counts(derivative: Any) -> None:
+    """Torch clamps the norms of these in place, without recording it."""
+
+    def loss(params: Any, features: Any, targets: Any) -> Any:
+        return (torch.nn.functional.cosine_similarity(features, params["x"][None], dim=1) * targets).mean()
+
+    native = gdcompare_torch.from_function(loss, {"x": np.array([0.5, -2.0])})
+
+    assert gdc.verify(native, POINTS, derivative=derivative).verdict == "agree"
+
+
+def test_along_a_direction_that_moves_an_order_nothing_is_known() -> None:
+    def loss(params: Any, features: Any, targets: Any) -> Any:
+        return (jax.scipy.special.gammaincc(params["order"], jnp.exp(features[:, 0])) * targets).mean()
+
+    native = gdcompare_jax.from_function(loss, {"order": np.array(2.0)})
+
+    report = gdc.verify(native, POINTS, derivative="jvp")
+
+    assert report.verdict == "inconclusive"
+    assert "nobody knows" in report.explanation()
