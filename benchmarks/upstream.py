@@ -26,6 +26,8 @@ NUMBERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "linalg.norm": ("193006",),
         "norm": ("193006",),
         "linalg.det, twice": ("192521",),
+        "cholesky_inverse": ("196682",),
+        "cholesky_solve": ("197010",),
     },
     "jax": {
         "lax.sqrt": ("39799",),
@@ -47,7 +49,21 @@ NUMBERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Issues, by operation; ", twice" for those about second derivatives."""
 PLACES = {"torch": TORCH, "jax": JAX, "autograd": AUTOGRAD, "tensorflow": TENSORFLOW}
 SEARCHED: Mapping[str, tuple[str, ...]] = {
-    "torch": ("digamma", "asinh", "acosh", "asinh, twice", "acosh, twice", "digamma, twice"),
+    "torch": (
+        "digamma",
+        "asinh",
+        "acosh",
+        "asinh, twice",
+        "acosh, twice",
+        "digamma, twice",
+        "as_strided_scatter",
+        "nn.functional.hardsigmoid",
+        "logcumsumexp",
+        "scatter_reduce (amax)",
+        "scatter_reduce (amin)",
+        "special.log_ndtr",
+    ),
+    "jax": ("special.log_ndtr",),
     "autograd": ("anp.var (correction)", "anp.std (correction)", "anp.power, twice"),
 }
 """What was looked for, and not found."""
