@@ -294,7 +294,8 @@ class DualNumbers(Numbers):
         rows = [each.tangent.shape[0] for each in (x, y) if each.tangent is not None]
         if not rows:
             return Dual(self, value)
-        branches = (self.spread(each, max(rows)) for each in (x, y))
+        nothing = self.base.asarray(np.zeros((1,) * value.ndim))  # a constant may lack the first axis
+        branches = (nothing if each.tangent is None else self.spread(each, max(rows)) for each in (x, y))
         return Dual(self, value, self.base.where(condition.value, *branches))
 
     def leave_out(self, condition: Dual, cotangent: Dual) -> Dual:

@@ -79,8 +79,7 @@ def solve_triangular(xp: Any, a: Any, b: Any, *, lower: bool = False, unit_diago
     numbers, n = xp.numbers, a.shape[-1]
     ones = np.tril(np.ones((n, n))) if lower else np.triu(np.ones((n, n)))
     mask = numbers.asarray(ones - np.eye(n) if unit_diagonal else ones)
-    elsewhere = np.broadcast_to(np.eye(n) if unit_diagonal else np.zeros((n, n)), a.value.shape)
-    triangle = numbers.where(mask, a.value, numbers.asarray(elsewhere))
+    triangle = numbers.where(mask, a.value, numbers.asarray(np.eye(n) if unit_diagonal else np.zeros((n, n))))
     there, back = (solved_forth, solved_back) if lower else (solved_back, solved_forth)
     value = there(numbers, triangle, b.value)
 

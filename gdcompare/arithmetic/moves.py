@@ -157,10 +157,11 @@ def _taken(part: Any, places: Places) -> Any:
 
 def _put_back(numbers: Any, g: Any, places: Places, shape: tuple[int, ...]) -> Any:
     """Add up, at each place of an array of that shape, what was taken from it: each as one sum."""
-    rows, size = len(places), math.prod(shape)
-    if rows > 1:  # side by side, as one long row
-        g = numbers.rearrange(lambda part: np.broadcast_to(part, places.shape).reshape(1, -1), g)
-        size, places = size * rows, places.reshape(rows, -1) + size * np.arange(rows)[:, None]
+    if len(places) > 1:  # from other places in each draw
+        rows = range(len(places))
+        each = [_row(numbers, _put_back(numbers, _row(numbers, g, i), places[i : i + 1], shape), i) for i in rows]
+        return numbers.rearrange(lambda *parts: np.concatenate(parts), *each)
+    size = math.prod(shape)
     flat = numbers.rearrange(lambda part: part.reshape(part.shape[0], places.size), g)
     order = np.argsort(places, axis=None, kind="stable")
     found, starts, counts = np.unique(places.ravel()[order], return_index=True, return_counts=True)
@@ -173,7 +174,12 @@ def _put_back(numbers: Any, g: Any, places: Places, shape: tuple[int, ...]) -> A
     if totals:
         flat = totals[0] if len(totals) == 1 else numbers.rearrange(lambda *p: np.concatenate(p, axis=1), *totals)
     back = numbers.scatter(flat, (slice(None), np.concatenate([*where, places[:0].ravel()])), (flat.shape[0], size))
-    return numbers.rearrange(lambda part: part.reshape(part.shape[0] * rows, *shape), back)
+    return numbers.rearrange(lambda part: part.reshape(part.shape[0], *shape), back)
+
+
+def _row(numbers: Any, x: Any, i: int) -> Any:
+    """Return one along the hidden axis, where there are several."""
+    return numbers.rearrange(lambda part: part[i : i + 1] if len(part) > 1 else part, x)
 
 
 # Axes and shapes.

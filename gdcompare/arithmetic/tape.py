@@ -435,16 +435,17 @@ class Tape:
         x = self.permute_dims(x, (*(i for i in range(x.ndim) if i != axis % x.ndim), axis))
         times = self.numbers.chain
         share = self.numbers.share_of_max(x.value, kind) if x.tracked else None  # now: a tie is noted with its line
-        top = self.record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share)))
+        top = _whole(self.record(self.numbers.max(x.value, kind), (x, lambda g: times(g[..., None], share))), x)
         return self.expand_dims(top, axis=axis) if keepdims else top
 
     def where(self, condition: Any, a: Any, b: Any) -> Variable:
         """xp.where: d where(c, a, b) = where(c, da, db)."""
         condition, a, b = self.aligned(condition, a, b)
         c, keep = condition.value, self.numbers.leave_out
-        return self.record(
+        found = self.record(
             self.numbers.where(c, a.value, b.value), (a, lambda g: keep(c, g)), (b, lambda g: keep(1 - c, g))
         )
+        return _whole(found, a, b)
 
     def _compare(self, relation: np.ufunc, a: Any, b: Any) -> Variable:
         """1 where the relation holds, else 0: constant on either side."""
@@ -467,6 +468,7 @@ class Tape:
             self.numbers.sum(x.value, summed) if summed else x.value,
             (x, lambda g: self.broadcast(g, (g.shape[0], *x.shape))),
         )
+        total.whole = x.whole
         return total if keepdims else self.squeeze(total, summed)
 
 

@@ -165,3 +165,22 @@ def test_along_a_direction_that_moves_an_order_nothing_is_known() -> None:
 
     assert report.verdict == "inconclusive"
     assert "nobody knows" in report.explanation()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mode", ["bilinear", "trilinear"])
+def test_pixels_are_taken_from_where_a_computed_place_says(mode: str, dtype: str) -> None:
+    def loss(params: Any, features: Any, targets: Any) -> Any:
+        if mode == "bilinear":
+            grid = params["places"].reshape(1, 2, 2, 2)
+            return torch.nn.functional.grid_sample(params["image"][None, None], grid, align_corners=False).square().sum()
+        image = params["image"].reshape(1, 1, 2, 2, 4) * params["places"].sum()
+        return torch.nn.functional.interpolate(image, scale_factor=1.5, mode=mode).square().sum()
+
+    parameters = {"image": GENERATOR.normal(size=(4, 4)), "places": GENERATOR.uniform(-0.9, 0.9, (2, 2, 2))}
+    native = gdcompare_torch.from_function(loss, parameters)
+
+    report = gdc.verify(native, POINTS, dtype=dtype)
+
+    assert report.verdict == "agree"
+    assert {each.verdict for each in report.entries} == {"agree"}
