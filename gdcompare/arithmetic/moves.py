@@ -136,6 +136,7 @@ def _as_index(key: Any) -> tuple[NDArray[Any], bool]:
             raise TypeError("a mask that is not decided takes nobody knows how many elements: write xp.where")
         if not key.whole and not known.all():
             raise TypeError("an index is a whole number: write xp.astype(index, xp.int64)")
+        whole = np.where(known, whole, 0)  # an unknown one may be beyond the array
         return whole.astype(bool) if key.condition else whole, bool(known.all())
     array = np.asarray(key)
     if array.size and array.dtype != bool and not np.issubdtype(array.dtype, np.integer):
