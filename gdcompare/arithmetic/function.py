@@ -84,3 +84,24 @@ def nearest(x: Any) -> Any:
 def within(inside: Any, bound: Any) -> Any:
     """Return the bound there, and infinity elsewhere."""
     return np.where(inside, bound, np.inf)
+
+
+UNKNOWN_PLACE = "an element whose place rounding may move"
+_NOWHERE: Function = Function(
+    UNKNOWN_PLACE,
+    slope=lambda numbers, x, _y: numbers.tabled(_NOWHERE, x),
+    ball=lambda _x: arb.nan(),
+    floats=lambda x: np.full(np.shape(x), np.nan),
+    symbol="nan",
+    steepest=lambda x: np.full(x.shape, np.inf),
+)
+
+
+def nobody_knows(numbers: Any, ndim: int) -> Any:
+    """Return what has no value in any number system, and infinite spread and error where these are told.
+
+    >>> from gdcompare.arithmetic.balls import BallNumbers
+    >>> nobody_knows(BallNumbers(), 1).item()
+    nan
+    """
+    return numbers.tabled(_NOWHERE, numbers.asarray(np.zeros((1,) * ndim)))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.axes import several
+from gdcompare.arithmetic.function import nobody_knows
 from gdcompare.arithmetic.whole import known_whole
 
 Places = NDArray[np.intp]
@@ -59,9 +61,11 @@ def gather(xp: Any, x: Any, places: Places, known: bool = True, name: str = "gat
     """Return the numbers of x at these places; NaN if nobody knows the places."""
     x, numbers = xp.asarray(x), xp.numbers
     value = numbers.rearrange(lambda part: _taken(part, places), x.value)
-    if not known:
-        value = value * numbers.asarray(np.full((1,) * value.ndim, np.nan))
-    return _alike(xp.record(value, (x, lambda g: _put_back(numbers, g, places, x.shape)), name=name), x)
+    if known:
+        return _alike(xp.record(value, (x, lambda g: _put_back(numbers, g, places, x.shape)), name=name), x)
+    unknown = partial(nobody_knows, numbers)
+    back = (x, lambda g: _put_back(numbers, g, places, x.shape) + unknown(x.ndim + 1))
+    return _alike(xp.record(value + unknown(value.ndim), back, name=name), x)
 
 
 def scatter(xp: Any, x: Any, key: Any, values: Any) -> Any:

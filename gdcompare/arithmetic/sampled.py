@@ -273,10 +273,7 @@ class SampledNumbers(Tabled, Numbers):
     def rearrange(self, function: Callable[..., Any], *arrays: Sampled) -> Sampled:
         """As it is; beside what differs from draw to draw, what does not is the same in each."""
         draws = max((len(each.value) for each in arrays), default=1)
-        values = (
-            each.value if len(each.value) == draws else np.broadcast_to(each.value, (draws, *each.value.shape[1:]))
-            for each in arrays
-        )
+        values = (np.broadcast_to(each.value, (draws, *each.value.shape[1:])) for each in arrays)
         return Sampled(function(*values), all(each.exact for each in arrays), self)
 
     def scatter(self, x: Sampled, index: Any, shape: tuple[int, ...]) -> Sampled:

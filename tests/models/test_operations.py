@@ -185,3 +185,21 @@ def test_pixels_are_taken_from_where_a_computed_place_says(mode: str, dtype: str
 
     assert report.verdict == "agree"
     assert {each.verdict for each in report.entries} == {"agree"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_where_rounding_may_move_a_place_no_gradient_is_wrong(dtype: str) -> None:
+    """Under the identity, pixels are read from where they lie, but for rounding: on either side of a kink."""
+
+    def loss(params: Any, features: Any, targets: Any) -> Any:
+        grid = torch.nn.functional.affine_grid(params["theta"][None], (1, 1, 1, 7), align_corners=False)
+        image = features[:7, 0].reshape(1, 1, 1, 7)
+        return torch.nn.functional.grid_sample(image, grid, align_corners=False).square().sum()
+
+    data = GENERATOR.normal(size=(7, 1)), np.zeros(7)
+    native = gdcompare_torch.from_function(loss, {"theta": np.eye(2, 3)})
+
+    report = gdc.verify(native, data, dtype=dtype)
+
+    assert report.verdict == "inconclusive"
+    assert "an element whose place rounding may move (test_operations.py" in report.explanation()
