@@ -95,6 +95,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         self._kept: list[torch.Tensor] = []  # alive, so that their ids stay theirs
         self._first: dict[int, torch.Tensor] = {}  # of the tensors that share a memory; below autograd none has a base
         self._cut: set[int] = set()  # those that torch does not differentiate
+        self._saved: dict[int, Place] = {}  # what autograd has put by for a way back, as it is differentiated there
         self._constant: set[int] = set()  # those that no input enters
         self._later: dict[int, Any] = {}  # how the places of some are found, if anybody asks
 
@@ -112,6 +113,8 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         formula = FORMULAS.get(f"{name}.{operation._overloadname}") or FORMULAS.get(name.removesuffix("_"))
         taken = arguments, {key: value for key, value in options.items() if key != "out"}
         given = [each for each in tree_leaves(taken) if isinstance(each, torch.Tensor)]
+        if any(each.is_meta for each in given) or options.get("device") == torch.device("meta"):
+            return operation(*arguments, **options)  # a shape without numbers, as forward mode asks for
         enters = name not in CONSTANT and any(self._place(each) is not None for each in given)
         if formula is None and enters:
             with self:
@@ -190,6 +193,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                 else:
                     found = formula(self.draft, *operands[0], **operands[1])
                     found = as_theirs(self.draft, name, found, [_numbers(each) for each in outputs])
+                if name == "detach" and _by_autograd():
+                    found = self._put_by(given[0], result, found)
+                    name = name if id(result) in self._saved else "taken out again"
                 self._note(name, result, found, target)
         except FAULTS as error:
             return self._refusal(name, f"cannot be read so: {error}")
@@ -233,6 +239,17 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                 self._keep(tensor, fixed)
             else:
                 self._keep(tensor, fixed)
+
+    def _put_by(self, tensor: torch.Tensor, result: torch.Tensor, found: Place) -> Place:
+        """Return what stands in a tensor that autograd has put by for a way back, or takes out again on it.
+
+        A way back that is itself differentiated, as in the loss of a physical law or a gradient penalty, knows again
+        what was put by; to all others it is a constant, as `.data` is.
+        """
+        if id(tensor) in self._saved and torch._C._current_graph_task_id() != -1:
+            return self._saved[id(tensor)]
+        self._saved[id(result)] = found
+        return found
 
     def _lose(self, operation: Any, arguments: Any, outputs: Sequence[torch.Tensor], why: ProgramError) -> None:
         """Note what nobody knows of what an operation gives out, or writes, as running statistics."""
@@ -369,7 +386,7 @@ def _positions(view: torch.Tensor, base: torch.Tensor) -> NDArray[np.int64]:
 
 def _numbers(tensor: torch.Tensor) -> NDArray[Any]:
     value = tensor.detach().cpu()
-    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy().copy()  # type: ignore[no-any-return]
+    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy(force=True).copy()  # type: ignore[no-any-return]
 
 
 def _is_half(tensor: torch.Tensor) -> bool:
@@ -379,6 +396,11 @@ def _is_half(tensor: torch.Tensor) -> bool:
 
 def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _by_autograd() -> bool:
+    """Whether autograd itself asks for what is done, or `.data` does: above the keys that record, not below them."""
+    return not torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.AutogradFunctionality)
 
 
 def _in_function() -> bool:

@@ -86,6 +86,12 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
                     (1, 1, 3, 3), (1, 2, 2, 2)),
     "volumes": (lambda x, g: F.grid_sample(x, g, align_corners=True), (1, 1, 3, 3, 3), (1, 2, 1, 2, 3)),
     "ctc": (lambda x: F.ctc_loss(x.log_softmax(-1), torch.tensor([[1, 1, 2]]), (6,), (3,)), (6, 1, 3)),
+    "a gradient in the loss": (lambda x: _slope(x) * x, (3, 2)),
+    "a gradient of a gradient in the loss": (lambda x: _slope(x, _slope) * x, (3, 2)),
+    "a gradient in the loss that is a constant": (lambda x: _slope(x, create_graph=False) * torch.tanh(x), (3, 2)),
+    "numbers without their past": (lambda x: torch.tanh(x).data * torch.tanh(x), (3,)),
+    "forward mode in the loss": (lambda x, v: torch.func.jvp(lambda x: x.abs() ** 2.5, (x,), (v,)), (3,), (3,)),
+    "a Hessian in the loss": (lambda x: torch.func.hessian(lambda x: torch.sigmoid(x).prod())(x), (3,)),
     "sums of none": (lambda x: F.linear_cross_entropy(x, torch.eye(3).double(), INDEX, reduction="none")
                      if hasattr(F, "linear_cross_entropy") else x, (3, 3)),
 }  # fmt: skip
@@ -96,6 +102,10 @@ def _written(x: Any) -> Any:
     whole.diagonal().mul_(3)
     whole[1:].t()[0] = whole[0, :2] * 2
     return whole
+
+
+def _slope(x: Any, of: Callable[[Any], Any] = torch.tanh, create_graph: bool = True) -> Any:
+    return torch.autograd.grad((of(x) ** 2).sum(), x, create_graph=create_graph)[0]
 
 
 def _unrecorded(x: Any) -> Any:
@@ -127,6 +137,7 @@ def _written_behind(x: Any) -> Any:
     return whole * seen
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch's own forward mode
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 def test_the_gradient_of_what_is_read_is_torchs(operation: tuple[Any, ...]) -> None:
     assert found(sample(*operation)) == Found(READ)
