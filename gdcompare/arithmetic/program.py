@@ -152,6 +152,30 @@ class Program:
         found = dtypes & set(NARROW)
         return max(found, key=lambda dtype: NARROW[dtype].u, default="")
 
+    def without_slope(self) -> dict[int, list[str]]:
+        """Return the inputs by which the output has no slope, as it is written: none of their ways to it has one.
+
+        With each come the lines of the constants of the gradient behind which it is; none, if it does not enter at all.
+
+        >>> draft = Draft()
+        >>> x, y = (draft.input(name, np.array(2.0), "float64") for name in "xy")
+        >>> draft.program(x * draft.stop_gradient(y)).without_slope()
+        {1: ['']}
+        """
+        first = len(self.inputs)
+        alive, behind = set(_numbers([self.output])), dict[int, dict[str, None]]()
+        for i in range(len(self.steps) - 1, -1, -1):
+            step, number = self.steps[i], first + i
+            cut = {DECIDE: 1, "stop_gradient": 1, "straight_through": 1}.get(step.function, 0)
+            constants, others = _numbers(step.operands[:cut]), _numbers(step.operands[cut:])
+            if number in alive or step.function == DECIDE:
+                alive.update(others)
+            elif number in behind:
+                constants += others
+            for each in constants if number in alive or number in behind or step.function == DECIDE else ():
+                behind.setdefault(each, {}).update(behind.get(number, {}) if number not in alive else {step.line: None})
+        return {i: list(behind.get(i, {})) for i in range(first) if i not in alive}
+
     def signs_by(self, names: Collection[str]) -> str:
         """Name the operation whose vectors have signs that are chosen anew where these inputs move; "" if none has.
 

@@ -115,6 +115,44 @@ class ProgramProblem(Problem):
             self._programs[n] = self.model.program(self.params, self.features[rows], self.targets[rows])
         return self._programs[n]
 
+    def without_slope(self) -> dict[str, tuple[bool, str]]:
+        """Return the parameters by which the program's loss has no slope; whether that is all there is to it, and why.
+
+        What is cut off by the program itself has none. What is made into numbers outside of it, by NumPy or Python, is
+        not in the program, though the loss moves with it.
+        """
+        found, names = {}, list(self.params)
+        for i, lines in self.program(len(self.features)).without_slope().items():
+            if i >= len(names):
+                continue
+            if lines:
+                where = ", ".join(filter(None, lines))
+                cut = "cut off from the loss by detach, no_grad or stop_gradient"
+                found[names[i]] = True, f"{cut} ({where})" if where else cut
+            elif self._moves_with(names[i]):
+                found[names[i]] = (
+                    False,
+                    (
+                        "the loss moves with it, and the program does not show how: numbers made of it, as by .numpy() or "
+                        ".tolist(), are constants to the framework. Leave it a tensor, or freeze it if that is meant"
+                    ),
+                )
+            else:
+                found[names[i]] = True, "the loss does not use it"
+        return found
+
+    def _moves_with(self, name: str) -> bool:
+        """Whether the model's loss is another one where this parameter is."""
+        value = self.params[name]
+        steps = (1 + np.abs(value)) * np.linspace(0.25, 0.75, value.size).reshape(value.shape)
+        moved = {**self.params, name: (value + steps).astype(value.dtype)}
+        try:
+            with no_exit():
+                losses = [self.model.value_and_grad(at, self.features, self.targets)[0] for at in (self.params, moved)]
+        except Exception:  # whatever a model does elsewhere
+            return False
+        return float(losses[0]) != float(losses[1])
+
     def held(self, direction: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return a direction as the model holds it: in the dtypes of its parameters, where float32 is judged."""
         if any(value.dtype != np.float32 for value in self.params.values()):

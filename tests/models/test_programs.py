@@ -239,6 +239,26 @@ def test_what_is_not_differentiated_is_a_constant(native: Any, derivative: str) 
 
 
 @pytest.mark.parametrize(
+    ("loss", "verdict", "said"),
+    [
+        (torch_loss(lambda p, x, y: (x @ p["w"].detach() - y + 0 * x[:, 0].requires_grad_()) ** 2), "agree", "cut off"),
+        (jax_loss(lambda p, x, y: (x @ jax.lax.stop_gradient(p["w"]) - y) ** 2), "agree", "cut off from the loss"),
+        (jax_loss(lambda p, x, y: y**2), "agree", "the loss does not use it"),
+        (torch_loss(lambda p, x, y: (x @ torch.tensor(p["w"].tolist()).to(x) - y + 0 * x[:, 0].requires_grad_()) ** 2),
+         "inconclusive", "the loss moves with it, and the program does not show how"),
+    ],
+    ids=["detached", "stopped", "unused", "numbers"],
+)  # fmt: skip
+def test_why_a_gradient_is_0_that_no_slope_reaches_is_said(loss: Any, verdict: str, said: str) -> None:
+    report = judged(loss)
+
+    (entry,) = (each for each in report.entries if each.parameter == "w")
+    assert report.verdict == entry.verdict == verdict
+    assert entry.cause.startswith(said)
+    assert ("test_programs.py:" in entry.cause) == (said[:3] == "cut")
+
+
+@pytest.mark.parametrize(
     ("native", "said"),
     [
         (torch_loss(lambda p, x, y: (torch.nn.functional.dropout(x, 0.5) @ p["w"] - y) ** 2), "draws random numbers"),
