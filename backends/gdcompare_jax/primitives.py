@@ -26,8 +26,10 @@ def _logical(name: str, *operands: Any) -> Any:
 
 
 def _unequal(xp: Any, a: Any, b: Any) -> Any:
-    """Whether they differ; of one and the same number, it asks for NaN, and there is none."""
-    return xp.zeros(tuple(a.shape)) if a is b else xp.not_equal(a, b)
+    """Whether they differ; of one and the same number, it asks for NaN."""
+    if a is not b:
+        return xp.not_equal(a, b)
+    return xp.isnan(a) if np.isnan(a.value).any() else xp.zeros(tuple(a.shape))
 
 
 def _and(xp: Any, a: Any, b: Any) -> Any:

@@ -301,6 +301,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "embedding": moves.embedding,
     "gather": moves.gather,
     "index": moves.indexed,
+    "nonzero": moves.nonzero,
     "_unsafe_index": moves.indexed,
     "index_select": moves.index_select,
     "_pack_padded_sequence": moves.packed,

@@ -194,15 +194,33 @@ def indexed(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     return taken(xp, x, places(xp, x, indices))
 
 
+def known_mask(xp: Any, mask: Any) -> Any:
+    """Return a mask of what enters as it is here, where all that is read counts on it; all else as it is."""
+    if isinstance(mask, np.ndarray) or np.dtype(mask.dtype).kind != "b":
+        return mask
+    found = mask.value != 0
+    xp.decide(mask, found)
+    return found
+
+
+def _numbered(key: Any) -> Sequence[Any]:
+    """Return a mask as the indices where it holds."""
+    return np.nonzero(key) if isinstance(key, np.ndarray) and key.dtype.kind == "b" else [key]
+
+
+def nonzero(xp: Any, x: Any) -> Any:
+    """aten.nonzero: where x is not 0, a row for each place."""
+    return np.argwhere(known_mask(xp, x if np.dtype(x.dtype).kind == "b" else xp.not_equal(x, 0)))
+
+
 def places(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     """Return the flat places of x[indices]."""
+    indices = [each for key in indices for each in ([None] if key is None else _numbered(known_mask(xp, key)))]
     keys = [*indices, *[None] * (x.ndim - len(indices))]
     if all(key is None or isinstance(key, np.ndarray) for key in keys):
         return np.arange(math.prod(x.shape)).reshape(x.shape)[
             tuple(slice(None) if key is None else key for key in keys)
         ]
-    if any(key is not None and np.dtype(key.dtype).kind == "b" for key in keys):
-        raise UnsaidError("the shape of the result depends on the data")
     strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]
     given = [i for i, key in enumerate(keys) if key is not None]
     inner = np.broadcast_shapes(*(tuple(keys[i].shape) for i in given))

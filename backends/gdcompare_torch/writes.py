@@ -193,7 +193,7 @@ def _grouped(xp: Any, x: Any, places: Any, source: Any, reduce: str, include_sel
 def masked_scatter(xp: Any, x: Any, mask: Any, source: Any) -> Any:
     """aten.masked_scatter: the first numbers of the source, where the mask holds."""
     shape = np.broadcast_shapes(x.shape, mask.shape)
-    places = np.flatnonzero(np.broadcast_to(_known(mask), shape))
+    places = np.flatnonzero(np.broadcast_to(moves.known_mask(xp, mask), shape))
     wide = xp.broadcast_to(x, shape)
     return put(xp, wide, places, xp.index(_flat(xp, source), slice(0, places.size))) if places.size else wide
 
@@ -201,7 +201,7 @@ def masked_scatter(xp: Any, x: Any, mask: Any, source: Any) -> Any:
 def masked_select(xp: Any, x: Any, mask: Any) -> Any:
     """aten.masked_select: a line of the numbers where the mask holds."""
     shape = np.broadcast_shapes(x.shape, mask.shape)
-    places = np.flatnonzero(np.broadcast_to(_known(mask), shape))
+    places = np.flatnonzero(np.broadcast_to(moves.known_mask(xp, mask), shape))
     return moves.taken(xp, xp.broadcast_to(x, shape), places)
 
 

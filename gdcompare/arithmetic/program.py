@@ -212,8 +212,8 @@ def _applied(xp: Any, function: str, operands: Sequence[Any], settings: Mapping[
     return getattr(xp, function)(*operands, **settings)
 
 
-def _decided(condition: Any, found: bool, line: str) -> Any:
-    """Pass a condition that a branch was taken by; refuse one that is known to be otherwise here."""
+def _decided(condition: Any, found: bool | NDArray[np.bool_], line: str) -> Any:
+    """Pass a condition that a branch was taken by, or a mask; refuse one that is known to be otherwise here."""
     if isinstance(condition, Variable):
         numbers, known = known_whole(condition.value)
         if (known & ((numbers != 0) != found)).any():
@@ -310,8 +310,8 @@ class Draft:
         real = [np.dtype(each.dtype).kind == "f" for each in operands]
         return [self.cast(each, OF_FACTORS) if is_real else each for each, is_real in zip(operands, real, strict=True)]
 
-    def decide(self, condition: Any, found: bool) -> None:
-        """Note that the graph was read on this side of a branch."""
+    def decide(self, condition: Any, found: bool | NDArray[np.bool_]) -> None:
+        """Note that the graph was read on this side of a branch, or with this mask."""
         if isinstance(condition, Place):
             self._write(DECIDE, (condition, found, self._line), {})
 

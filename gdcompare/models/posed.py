@@ -24,6 +24,12 @@ Arrays = dict[str, NDArray[Any]]
 ROWS_TRIED = 4
 """How many rows are taken together and one by one, to see whether a loss couples them."""
 
+CUT = "cut off from the loss by detach, no_grad or stop_gradient"
+OUTSIDE = (
+    "the loss moves with it, and the program does not show how: numbers made of it, as by .numpy() or .tolist(), are "
+    "constants to the framework. Leave it a tensor, or freeze it if that is meant"
+)
+
 
 class Readable(Protocol):
     """What a model needs to pose a problem: see `Native`."""
@@ -123,22 +129,13 @@ class ProgramProblem(Problem):
         """
         found, names = {}, list(self.params)
         for i, lines in self.program(len(self.features)).without_slope().items():
-            if i >= len(names):
-                continue
-            if lines:
+            if i < len(names):
                 where = ", ".join(filter(None, lines))
-                cut = "cut off from the loss by detach, no_grad or stop_gradient"
-                found[names[i]] = True, f"{cut} ({where})" if where else cut
-            elif self._moves_with(names[i]):
-                found[names[i]] = (
-                    False,
-                    (
-                        "the loss moves with it, and the program does not show how: numbers made of it, as by .numpy() or "
-                        ".tolist(), are constants to the framework. Leave it a tensor, or freeze it if that is meant"
-                    ),
+                moves = not lines and self._moves_with(names[i])
+                why = (
+                    f"{CUT} ({where})" if where else CUT if lines else OUTSIDE if moves else "the loss does not use it"
                 )
-            else:
-                found[names[i]] = True, "the loss does not use it"
+                found[names[i]] = not moves, why
         return found
 
     def _moves_with(self, name: str) -> bool:

@@ -298,6 +298,26 @@ def test_a_branch_that_goes_both_ways_is_said() -> None:
         gdc.check_batch_laws(native, (np.where(np.arange(6)[:, None] < 4, 1.0, -1.0) * np.abs(FEATURES), TARGETS))
 
 
+def test_a_mask_that_a_tie_decides_is_said() -> None:
+    def clipped(p: Any, x: Any, y: Any) -> Any:
+        scores = x @ p["w"] * 1
+        scores[scores < 0] = 0.0
+        return (scores - y) ** 2
+
+    assert judged(torch_loss(clipped)).verdict == "agree"
+    with pytest.raises(ProgramError, match="goes one way for some rows or values"):
+        judged(torch_loss(clipped), params={"w": np.zeros(3)})
+
+
+def test_what_prints_is_read_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        jax.debug.print("{w}", w=p["w"])
+        return (jax.numpy.nansum(x * p["w"], axis=1) - y) ** 2
+
+    judged(jax_loss(loss)).assert_agree()
+    assert capsys.readouterr().out
+
+
 def test_the_users_module_and_random_numbers_are_left_as_they_are() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
