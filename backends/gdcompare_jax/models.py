@@ -13,7 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import Program
 from gdcompare.models.matching import Layout
-from gdcompare.models.native import Layer, Native, check_independence, check_outputs, cotangents, mean_of, working_dtype
+from gdcompare.models.native import (
+    PLAIN_NUMBERS,
+    Layer,
+    Native,
+    check_independence,
+    check_outputs,
+    cotangents,
+    mean_of,
+    working_dtype,
+)
 from gdcompare.models.rules import Rule
 from gdcompare_jax.layers import is_parameter, narrowed, recorded, watching
 from gdcompare_jax.program import read
@@ -54,7 +63,7 @@ def from_function(
     fixed = [any(path[: len(each)] == each for each in unused) for path, _ in leaves]
     trained = [is_parameter(leaf) and not is_fixed for (_, leaf), is_fixed in zip(leaves, fixed, strict=True)]
     if not any(trained):
-        raise ValueError(f"{name!r} has no floating-point array among its parameters: there is nothing to compare")
+        raise ValueError(f"{name!r} has no floating-point array among its parameters, {PLAIN_NUMBERS}")
 
     def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
         given = iter(arrays)

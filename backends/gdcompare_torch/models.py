@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 from gdcompare.arithmetic.program import Program
 from gdcompare.models.matching import Layout
 from gdcompare.models.native import (
+    NO_SLOPE,
+    PLAIN_NUMBERS,
     WHOLE,
     Layer,
     Native,
@@ -142,6 +144,8 @@ class _Torch(Native):
         def call() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
             with torch.enable_grad(), _held(loss, leaves):
                 value = loss(leaves)
+                if not value.requires_grad:
+                    raise ValueError(NO_SLOPE)
                 return value, torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
 
         def read(answer: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
@@ -320,17 +324,16 @@ class TorchModule(_Torch):
         return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
 
     def _modules(self) -> dict[str, torch.nn.Module]:
-        modules = [(name or "the module itself", each) for name, each in self.module.named_modules()]
-        return {f"{name}: {type(each).__name__}": each for name, each in modules}
+        every = self.module.named_modules()
+        return {f"{name or 'the module itself'}: {type(each).__name__}": each for name, each in every}
 
     def _refuse_unfit(self) -> None:
+        if isinstance(self.module, torch.jit.ScriptModule | torch.nn.DataParallel):
+            raise ValueError(f"{self.name!r} runs on its own parameters alone; hand over the module in it")
         if lazy := [name for name, value in self.module.named_parameters() if torch.nn.parameter.is_lazy(value)]:
-            raise ValueError(
-                f"{self.name!r} has parameters without a shape ({', '.join(lazy)}); call it on features once"
-            )
-        check_independence(
-            self.name, random=[name for name, each in self._modules().items() if _draws(each)], coupling=[]
-        )
+            names = ", ".join(lazy)
+            raise ValueError(f"{self.name!r} has parameters without a shape ({names}); call it on features once")
+        check_independence(self.name, [name for name, each in self._modules().items() if _draws(each)], coupling=[])
         if not self._trainable():
             raise ValueError(f"{self.name!r} has no parameter that requires a gradient: there is nothing to compare")
 
@@ -350,7 +353,7 @@ class TorchFunction(_Torch):
         self._leaves = [(_path(path), leaf) for path, leaf in leaves]
         self._own = {name: value for name, value in self._leaves if _is_parameter(value)}
         if not self._own:
-            raise ValueError(f"{self.name!r} has no floating-point array among its parameters: nothing to compare")
+            raise ValueError(f"{self.name!r} has no floating-point array among its parameters, {PLAIN_NUMBERS}")
 
     @property
     def parameters(self) -> dict[str, NDArray[np.float64]]:
@@ -397,10 +400,9 @@ class _TorchOperation(_Torch):
 
     def example(self, params: Mapping[str, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Random cotangents of its outputs."""
+        arrays = [torch.tensor(np.asarray(each, np.float64), device=self.device) for each in params.values()]
         with torch.no_grad():
-            outputs = self._outputs(
-                [torch.tensor(np.asarray(each, np.float64), device=self.device) for each in params.values()]
-            )
+            outputs = self._outputs(arrays)
         return cotangents(sum(output.numel() for output in outputs))
 
     def _outputs(self, arrays: Sequence[torch.Tensor]) -> list[torch.Tensor]:

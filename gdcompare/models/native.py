@@ -384,6 +384,9 @@ def is_rounded(values: NDArray[Any]) -> bool:
 
 # What a model may be
 
+NO_SLOPE = "no slope of the loss reaches a parameter: it is detached, under no_grad, or made of numbers"
+PLAIN_NUMBERS = "and so there is nothing to compare; numbers of Python are constants, np.array(1.5) is a parameter"
+
 
 def mean_of(loss: Any, n: int) -> Any:
     """Return the mean of a framework's array of n losses, or the array itself if it is one number, the mean already.
@@ -394,7 +397,17 @@ def mean_of(loss: Any, n: int) -> Any:
     Traceback (most recent call last):
     ...
     ValueError: the loss has shape (3, 1); it must be one number, the mean, or (3,), a number for each row
+    >>> mean_of(2.0, 3)
+    Traceback (most recent call last):
+    ...
+    TypeError: the loss is a float, which has no gradient; return the framework's array: no .item() or float() of it
     """
+    if not hasattr(loss, "shape") or not hasattr(loss, "dtype"):
+        of_numbers = isinstance(loss, bool | int | float)
+        how = "the framework's array: no .item() or float() of it" if of_numbers else "the loss alone, as one array"
+        raise TypeError(f"the loss is a {type(loss).__name__}, which has no gradient; return {how}")
+    if any(kind in str(loss.dtype) for kind in ("int", "bool")):
+        raise TypeError(f"the loss holds {loss.dtype}, and whole numbers have no gradient: argmax, a count, a cast?")
     shape = tuple(loss.shape)
     if shape not in ((), (n,)):
         hint = ". Did outputs (n, 1) meet targets (n,)?" if shape == (n, n) else ""

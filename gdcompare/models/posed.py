@@ -245,12 +245,14 @@ def posed(
         own = {name: params[name] for name in known}  # in the order in which its program takes them
     if data is None:
         data = model.example(own)
-    if isinstance(data, str) or not (isinstance(data, Dataset) or len(data) == 2):
-        raise ValueError(f"data for {model.name!r} are a Dataset or a pair (features, targets), not {data!r}")
+    if not isinstance(data, Dataset) and (not isinstance(data, tuple | list) or len(data) != 2):
+        raise ValueError(
+            f"data for {model.name!r} are a Dataset or a pair (features, targets), not {_kind(data)}{_pair_of(data)}"
+        )
     if isinstance(data, Dataset) and data.weights is not None:
         raise ValueError(f"a model as it stands takes no sample weights, and {data.name!r} has some")
     name = data.name if isinstance(data, Dataset) else "data"
-    rows, goals = (data.features, data.targets) if isinstance(data, Dataset) else map(np.asarray, data)
+    rows, goals = (data.features, data.targets) if isinstance(data, Dataset) else map(_array, data)
     _refuse_unfit(rows, goals, precision)
     at = {key: np.asarray(value, dtype=precision) for key, value in own.items()}
     given = [each if each.dtype.kind in "iu" else each.astype(precision) for each in (rows, goals)]
@@ -279,12 +281,45 @@ def posed_at(
     return Posed(problem, Dataset(rows, goals, name), {key: value.astype(np.float64) for key, value in params.items()})
 
 
+def _kind(data: Any) -> str:
+    """Name what was given, in a few words.
+
+    >>> _kind({"x": 1}), _kind("x.csv"), _kind(np.zeros((8, 2))), _kind((1, 2, 3))
+    ('a dict of x', "'x.csv'", 'a ndarray of shape (8, 2)', 'a tuple of 3')
+    """
+    if isinstance(data, str):
+        return repr(data)
+    if isinstance(data, Mapping):
+        return f"a {type(data).__name__} of {', '.join(map(str, data))}"
+    shape = getattr(data, "shape", None)
+    size = f" of shape {tuple(shape)}" if shape is not None else f" of {len(data)}" if hasattr(data, "__len__") else ""
+    return f"a {type(data).__name__}{size}"
+
+
+def _pair_of(data: Any) -> str:
+    """Say how a pair is had of what deals out batches, or holds arrays."""
+    if isinstance(data, str | tuple | list | Mapping) or hasattr(data, "shape"):
+        return ""
+    if hasattr(data, "tensors"):
+        return ": give its .tensors"
+    return ": give one batch of it, next(iter(...))" if hasattr(data, "__iter__") else ""
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """Return somebody's features or targets as an array, wherever a framework holds them."""
+    for move in ("detach", "cpu"):
+        values = getattr(values, move, lambda values=values: values)()
+    return np.asarray(values)
+
+
 def _refuse_unfit(rows: NDArray[Any], goals: NDArray[Any], dtype: Precision) -> None:
     if rows.ndim == 0 or goals.ndim == 0 or len(rows) != len(goals) or rows.size == 0 or goals.size == 0:
         raise ValueError(f"features {rows.shape} and targets {goals.shape} must have a row for each sample")
     for what, values in (("features", rows), ("targets", goals)):
         if values.dtype.kind not in "fiub":
-            raise ValueError(f"the {what} hold {values.dtype}, and a model takes numbers")
+            objects = ": objects, maybe of mixed kinds, or None; astype(float) makes numbers of them"
+            way_out = objects if values.dtype.kind == "O" else ""
+            raise ValueError(f"the {what} hold {values.dtype}, and a model takes numbers{way_out}")
         largest = 2 ** (24 if dtype == "float32" else 53)
         if values.dtype.kind in "iu" and (np.abs(values.astype(np.float64)) > largest).any():
             raise ValueError(f"the {what} hold whole numbers beyond {largest}, which {dtype} cannot hold")

@@ -354,6 +354,46 @@ def test_models_of_two_frameworks_are_judged_beside_each_other() -> None:
     assert {each.implementation for each in report.entries} == {"mine", "port"}
 
 
+DEALT = torch.utils.data.TensorDataset(torch.tensor(FEATURES), torch.tensor(TARGETS))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (DEALT, r"a pair \(features, targets\), not a TensorDataset of 6: give its .tensors"),
+        (torch.utils.data.DataLoader(DEALT, 3), "not a DataLoader of 2: give one batch of it, next"),
+        ({"x": FEATURES, "y": TARGETS}, "not a dict of x, y"),
+        (FEATURES[:2], r"not a ndarray of shape \(2, 3\)"),
+        ((FEATURES.astype(object), TARGETS), r"the features hold object, .*: objects, .* astype\(float\)"),
+    ],
+    ids=["tensors", "loader", "dict", "two rows", "objects"],
+)
+def test_what_is_no_pair_of_arrays_is_said(data: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        gdc.verify(torch_loss(lambda p, x, y: (x @ p["w"] - y) ** 2), data)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda p, x, y: ((x @ p["w"] - y) ** 2).mean().item(), r"the loss is a float, .* no .item\(\)"),
+        (lambda p, x, y: ((x @ p["w"] - y) ** 2, x), "the loss is a tuple, .* return the loss alone"),
+        (lambda p, x, y: (x @ p["w"] > y).long(), "the loss holds torch.int64, and whole numbers have no gradient"),
+        (lambda p, x, y: (x @ p["w"].detach() - y) ** 2, "no slope of the loss reaches a parameter: it is detached"),
+    ],
+    ids=["float", "tuple", "whole", "detached"],
+)
+def test_what_has_no_gradient_is_said(loss: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        judged(torch_loss(loss))
+
+
+def test_data_may_be_tensors_that_record() -> None:
+    given = torch.tensor(FEATURES, requires_grad=True), torch.tensor(TARGETS)
+
+    assert gdc.verify(torch_loss(lambda p, x, y: (x @ p["w"] - y) ** 2), given).verdict == "agree"
+
+
 @pytest.mark.parametrize(
     ("data", "how", "said"),
     [

@@ -66,7 +66,7 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "adaptive": (lambda x: F.adaptive_max_pool2d(x, (2, 3)), (1, 1, 5, 5)),
     "unpooled": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (1, 1, 4, 4)),
     "where the largest is": (lambda x: x.gather(1, (x**2).max(1, keepdim=True)[1]), (3, 4)),
-    "where a mask holds": (lambda x: x[x > 0] * x[(x > 0).any(1), 1].sum() * x[torch.nonzero(x > 0)[0, 0]].sum(), (3, 4)),
+    "where a mask holds": (lambda x: x[x > 0] * x[(x > 0).any(1), 1].sum() * x[torch.nonzero(x > 0)[0]].sum(), (3, 4)),
     "masked by a column, selected": (lambda x: x[x[:, 0] > 0, 1:] * x.masked_select(x[0] > 0).sum(), (3, 4)),
     "written where a mask holds": (lambda x: _masked(x), (3, 4)),
     "packed": (lambda x: _packed(x), (2, 4, 3)),
