@@ -185,8 +185,15 @@ class _Trial:
             )
         for i, row in enumerate(self.rows):
             alone = self._on_tape(LOSSES, slice(i, i + 1), refereed)
+            again = self._on_tape(LOSSES, slice(i, i + 1), refereed)
             assert alone is not None
-            among, itself = whole.value[0, i], alone.value[0, 0]
+            assert again is not None
+            among, itself, repeated = whole.value[0, i], alone.value[0, 0], again.value[0, 0]
+            if np.abs(repeated.value - itself.value) > 0:
+                raise FormulaError(
+                    f"{_name(self.problem, LOSSES)} gives another loss at each call: of row {row} {itself.value:.6g}, "
+                    f"and then {repeated.value:.6g}. Does it draw random numbers, or keep something? Draws are data"
+                )
             if np.abs(among.value - itself.value) > among.spread + itself.spread:
                 raise FormulaError(
                     f"{_name(self.problem, LOSSES)} couples samples: the loss of row {row} is {among.value:.6g} among "
@@ -407,7 +414,7 @@ def _explained(formula: str, error: Exception, place: _Place, tape: Tape | None)
             f"{_or(error.name, ': write it with the functions of xp')}"
         )
     if isinstance(error, AttributeError) and error.obj is tape:
-        advice = _or(error.name)
+        advice = _or(error.name) or _near(error.name)
         return _BeyondTheRefereeError, f"the referee has no xp.{error.name}{advice}" if advice else str(error)
     if isinstance(error, AttributeError | IndexError | TypeError | ValueError):
         by_name = "; give the axis by name, axis=0" if "positional" in raised else ""
@@ -433,6 +440,17 @@ def _or(name: str | None, otherwise: str = "") -> str:
     """Return the advice to write what the array API standard calls a function of that name, if it has it."""
     standard = STANDARD_NAMES.get(name or "", name)
     return f": write xp.{standard}" if standard in known_functions() and hasattr(np, standard) else otherwise
+
+
+def _near(name: str) -> str:
+    """Ask whether a function is meant whose name holds this one, or is like it.
+
+    >>> _near("norm")
+    ': is xp.matrix_norm or xp.vector_norm meant?'
+    """
+    known = known_functions()
+    like = [each for each in known if name in each.split("_")] or difflib.get_close_matches(name, known, 2)
+    return f": is {' or '.join(f'xp.{each}' for each in like)} meant?" if like else ""
 
 
 def _name(problem: Problem, formula: str) -> str:

@@ -287,7 +287,8 @@ def _other_functions(source: Region, other: Region) -> str:
 def _factor(source: Region, other: Region, wanted: Floats) -> str:
     """A factor that sums, means, variances and scales tell: of the layer, or of a value on the way."""
     lengths = {length for each in (source, other) for value in each.values.values() for length in value.shape}
-    known = {n * 1.0: f"n = {n}: a sum for a mean" for n in lengths if n > 1}
+    known = {2.0: "2: a square with its half, or without"}
+    known |= {n * 1.0: f"n = {n}: a sum for a mean" for n in lengths if n > 1}
     known |= {math.sqrt(n): f"sqrt({n}): another scale" for n in lengths if n > 1 and n**0.5 not in known}
     known |= {n / (n - 1): f"n / (n - 1), n = {n}: a variance that is not biased" for n in lengths if n > 2}
     every = [(wanted, other.output()), *product(source.values.values(), other.values.values())]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gdcompare.backend import unit_roundoff
 from gdcompare.referee.evidence import CLEAR, Evidence, fits, rounding_in, slack_of
-from gdcompare.referee.hypotheses import all_of, best_factor, exact, fitted, number, selected
+from gdcompare.referee.hypotheses import all_of, best_decay, best_factor, exact, fitted, number, selected
 from gdcompare.referee.structure import structure_of
 from gdcompare.referee.verdict import Entry
 
@@ -67,6 +67,8 @@ def cause_of_all(evidence: Mapping[str, Evidence]) -> str:
 
         actual = c truth for one c        the gradient is clipped, or scaled as a whole
         |actual| = 1, 2, 0.5, ...         and |truth| is larger: it was clipped, perhaps in parts
+        actual = min(max(truth, -c), c)   each value was clipped by itself
+        actual = truth + c parameter      all parameters decay
 
     >>> truth = {"a": np.array([3.0, 4.0]), "b": np.array(12.0)}
     >>> each = {name: Evidence(g / 13, g, 1e-15 * g, "float64", n=40) for name, g in truth.items()}
@@ -80,9 +82,17 @@ def cause_of_all(evidence: Mapping[str, Evidence]) -> str:
         np.concatenate([np.ravel(getattr(each, part)) for each in evidence.values()])
         for part in ("actual", "truth", "budget")
     )
+    known = [np.zeros(each.truth.shape) if each.parameter is None else each.parameter for each in evidence.values()]
+    parameter = np.concatenate([np.ravel(each) for each in known])
     whole = Evidence(actual, truth, budget, first.dtype, first.n, reduction=first.reduction, weights=first.weights)
     if actual.size < 2 or not truth.any() or any(fits(whole, hypothesis) for hypothesis, _ in exact(whole)):
         return ""
+    largest = float(np.max(np.abs(actual)))
+    held = np.clip(truth, -largest, largest)
+    if np.count_nonzero(held - truth) > 1 and fits(whole, held):
+        return f"no value is beyond {largest:.6g}, and those that were are there: clipped value by value?"
+    if fits(whole, np.sign(truth)):
+        return "each value is the sign of the true one"
     norm, before = float(np.linalg.norm(actual)), float(np.linalg.norm(truth))
     digits, round_norm = max(1e-9, 64 * unit_roundoff(first.dtype)) * norm, float(f"{norm:.2g}")
     short = round_norm - norm  # some divide by norm + 1e-6
@@ -92,10 +102,31 @@ def cause_of_all(evidence: Mapping[str, Evidence]) -> str:
     factor = best_factor(actual, truth, budget)
     if len(evidence) > 1 and fits(whole, factor * truth):
         clipped = f"; the norm is {round_norm:g}: clipped?" if less and (at_once or in_parts) else ""
-        return f"one factor {number(factor)} over all parameters{clipped}"
+        unit = "; the norm is 1: divided by the norm?" if norm > before and abs(norm - 1) <= 2 * digits else ""
+        return f"one factor {number(factor)} over all parameters{clipped or unit}"
+    if most := _norm_of_each(evidence):
+        return f"the norm of each parameter's gradient is {most:g} at most: clipped one by one?"
+    if len(evidence) > 1 and parameter.any():
+        decay = best_decay(actual, truth, budget, parameter)
+        if fits(whole, truth + decay * parameter):
+            return f"an extra term {decay:.6g} times each parameter: weight decay?"
     if less and in_parts:  # without a factor only the roundest are no chance
         return f"the norm of all parameters together is {round_norm:g}: clipped, perhaps in parts?"
     return ""
+
+
+def _norm_of_each(evidence: Mapping[str, Evidence]) -> float:
+    """Return the round norm of all arrays that are too small by a factor, two or more of them; 0 if there is none."""
+    norms = []
+    for each in evidence.values():
+        if (np.abs(each.actual - each.truth) <= each.budget).all():
+            continue
+        factor = best_factor(each.actual, each.truth, each.budget)
+        if not 0 < factor < 1 or not fits(each, factor * each.truth):
+            return 0.0
+        norms.append(float(np.linalg.norm(each.actual)))
+    most = float(f"{max(norms, default=0.0):.2g}")
+    return most if len(norms) > 1 and all(abs(norm / most - 1) < 1e-4 for norm in norms) else 0.0
 
 
 def _place(evidence: Evidence) -> str:

@@ -54,8 +54,8 @@ def _formats(evidence: Evidence) -> Hypotheses:
         yield actual, f"flushed to zero: the true values are subnormal, below {tiny:.2g}"
     error = np.abs(actual - truth)
     for name, bits, smallest in (("bfloat16", 8, 2.0**-133), ("float16", 11, 2.0**-24), ("float32", 24, 2.0**-149)):
-        if name == dtype or not np.array_equal(actual, _rounded_to(name, actual)):
-            continue
+        if name == dtype or not actual.any() or not np.array_equal(actual, _rounded_to(name, actual)):
+            continue  # zeros are of every format
         u = 2.0**-bits
         computed = evidence.budget * (u / unit_roundoff(dtype))
         if name != "float32":
@@ -91,7 +91,7 @@ def _factors(evidence: Evidence) -> Iterator[tuple[float, str]]:
     if n > 1:
         yield n / (n - 1), f"a factor n/(n-1) = {n}/{n - 1}: divided by n - 1"
         yield (n - 1) / n, f"a factor (n-1)/n = {n - 1}/{n}: divided by n + 1, or a sample short"
-    yield n / (n + 1), f"a factor n/(n+1) = {n}/{n + 1}: divided by n + 1"
+        yield n / (n + 1), f"a factor n/(n+1) = {n}/{n + 1}: divided by n + 1"
     for factor, words in ((2.0, "2"), (0.5, "1/2"), (-2.0, "-2"), (-0.5, "-1/2")):
         yield factor, f"a constant factor {words} in {all_of(evidence.truth)}"
 
@@ -155,8 +155,7 @@ def fitted(evidence: Evidence) -> Hypotheses:
         offset = float(np.median(actual - truth))
         yield truth + offset, f"a constant {offset:.6g} is added to {all_of(truth)}"
     if parameter is not None and parameter.shape == truth.shape and np.count_nonzero(parameter) > 1:
-        best = np.argmax(np.abs(parameter))
-        decay = float((actual - truth).flat[best] / parameter.flat[best])
+        decay = best_decay(actual, truth, evidence.budget, parameter)
         yield truth + decay * parameter, f"an extra term {decay:.6g} times the parameter: weight decay?"
 
 
@@ -221,6 +220,12 @@ def best_factor(actual: Floats, truth: Floats, budget: Floats) -> float:
     """Return actual / truth where the rounding matters least."""
     best = np.argmax(np.where(truth == 0, 0.0, np.abs(truth) / np.maximum(budget, 2.0**-53 * np.abs(truth) + 1e-300)))
     return float(actual.flat[best] / truth.flat[best])
+
+
+def best_decay(actual: Floats, truth: Floats, budget: Floats, parameter: Floats) -> float:
+    """Return (actual - truth) / parameter where the rounding matters least."""
+    best = np.argmax(np.abs(parameter) / (budget + 2.0**-53 * np.abs(actual) + np.finfo(np.float64).tiny))
+    return float((actual - truth).flat[best] / parameter.flat[best])
 
 
 # Words.

@@ -357,6 +357,7 @@ RESULTS = {
     "no parameter": ("return targets**2", "uses no parameter, so that there is nothing to differentiate by"),
     "a centred batch": ("return (z - xp.mean(z)) ** 2", "couples samples: the loss of row 0 is"),
     "a coupled loss": ("return z - xp.max(z)", "or judge the one number as gdcompare.Operation(formula, w=(3,))"),
+    "draws": ("import random; return z * random.random()", "gives another loss at each call: of row 0"),
     "a share": ("return z / features.shape[0]", "no batch law can hold. Compute what depends on all rows"),
 }  # fmt: skip
 

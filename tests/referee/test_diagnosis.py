@@ -324,6 +324,52 @@ def test_clipping_is_named_however_small_the_norm(most: float) -> None:
     assert cause.endswith(f"over all parameters; the norm is {most:g}: clipped?")
 
 
+LAYERS = {"w": np.random.default_rng(5).normal(size=(6, 4)), "b": np.random.default_rng(6).normal(size=3)}
+LAYERS["w"][:3] = 0.0  # units without a slope
+VALUES = {"w": np.random.default_rng(7).normal(size=(6, 4)), "b": np.random.default_rng(8).normal(size=3)}
+
+
+def layers(spoiled: dict[str, Any]) -> dict[str, Evidence]:
+    return {
+        name: Evidence(spoiled[name], truth, 1e-15 * np.abs(truth), "float64", N, parameter=VALUES[name])
+        for name, truth in LAYERS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda name, g: np.clip(g, -0.5, 0.5), "no value is beyond 0.5, and those that were are there: clipped value"),
+        (
+            lambda name, g: g * 0.25 / np.linalg.norm(g),
+            "the norm of each parameter's gradient is 0.25 at most: clipped",
+        ),
+        (lambda name, g: np.sign(g), "each value is the sign of the true one"),
+        (lambda name, g: g + 0.01 * VALUES[name], "an extra term 0.01 times each parameter: weight decay?"),
+        (lambda name, g: g / 7, "one factor 0.142857 over all parameters"),
+        (lambda name, g: np.where(g > 1, 0.9 * g, g), ""),
+    ],
+    ids=["by value", "one by one", "signs", "decay", "a factor", "no such thing"],
+)
+def test_what_was_done_to_all_parameters_is_named(spoil: Callable[[str, Rows], Any], words: str) -> None:
+    said = cause_of_all(layers({name: spoil(name, truth) for name, truth in LAYERS.items()}))
+
+    assert said.startswith(words)
+    assert bool(said) == bool(words)
+
+
+def test_decay_is_named_where_some_slopes_are_0() -> None:
+    decayed = layers({name: truth + 0.01 * VALUES[name] for name, truth in LAYERS.items()})
+
+    assert cause_of(decayed["w"]) == "an extra term 0.01 times the parameter: weight decay?"
+
+
+def test_zeros_are_no_smaller_format() -> None:
+    assert cause_of(Evidence(np.zeros(2), np.array([1e-18, 2e-18]), np.full(2, 1e-33), "float64", 1)) == (
+        "zero in every element"
+    )
+
+
 def test_a_factor_over_all_parameters_is_no_clipping_unless_the_norm_is_round() -> None:
     assert causes(only_gradient(lambda _, gradient, __: 0.37 * gradient)) == {"one factor 0.37 over all parameters"}
 
