@@ -414,7 +414,7 @@ def _explained(formula: str, error: Exception, place: _Place, tape: Tape | None)
             f"{_or(error.name, ': write it with the functions of xp')}"
         )
     if isinstance(error, AttributeError) and error.obj is tape:
-        advice = _or(error.name) or _near(error.name)
+        advice = _or(error.name) or _near(str(error.name))
         return _BeyondTheRefereeError, f"the referee has no xp.{error.name}{advice}" if advice else str(error)
     if isinstance(error, AttributeError | IndexError | TypeError | ValueError):
         by_name = "; give the axis by name, axis=0" if "positional" in raised else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any, final
 
 import numpy as np
@@ -14,9 +15,10 @@ from gdcompare.distributed.known import Stack, Truths
 from gdcompare.distributed.mistakes import NOW, Mistake, of_own, of_reduced
 from gdcompare.distributed.pieces import Holding, Piece
 from gdcompare.distributed.shards import Floats
-from gdcompare.referee.diagnosis import cause_of
+from gdcompare.referee.diagnosis import cause_of, cause_of_all
 from gdcompare.referee.enclosed import Enclosed, enclosed_parts
 from gdcompare.referee.evidence import Evidence
+from gdcompare.referee.explained import VAGUE
 from gdcompare.referee.in_floats import InFloats
 from gdcompare.referee.point import Referee
 from gdcompare.referee.verdict import Allowance, Entry, budgets_of, compare
@@ -55,7 +57,7 @@ def judged_own(truths: Truths, held: Holding) -> list[Entry]:
         rights[rank] = truths.now.mid[at], truths.now.off[at]
     named = _named(truths, held, found, rights, partial(of_own, truths.plan), alike=False)
     hint = "" if truths.plan.old else " (previous=Step(...) would let a stale shard be known)"
-    return [_otherwise(each, truths.of_ranks[each.rank], float(truths.factors[each.rank]), hint) for each in named]
+    return _otherwise(named, lambda rank: (truths.of_ranks[rank], float(truths.factors[rank])), hint)
 
 
 def judged_reduced(truths: Truths, held: Holding, before: Holding | None, own: Sequence[Entry]) -> list[Entry]:
@@ -72,7 +74,7 @@ def judged_reduced(truths: Truths, held: Holding, before: Holding | None, own: S
     rights = dict.fromkeys(range(len(held.ranks)), (middle, np.fmax(bound, budgets)))
     mistakes = partial(of_reduced, truths.plan)
     named = _named(truths, held, found, rights, mistakes, alike=held.alike, before=before, guilty=_guilty(own))
-    return [_otherwise(each, truths.referee) for each in named]
+    return _otherwise(named, lambda _: (truths.referee, 1.0))
 
 
 def _apart(each: _Judged, held: Holding) -> _Judged:
@@ -195,17 +197,37 @@ def _of_what_was(mistakes: Mistakes, rank: int) -> Iterable[Mistake]:
     yield from (each._replace(words=f"of what the ranks gave: {each.words}") for each in mistakes(rank))
 
 
-def _otherwise(each: _Judged, referee: Referee, factor: float = 1.0, hint: str = "") -> Entry:
-    """Return the entry, and if it is wrong for no reason between ranks, with what is wrong with the gradient itself."""
-    entry = each.entry
-    if not each.wrong or entry.cause:
-        return entry
+def _otherwise(
+    named: Sequence[_Judged], of_rank: Callable[[int], tuple[Referee, float]], hint: str = ""
+) -> list[Entry]:
+    """Return the entries; what is wrong for no reason between ranks, with what is wrong with the gradient itself."""
+    entries = []
+    for rank, pieces in groupby(named, lambda each: each.rank):
+        held = list(pieces)
+        if all(each.entry.cause or not each.wrong for each in held):
+            entries += [each.entry for each in held]
+            continue
+        referee, factor = of_rank(rank)
+        evidence = {f"{i}": _evidence(each, referee, factor) for i, each in enumerate(held)}
+        whole = sum(each.piece.values.size for each in held) == sum(map(np.size, referee.params.values()))
+        common = cause_of_all(evidence) if whole else ""
+        for each, known in zip(held, evidence.values(), strict=True):
+            entry = each.entry
+            if each.wrong and not entry.cause:
+                said = cause_of(known)
+                said = common if common and said.startswith(VAGUE) else said
+                entry = replace(entry, cause=f"no mistake between ranks explains it{hint}; {said}")
+            entries.append(entry)
+    return entries
+
+
+def _evidence(each: _Judged, referee: Referee, factor: float) -> Evidence:
+    """Return all that is known of what a rank holds of an array."""
     region, name = each.piece.region, each.name
     rows = InFloats(referee).rows.get(name)
-    actual = np.asarray(each.piece.values, dtype=np.float64) / factor
     truth = referee.truths[name].mid
-    evidence = Evidence(
-        actual=actual,
+    return Evidence(
+        actual=np.asarray(each.piece.values, dtype=np.float64) / factor,
         truth=truth[region],
         budget=referee.either_allowance()[name].budget[region],
         dtype=referee.dtype,
@@ -217,4 +239,3 @@ def _otherwise(each: _Judged, referee: Referee, factor: float = 1.0, hint: str =
         scale=float(np.max(np.abs(truth), initial=0.0)),
         name=name,
     )
-    return replace(entry, cause=f"no mistake between ranks explains it{hint}; {cause_of(evidence)}")

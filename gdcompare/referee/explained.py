@@ -20,7 +20,8 @@ from gdcompare.referee.verdict import LOSS, Allowance, Entry, Floats, budgets_of
 
 BY_ITSELF = "; the derivation cancels so much that its own rounding may be as large: write it otherwise"
 
-_VAGUE = ("a constant factor", "no common mistake", "off ")
+VAGUE = ("a constant factor", "no common mistake", "off ")
+"""How causes begin that what all parameters have in common says better."""
 
 
 def explained(
@@ -113,6 +114,6 @@ def _of_all(known: _Known, entries: list[Entry], call: Mapping[str, Any]) -> lis
     if not common:
         return entries
     return [
-        replace(entry, cause=common) if entry.parameter in wrong and entry.cause.startswith(_VAGUE) else entry
+        replace(entry, cause=common) if entry.parameter in wrong and entry.cause.startswith(VAGUE) else entry
         for entry in entries
     ]

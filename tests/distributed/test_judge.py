@@ -368,6 +368,18 @@ def test_a_flipped_sign_is_named_as_for_one_machine() -> None:
     assert causes(report, "reduced") == {"no mistake between ranks explains it; the sign is flipped"}
 
 
+def test_a_clipped_gradient_is_named_as_for_one_machine() -> None:
+    world = World(EQUAL)
+    right = mean(world.own())
+    norm = np.sqrt(sum(np.sum(value**2) for value in right.values()))
+
+    report = world.judge(reduced={name: value * 0.25 / norm for name, value in right.items()})
+
+    (cause,) = causes(report, "reduced")
+    assert cause.startswith("no mistake between ranks explains it; one factor 0.")
+    assert cause.endswith("over all parameters; the norm is 0.25: clipped?")
+
+
 def test_the_report_says_ranks_and_shards_and_each_cause_once() -> None:
     world = World(UNEQUAL)
 
