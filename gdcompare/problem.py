@@ -289,6 +289,8 @@ def check_targets(problem: Problem, data: Dataset) -> None:
 
 def check_parameters(problem: Problem, data: Dataset, params: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Return the parameters as float64 arrays, in the problem's order, if names and shapes are right and all finite."""
+    if not isinstance(params, Mapping):
+        raise TypeError(f"parameters are {{name: value}}, not a {type(params).__name__}")
     shapes = problem.parameter_shapes(data)
     if set(params) != set(shapes):
         raise ValueError(

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from typing import Any
@@ -196,9 +196,7 @@ def load_problem(name: str, **settings: Any) -> Problem:
         return make
     if not (inspect.isroutine(make) or isinstance(make, type | partial)):
         way_out = _AS_A_MODEL if callable(make) else "name a class that inherits from Problem"
-        way_out = (
-            "verify and laws take a model; elsewhere it stands beside a problem" if hasattr(make, "posed") else way_out
-        )
+        way_out = _ELSEWHERE if hasattr(make, "posed") else way_out
         raise LookupError(f"{name!r} is no Problem, but {type(make).__name__}: {way_out}")
     known = inspect.signature(make).parameters
     if unknown := [each for each in settings if each not in known]:
@@ -219,6 +217,7 @@ def load_problem(name: str, **settings: Any) -> Problem:
 
 
 _AS_A_MODEL = "a model as it stands is judged as from_module(model, loss) or from_function(loss, parameters)"
+_ELSEWHERE = "verify and laws take a model; elsewhere it stands beside a problem"
 
 
 def _must_be_given(parameter: inspect.Parameter) -> bool:
@@ -245,6 +244,8 @@ def backends_for(
     >>> [backend.name for backend in backends_for(LinearRegression(), ["numpy"])]
     ['numpy']
     """
+    if isinstance(backends, str):
+        raise TypeError(f"backends are a list of them: [{backends!r}]")
     asked = backend_names() if backends is None else backends
     loaded = [load_backend(each, dtype, device) if isinstance(each, str) else each for each in asked]
     if problem.derived:
@@ -276,9 +277,33 @@ def refuse_nobody(problem: Problem, judged: Sequence[object], what: str = "gradi
     )
 
 
+def refuse_unnamed(implementations: object, backends: Sequence[Backend[Any]]) -> None:
+    """Raise a TypeError unless implementations are functions by name, a ValueError where a name is a backend's."""
+    if implementations is None:
+        return
+    if not isinstance(implementations, Mapping):
+        given = type(implementations).__name__
+        raise TypeError(f"implementations are {{name: function}}, such as {{'mine': f}}, not a {given}")
+    for name, function in implementations.items():
+        if not isinstance(name, str):
+            raise TypeError(f"an implementation's name is text, not {name!r}")
+        if not callable(function):
+            raise TypeError(f"implementation {name!r} must be a function (params, features, targets), not {function!r}")
+        if name in {backend.name for backend in backends}:
+            raise ValueError(
+                f"a backend of the name {name!r} is judged beside the implementation: give it another name"
+            )
+
+
 def as_problem(problem: str | Problem) -> Problem:
     """Return the problem itself, or the one that the name stands for."""
     found = load_problem(problem) if isinstance(problem, str) else problem
+    if isinstance(found, type) and issubclass(found, Problem):
+        raise TypeError(f"problem {found.__name__} is a class: give one of it, {found.__name__}()")
+    if not isinstance(found, Problem):
+        known = "give a registered name, 'file.py:Class', or one of a class that inherits from gdcompare.Problem"
+        way_out = _ELSEWHERE if hasattr(found, "posed") else _AS_A_MODEL if callable(found) else known
+        raise TypeError(f"a {type(found).__name__} is no Problem: {way_out}")
     try:
         hash(found)
     except TypeError:

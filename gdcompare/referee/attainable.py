@@ -37,7 +37,7 @@ from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.point import Implementation, Referee, fitting
 from gdcompare.referee.shown import heading, subject_of
 from gdcompare.referee.verdict import Floats, Grade
-from gdcompare.registry import refuse_nobody
+from gdcompare.registry import refuse_nobody, refuse_unnamed
 from gdcompare.table import Part, as_html, as_text, count, number, table
 
 CORNERS = 8
@@ -150,6 +150,7 @@ def attainable_digits(
     loaded = case.backends(backends)
     if backends is None:
         loaded = [each for each in loaded if offers(each, case.problem, "gradient")]
+    refuse_unnamed(implementations, loaded)
     refuse_nobody(case.problem, [*loaded, *(implementations or ())], "gradient")
     referee = Referee(case)
     known = _Known(referee)

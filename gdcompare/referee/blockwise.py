@@ -13,7 +13,7 @@ from gdcompare.backend import Backend, Reduction
 from gdcompare.case import Case, refuse_too_large
 from gdcompare.data.blocks import Arrays, Blocks, Source
 from gdcompare.problem import check_targets
-from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit
+from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit, what_it_raised
 from gdcompare.referee.formula import allowances_of_formula, formula_of
 from gdcompare.referee.judging import changed_inputs
 from gdcompare.referee.point import Implementation, Referee
@@ -174,7 +174,7 @@ class OfFunction:
         except NotDueError as error:
             raise UndueError(str(error)) from error
         except Exception as error:
-            raise UndueError(f"it raised {type(error).__name__}: {error}") from error
+            raise UndueError(what_it_raised(error)) from error
         if changed := changed_inputs(referee, point):
             raise UndueError(f"it changed its inputs: {', '.join(changed)}")
         return found

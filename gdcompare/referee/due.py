@@ -5,12 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.own_files import shown_path
+from gdcompare.own_files import is_installed, shown_path
 
 
 class NotDueError(TypeError):
@@ -106,3 +107,20 @@ def said(value: Any) -> str:
         if isinstance(value, Sequence | Mapping)
         else f"a {kind}"
     )
+
+
+def what_it_raised(error: BaseException) -> str:
+    """Say what somebody's function raised, and where in a file of their own.
+
+    >>> what_it_raised(KeyError("w"))
+    "it raised KeyError: 'w'"
+    """
+    said = f"it raised {type(error).__name__}: {error}"
+    own = [
+        f"{Path(line.filename).name}:{line.lineno}"
+        for (frame, _), line in zip(
+            traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True
+        )
+        if not str(frame.f_globals.get("__name__")).startswith("gdcompare") and not is_installed(line.filename)
+    ]
+    return f"{said} ({own[-1]})" if own else said

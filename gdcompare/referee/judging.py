@@ -10,7 +10,7 @@ import numpy as np
 
 from gdcompare.progress import said_if_long
 from gdcompare.referee.along import RefereeAlong
-from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit
+from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, as_number, no_exit, what_it_raised
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.explained import explained
 from gdcompare.referee.point import Implementation, Reference
@@ -42,7 +42,7 @@ def judged(
         except Exception as error:
             if not may_raise or isinstance(error, ExitError):
                 raise
-            return [Entry(name, LOSS, "wrong", cause=f"it raised {type(error).__name__}: {error}")]
+            return [Entry(name, LOSS, "wrong", cause=what_it_raised(error))]
         if changed := changed_inputs(referee, point):
             return [Entry(name, LOSS, "wrong", cause=f"it changed its inputs: {', '.join(changed)}")]
         calls.append(call)

@@ -18,7 +18,7 @@ from gdcompare.arithmetic.formula_check import said_of_backend
 from gdcompare.backend import Backend, Precision
 from gdcompare.problem import Problem
 from gdcompare.referee.allowance import either
-from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, no_exit
+from gdcompare.referee.due import ExitError, NotDueError, as_array, as_due, no_exit, what_it_raised
 from gdcompare.referee.formula import allowances_of_formula, formula_of
 from gdcompare.referee.judging import changed_inputs
 from gdcompare.referee.point import Implementation, Referee
@@ -219,7 +219,7 @@ class OwnBench:
         except ExitError:
             raise
         except Exception as error:  # whatever somebody's function does
-            cause, raised = f"it raised {type(error).__name__}: {error}", error
+            cause, raised = what_it_raised(error), error
         else:
             if not (changed := changed_inputs(referee, point)):
                 return found
@@ -232,7 +232,7 @@ class OwnBench:
         except NotDueError as error:
             raise UnfitError([_unfit(self.name, part, LOSS, str(error))]) from error
         except Exception as error:  # whatever somebody's arrays do
-            cause = f"it raised {type(error).__name__}: {error}"
+            cause = what_it_raised(error)
             raise UnfitError([_unfit(self.name, part, LOSS, cause)]) from error
         _refuse_misfits(self.name, part, arrays, referee)
         if other := {name: each.dtype for name, each in arrays.items() if each.dtype != np.dtype(self.dtype)}:

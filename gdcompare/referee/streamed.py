@@ -17,7 +17,7 @@ from gdcompare.referee.context import context_of_blocks
 from gdcompare.referee.point import Implementation
 from gdcompare.referee.streamed_judge import Judge
 from gdcompare.referee.verdict import Entry, Report
-from gdcompare.registry import refuse_nobody
+from gdcompare.registry import refuse_nobody, refuse_unnamed
 from gdcompare.scale.sums import Sums, Workers
 
 Engage: TypeAlias = Callable[[Sums], Workers]
@@ -57,10 +57,8 @@ def verify_blocks(
     """
     case = Case.of(problem, blocks.first, params, dtype, reduction)
     loaded = case.backends(backends)
+    refuse_unnamed(implementations, loaded)
     refuse_nobody(case.problem, [*loaded, *(implementations or ())], "gradient")
-    for name, function in (implementations or {}).items():
-        if not callable(function):
-            raise TypeError(f"implementation {name!r} must be a function (params, features, targets), not {function!r}")
     if implementations and case.problem.derived:
         case.check_derivation()  # its budget counts, too
     asked = None if atol is None and rtol is None else partial(tolerated, atol=atol or 0.0, rtol=rtol or 0.0)

@@ -20,7 +20,7 @@ from gdcompare.referee.judging import judged
 from gdcompare.referee.point import Implementation, Referee, Reference
 from gdcompare.referee.streamed import verify_blocks
 from gdcompare.referee.verdict import Entry, Report
-from gdcompare.registry import as_problem, refuse_nobody
+from gdcompare.registry import as_problem, refuse_nobody, refuse_unnamed
 from gdcompare.scale.cluster import workers_for
 from gdcompare.scale.sums import Sums, Workers
 
@@ -96,10 +96,8 @@ def verify(
     loaded = case.backends(backends)
     if backends is None:
         loaded = [each for each in loaded if offers(each, case.problem, kind)]
+    refuse_unnamed(implementations, loaded)
     refuse_nobody(case.problem, [*loaded, *(implementations or ())], kind)
-    for name, function in (implementations or {}).items():
-        if not callable(function):
-            raise TypeError(f"implementation {name!r} must be a function (params, features, targets), not {function!r}")
     if implementations and case.problem.derived:
         case.check_derivation()  # its budget counts, too
     at_point = Referee(case)

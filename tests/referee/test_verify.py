@@ -144,10 +144,29 @@ def test_an_implementation_that_crashes_loses_only_itself() -> None:
     both = {"crashing": crashing, "right": by_hand(LINEAR)}
     report = gdc.verify(LINEAR, plane(), backends=[], implementations=both)
 
-    assert [(e.implementation, e.cause) for e in report.entries if e.verdict == "wrong"] == [
-        ("crashing", "it raised RuntimeError: out of luck")
-    ]
+    (wrong,) = (each for each in report.entries if each.verdict == "wrong")
+    assert wrong.implementation == "crashing"
+    line = crashing.__code__.co_firstlineno + 1
+    assert wrong.cause == f"it raised RuntimeError: out of luck (test_verify.py:{line})"
     assert all(entry.verdict == "agree" for entry in report.entries if entry.implementation == "right")
+
+
+@pytest.mark.parametrize(
+    ("problem", "how", "said"),
+    [
+        (type(LINEAR), {}, r"LinearRegression is a class: give one of it, LinearRegression\(\)"),
+        (by_hand, {}, "a function is no Problem: a model as it stands is judged as from_module"),
+        (None, {}, "a NoneType is no Problem: give a registered name"),
+        (LINEAR, {"backends": "numpy"}, r"backends are a list of them: \['numpy'\]"),
+        (LINEAR, {"implementations": by_hand}, "implementations are {name: function}, .* not a function"),
+        (LINEAR, {"implementations": {3: by_hand}}, "an implementation's name is text, not 3"),
+        (LINEAR, {"backends": ["numpy"], "implementations": {"numpy": by_hand}}, "a backend of the name 'numpy'"),
+        (LINEAR, {"params": [1.0, 2.0]}, "parameters are {name: value}, not a list"),
+    ],
+)
+def test_what_is_no_problem_or_has_no_name_is_said(problem: Any, how: dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        gdc.verify(problem, plane(), **how)
 
 
 def test_one_component_of_many_off_by_1e_9_is_found_where_it_is() -> None:
