@@ -414,13 +414,15 @@ def _in_function() -> bool:
 
 
 def _line() -> str:
-    """Return the innermost line that is neither torch's nor ours."""
-    frame = sys._getframe(1)
+    """Return the innermost line that is neither torch's nor ours, or else which of torch's modules is at work."""
+    frame, module = sys._getframe(1), ""
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(_OURS) and not file.startswith(_BETWEEN):
-            return ""  # what lies further out has called us
+            return module  # what lies further out has called us
         if not file.startswith(_BETWEEN) and file != contextlib.__file__:
             return f"{Path(file).name}:{frame.f_lineno}"
+        if frame.f_code.co_name == "forward" and isinstance(within := frame.f_locals.get("self"), torch.nn.Module):
+            module = module or f"{type(within).__name__}.forward"
         frame = frame.f_back  # type: ignore[assignment]
-    return ""
+    return module

@@ -410,11 +410,27 @@ def checked(program: Program, draft_value: Any, found: float, dtype: str, name: 
         return abs(value - found) <= allowed * max(abs(found), 1.0) or (math.isnan(value) and math.isnan(found))
 
     if not same(mine) and not (dtype == "float32" and same(_in_float32(program, draft_value))):
+        if math.isfinite(found) and (beyond := _beyond(program, draft_value)):
+            raise ProgramError(
+                f"the program of {name!r} cannot be confirmed: its steps give {mine:g}, and it gives {found:.9g}, for "
+                f"{beyond} is beyond floats there. Judge it where its numbers are smaller"
+            )
         raise ProgramError(
             f"the program of {name!r} was read wrongly: its steps give {mine:.9g}, and it gives {found:.9g}. "
             "That is a fault of the reader, so nothing is judged by it; please report it"
         )
     return program
+
+
+def _beyond(program: Program, output: Any) -> str:
+    """Name the first step that makes what is not finite out of what is; "" if none does."""
+    tape = Tape(Floats())
+    with np.errstate(all="ignore"):
+        values = program.values(tape, *map(tape.asarray, output.draft.inputs)) if isinstance(output, Place) else []
+    for step, value in zip(program.steps, values[len(program.inputs) :], strict=True):
+        if not isinstance(value, tuple) and not np.isfinite(value.value.astype(np.float64)).all():
+            return f"{step.function}{_at(step.line)}"
+    return ""
 
 
 def _in_float32(program: Program, output: Any) -> float:

@@ -22,6 +22,7 @@ Hypotheses: TypeAlias = Iterator[tuple[Floats, str]]
 
 _MOST_NUMBERS = 10_000_000
 _MOST_DIFFERENCES = 64
+_MOST_TELLING = 32
 
 
 def exact(evidence: Evidence) -> Hypotheses:
@@ -129,7 +130,7 @@ def selected(evidence: Evidence) -> Hypotheses:
     counts = np.ones(n) if evidence.weights is None else evidence.weights * (n / np.sum(evidence.weights))
     slack = slack_of(evidence, evidence.actual).ravel()
     error = np.abs(evidence.actual - evidence.truth).ravel()
-    by_chance = float(np.exp(np.sum(np.log(np.minimum(1.0, slack[error > slack] / error[error > slack])))))
+    by_chance = _by_chance(flat, slack, error)
     place = int(np.argmax(error / np.maximum(slack, np.finfo(np.float64).tiny)))
 
     def near(column: Floats) -> NDArray[np.bool_]:
@@ -144,6 +145,16 @@ def selected(evidence: Evidence) -> Hypotheses:
             total = flat[start:stop].sum(axis=0).reshape(evidence.truth.shape)
             yield total / n, window_words(start, stop, n)
             yield total / np.sum(counts[start:stop]), window_words(start, stop, n)
+
+
+def _by_chance(rows: Floats, slack: Floats, error: Floats) -> float:
+    """Return how likely it is that sums of some rows come near, at every element that is off.
+
+    Where the rows are multiples of a few, so are their sums, and no more than those few elements tell them apart.
+    """
+    ratios = np.where(error > slack, slack / np.maximum(error, np.finfo(np.float64).tiny), 1.0)
+    telling = np.argsort(ratios)[:_MOST_TELLING]
+    return float(np.prod(ratios[telling][: np.linalg.matrix_rank(rows[:, telling])]))
 
 
 def fitted(evidence: Evidence) -> Hypotheses:

@@ -126,6 +126,9 @@ def _place() -> str:
             back = [there["node"]] if "node" in there else _users(there["self"], there["leaf"])
             of = ", ".join(dict.fromkeys(node.operation for node in back[:_NAMED])) + ", ..." * (len(back) > _NAMED)
             return f" on the way back from {of}" if of else " on the way back"
+        if frame.f_code.co_name == "values" and "step" in frame.f_locals:  # of a program
+            line = str(frame.f_locals["step"].line)
+            return f" at {line}" if line else ""
         if module.startswith("gdcompare.referee") and module != __name__:
             return " on the way back"
         if not module.startswith(("gdcompare.arithmetic", __name__, np.__name__, "contextlib")):

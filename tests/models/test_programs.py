@@ -388,6 +388,23 @@ def test_what_has_no_gradient_is_said(loss: Any, said: str) -> None:
         judged(torch_loss(loss))
 
 
+def test_a_module_of_torchs_own_is_named_where_no_line_is_the_users() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1), torch.nn.Flatten(0))
+    native = gdcompare_torch.from_module(module, torch.nn.functional.mse_loss)
+
+    report = gdc.verify(native, (1e3 * FEATURES, TARGETS))
+
+    assert report.verdict == "inconclusive"
+    assert any("the slope of tanh at Tanh.forward loses its digits" in each.cause for each in report.entries)
+
+
+def test_what_is_beyond_floats_on_the_way_is_no_fault_of_the_reader() -> None:
+    native = torch_loss(lambda p, x, y: torch.hypot(1e200 * (x @ p["w"]), 1e200 * y))
+
+    with pytest.raises(ProgramError, match=r"hypot at test_programs.py:\d+ is beyond floats there. Judge it where"):
+        judged(native)
+
+
 def test_data_may_be_tensors_that_record() -> None:
     given = torch.tensor(FEATURES, requires_grad=True), torch.tensor(TARGETS)
 

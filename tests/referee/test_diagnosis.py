@@ -180,6 +180,16 @@ def test_which_samples_count_is_named(chosen: Callable[[Rows], Any], words: str)
     assert causes(implementation) == {words}
 
 
+def test_rows_that_are_multiples_of_one_another_tell_little() -> None:
+    """Some of them add up to anything, to the digits of float32."""
+    rows = np.random.default_rng(0).normal(size=(N, 1)) * np.random.default_rng(1).normal(size=5)
+    truth = rows.mean(axis=0)
+
+    said = cause_of(Evidence(0.8 * truth, truth, 2e-6 * np.abs(truth), "float32", N, per_sample=rows))
+
+    assert said == "a constant factor 0.8 in all 5 elements"
+
+
 def test_equal_micro_batches_are_no_mistake() -> None:
     rows = np.random.default_rng(0).normal(size=(12, 2))
 
