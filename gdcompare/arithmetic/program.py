@@ -81,6 +81,7 @@ class Step:
         return f"{self.function} -> {self.dtype}{list(self.shape)}{where}"
 
 
+MOVED = {"reshape", "broadcast_to", "permute_dims", "expand_dims", "squeeze", "astype"}
 INDEX, DECIDE, PART = "index", "decide", "part"
 EXACT = {INDEX, PART, "where", "max", "min", "negative", "abs", "sign", "stop_gradient"} | {
     name for name, function in FUNCTIONS.items() if function.__module__ == moves.__name__
@@ -175,6 +176,40 @@ class Program:
             for each in constants if number in alive or number in behind or step.function == DECIDE else ():
                 behind.setdefault(each, {}).update(behind.get(number, {}) if number not in alive else {step.line: None})
         return {i: list(behind.get(i, {})) for i in range(first) if i not in alive}
+
+    def crossing(self, name: str) -> str:
+        """Return the line where an input (n,) meets what has the shape (n, 1), or the other way round, to make (n, n).
+
+        >>> draft = Draft()
+        >>> x, y = draft.input("x", np.zeros((3, 1)), "float64"), draft.input("y", np.zeros(3), "float64")
+        >>> draft.program(draft.mean(x - y)).crossing("y")
+        'subtract'
+        """
+        shapes = [each.shape for each in self.inputs]  # before they are broadcast
+        itself = {i for i, each in enumerate(self.inputs) if each.name == name}
+        for i, step in enumerate(self.steps, len(self.inputs)):
+            given = _numbers(step.operands)
+            alone = len(given) == 1 and step.function in MOVED
+            if alone and given[0] in itself:
+                itself.add(i)
+            shapes.append(
+                shapes[given[0]] if alone and (i in itself or step.function == "broadcast_to") else step.shape
+            )
+            mine, other = ({shapes[each] for each in given if (each in itself) == is_mine} for is_mine in (True, False))
+            n = max(step.shape, default=0)
+            if (
+                not alone
+                and n > 1
+                and step.shape == (n, n)
+                and (mine, other)
+                in (
+                    ({(n,)}, {(n, 1)}),
+                    ({(n, 1)}, {(n,)}),
+                    ({(n, 1)}, {(1, n)}),
+                )
+            ):
+                return step.line or step.function
+        return ""
 
     def signs_by(self, names: Collection[str]) -> str:
         """Name the operation whose vectors have signs that are chosen anew where these inputs move; "" if none has.

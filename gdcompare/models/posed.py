@@ -18,6 +18,7 @@ from gdcompare.arithmetic.program import Program
 from gdcompare.backend import Precision, checked_dtype
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.due import no_exit
+from gdcompare.referee.verdict import LOSS
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -121,6 +122,21 @@ class ProgramProblem(Problem):
             self._programs[n] = self.model.program(self.params, self.features[rows], self.targets[rows])
         return self._programs[n]
 
+    def crossed(self) -> str:
+        """Say where targets meet outputs so that each row meets every other; "" if they do not."""
+        where = self.program(len(self.features)).crossing("targets") if self.coupled else ""
+        n = len(self.features)
+        return (
+            f"at {where} outputs and targets, one ({n},) and the other ({n}, 1), make ({n}, {n}) together"
+            if where
+            else ""
+        )
+
+    def asides(self) -> dict[str, tuple[bool, str]]:
+        """Return what is to be said beside the verdict, by parameter: whether it may agree all the same, and why."""
+        crossed = self.crossed()
+        return self.without_slope() | ({LOSS: (True, crossed)} if crossed else {})
+
     def without_slope(self) -> dict[str, tuple[bool, str]]:
         """Return the parameters by which the program's loss has no slope; whether that is all there is to it, and why.
 
@@ -214,9 +230,10 @@ class Posed(NamedTuple):
     def of_rows(self, other: Any = None) -> Any:
         """Return the model, or another in its place; a ValueError if its rows depend on one another."""
         if self.problem.coupled:
+            why = "; ".join(filter(None, [self.problem.coupled, self.problem.crossed()]))
             raise ValueError(
                 f"no batch law applies to {self.problem.name!r}: the loss of a row depends on the other rows, for "
-                f"{self.problem.coupled}; its gradient can be verified"
+                f"{why}; its gradient can be verified"
             )
         return AtRows(self.problem, self.problem.model if other is None else other)
 

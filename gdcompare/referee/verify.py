@@ -116,8 +116,8 @@ def verify(
         allowed = usual if formula is None else allowances_of_formula(referee, formula, proven_only)
         found = judged(referee, name, implementation, allowed, may_raise=True)
         entries += _hinted(found if formula is None else told(found, allowed, usual), implementation, referee)
-    if kind == "gradient" and (without_slope := getattr(case.problem, "without_slope", None)) is not None:
-        entries = _told_of(entries, without_slope())
+    if kind == "gradient" and (asides := getattr(case.problem, "asides", None)) is not None:
+        entries = _told_of(entries, asides())
     return Report(tuple(entries), context_of(referee, case.data, loaded))
 
 
@@ -131,11 +131,11 @@ def _suits_blocks(problem: str | Problem | Poses, kind: str) -> str | Problem:
     return problem
 
 
-def _told_of(entries: list[Entry], without_slope: Mapping[str, tuple[bool, str]]) -> list[Entry]:
-    """Say why the truth is 0 where a program's loss has no slope; undecided where the loss moves all the same."""
+def _told_of(entries: list[Entry], asides: Mapping[str, tuple[bool, str]]) -> list[Entry]:
+    """Say of what agrees what its program tells beside: whether that leaves it right, or undecided, and why."""
     return [
         replace(entry, cause=said[1], verdict="agree" if said[0] else "inconclusive")
-        if entry.verdict == "agree" and (said := without_slope.get(entry.parameter))
+        if entry.verdict == "agree" and (said := asides.get(entry.parameter))
         else entry
         for entry in entries
     ]

@@ -344,6 +344,26 @@ def test_laws_hold_for_a_model_and_do_not_apply_where_rows_are_coupled() -> None
         gdc.check_batch_laws(coupled, (FEATURES, TARGETS))
 
 
+@pytest.mark.parametrize("column", ["outputs", "targets"])
+@pytest.mark.parametrize("make", [torch_loss, jax_loss])
+def test_outputs_that_meet_every_target_are_told(make: Any, column: str) -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return ((x @ (p["w"][:, None] if column == "outputs" else p["w"]) - y) ** 2).mean()
+
+    targets = TARGETS[:, None] if column == "targets" else TARGETS
+    (entry,) = (each for each in gdc.verify(make(loss), (FEATURES, targets)).entries if each.parameter == "loss")
+
+    assert entry.verdict == "agree"
+    assert "outputs and targets, one (6,) and the other (6, 1), make (6, 6) together" in entry.cause
+    assert "test_programs.py:" in entry.cause
+
+
+def test_pairs_of_rows_that_are_meant_are_no_slip() -> None:
+    ranks = torch_loss(lambda p, x, y: torch.sigmoid((x @ p["w"])[:, None] - (x @ p["w"]) - y[:, None] + y).mean())
+
+    assert not any("together" in each.cause for each in judged(ranks).entries)
+
+
 def test_models_of_two_frameworks_are_judged_beside_each_other() -> None:
     one = jax_loss(lambda p, x, y: (jax.numpy.tanh(x @ p["w"]) - y) ** 2)
     other = torch_loss(lambda p, x, y: (torch.tanh(x @ p["w"]) - y) ** 2)
