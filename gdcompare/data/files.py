@@ -86,6 +86,7 @@ def _read_csv(path: Path, target: str | None, weights: str | None) -> Parted:
     if "\0" in "".join(header):
         raise not_really(path, "it holds zero bytes")
     columns = [name.strip() for name in header]
+    _refuse_no_header(path, columns)
     width = len(columns)
     chosen = chosen_columns(path, columns, target, weights)
     values = array("d")
@@ -102,6 +103,21 @@ def _read_csv(path: Path, target: str | None, weights: str | None) -> Parted:
     return parted(matrix, chosen)
 
 
+def _refuse_no_header(path: Path, columns: list[str]) -> None:
+    """Raise a ValueError for a first line that is not parted by commas, or holds numbers and no names."""
+    first = columns[0]
+    if len(columns) == 1 and (other := next((each for each in ";\t|" if each in first), None)):
+        raise ValueError(f"the first line of {path.name!r} is parted by {other!r}, {first!r}: write it with commas")
+    try:
+        numbers = [float(name) for name in columns]
+    except ValueError:
+        return
+    if not all(number.is_integer() for number in numbers):
+        raise ValueError(
+            f"the first line of {path.name!r} holds numbers, {', '.join(columns[:3])}: name the columns there"
+        )
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and the cells of each row, the header included; a blank line is no row."""
     with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel writes a byte order mark
@@ -110,7 +126,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             for cells in filter(None, reader):
                 yield reader.line_num, cells
         except UnicodeDecodeError:
-            raise not_really(path, "it is not text in UTF-8") from None
+            raise not_really(path, "it is not text in UTF-8; save it as such") from None
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num} of {path.name!r} is not CSV: {error}") from None
 

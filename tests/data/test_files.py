@@ -158,7 +158,21 @@ BAD_CSV = {
     "empty": (b"", ValueError, "'bad.csv' is empty"),
     "blank": (b"\n\n", ValueError, "'bad.csv' is empty"),
     "header only": (b"a,y\n", ValueError, "'bad.csv' has no rows"),
-    "bytes that are not text": (b"PAR1\xff\xfe", ValueError, "'bad.csv' is not a .csv file: it is not text in UTF-8"),
+    "bytes that are not text": (
+        b"PAR1\xff\xfe",
+        ValueError,
+        "'bad.csv' is not a .csv file: it is not text in UTF-8; save it as such",
+    ),
+    "semicolons": (
+        b"x;y\n1;2",
+        ValueError,
+        "the first line of 'bad.csv' is parted by ';', 'x;y': write it with commas",
+    ),
+    "no names": (
+        b"1.5,2\n3,4",
+        ValueError,
+        "the first line of 'bad.csv' holds numbers, 1.5, 2: name the columns there",
+    ),
     "zero bytes": (b"PK\x03\x04\x00\x00", ValueError, "'bad.csv' is not a .csv file: it holds zero bytes"),
     "open quote": (b'a,y\n1,"2\n', ValueError, "line 2 of 'bad.csv' is not CSV: unexpected end of data"),
     "short row": (b"a,b,y\n1,2,3\n\n4,5\n", ValueError, "line 4 of 'bad.csv' should have 3 cells, not 2"),
