@@ -324,6 +324,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "_softmax": _softmax("softmax"),
     "_log_softmax": _softmax("log_softmax"),
     "logsumexp": lambda xp, x, dim, keepdim=False: xp.logsumexp(x, axis=_axes(x, dim), keepdims=keepdim),
+    "_is_all_true": lambda xp, x: xp.all(x),
+    "_is_any_true": lambda xp, x: xp.any(x),
     "ne": _unequal,
     "eq": _equal,
     "native_layer_norm": _layer_norm,

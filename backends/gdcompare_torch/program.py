@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._decomp import decomposition_table
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -61,7 +62,7 @@ def read(
         reading.input(key, tensor, numbers)
     before = [tensor.clone() for tensor, _ in data.values()]
     try:
-        with torch.enable_grad(), reading:
+        with torch.enable_grad(), _OneHot(), reading:
             value = loss(dict(leaves))
     except (Exception, SystemExit) as error:
         if reading.refused is None:  # it runs, but not while it is looked at
@@ -78,6 +79,20 @@ def read(
     except (Exception, SystemExit) as error:
         raise unread(name, error) from error
     return checked(reading.draft.program(output), output, float(due.detach()), dtype, name)
+
+
+@final
+class _OneHot(TorchFunctionMode):  # type: ignore[misc]  # torch comes without types here
+    """`one_hot` without its looks at the smallest and the largest class, which would be those of the rows read."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        del types
+        options = options or {}
+        classes = options.get("num_classes", arguments[1] if len(arguments) > 1 else -1)
+        if function is torch.nn.functional.one_hot and classes > 0:
+            labels = arguments[0] if arguments else options["tensor"]
+            return (labels[..., None] == torch.arange(classes, device=labels.device)).long()
+        return function(*arguments, **options)
 
 
 @final
@@ -184,7 +199,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             with self.draft.at(_line(), OF_FACTORS if rounds else _dtype(outputs[0])):
                 if rounds:
                     operands = self.draft.factors(operands[0][: len(given)]) + operands[0][len(given) :], operands[1]
-                if not any(each.numel() for each in outputs if each.is_floating_point() or len(outputs) == 1):
+                if not any(each.numel() for each in [*filter(torch.is_floating_point, outputs)] or outputs):
                     found = tree_map(lambda each: None if each.numel() else self.draft.zeros(tuple(each.shape)), result)
                 elif name == "as_strided":
                     found = self._seen_at(self._base(given[0]), _positions(result, self._base(given[0])))
@@ -339,12 +354,13 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     # What is refused.
 
     def _decide(self, condition: torch.Tensor, found: Any, lost: ProgramError | None) -> None:
-        if lost is not None or condition.dtype != torch.bool:
+        if lost is not None or condition.is_floating_point():
             what = "makes a Python number of what depends on the inputs"
             self.refused = lost or self._refusal("item", what, "Leave it a tensor")
             raise self.refused
         with self.draft.at(_line(), "bool"):
-            self.draft.decide(self.operand(condition), bool(found))
+            place, whole = self.operand(condition), condition.dtype != torch.bool
+            self.draft.decide(self.draft.equal(place, found) if whole else place, True if whole else bool(found))
 
     def _is_narrow(self, tensor: torch.Tensor) -> bool:
         """Whether it is of a dtype that no operation of what is judged may round to."""

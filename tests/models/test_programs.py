@@ -309,6 +309,17 @@ def test_a_mask_that_a_tie_decides_is_said() -> None:
         judged(torch_loss(clipped), params={"w": np.zeros(3)})
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_labels_may_be_made_one_hot(dtype: str) -> None:
+    labels = np.arange(6) % 3
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        scores = torch.log_softmax(x * p["w"], dim=1)
+        return -(torch.nn.functional.one_hot(y, num_classes=3) * scores).sum(1)
+
+    assert gdc.verify(torch_loss(loss), (FEATURES, labels), dtype=dtype).verdict == "agree"
+
+
 def test_what_prints_is_read_without_it(capsys: pytest.CaptureFixture[str]) -> None:
     def loss(p: Any, x: Any, y: Any) -> Any:
         jax.debug.print("{w}", w=p["w"])

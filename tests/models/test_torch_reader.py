@@ -69,6 +69,9 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "where a mask holds": (lambda x: x[x > 0] * x[(x > 0).any(1), 1].sum() * x[torch.nonzero(x > 0)[0]].sum(), (3, 4)),
     "masked by a column, selected": (lambda x: x[x[:, 0] > 0, 1:] * x.masked_select(x[0] > 0).sum(), (3, 4)),
     "written where a mask holds": (lambda x: _masked(x), (3, 4)),
+    "a distribution": (lambda x, y: torch.distributions.Normal(x, y.exp()).log_prob(y), (3,), (3,)),
+    "a distribution of vectors": (lambda x, a: _many_normals(x, a), (4, 3), (3, 3)),
+    "counts": (lambda x: x.sum() / (x > 0).sum().item() * x[:, : int(x.argmax()) + 1].sum(), (3, 4)),
     "packed": (lambda x: _packed(x), (2, 4, 3)),
     "written into out": (lambda x: _into(x), (3,)),
     "of a single number": (lambda x: x.sum().cumsum(0) * x.sum().prod(0) + x.sum().cumprod(-1), (3,)),
@@ -109,6 +112,11 @@ def _written(x: Any) -> Any:
 
 def _slope(x: Any, of: Callable[[Any], Any] = torch.tanh, create_graph: bool = True) -> Any:
     return torch.autograd.grad((of(x) ** 2).sum(), x, create_graph=create_graph)[0]
+
+
+def _many_normals(x: Any, a: Any) -> Any:
+    lower = torch.tril(a, -1) + torch.diag(a.diagonal().exp())
+    return torch.distributions.MultivariateNormal(torch.zeros(3).double(), scale_tril=lower).log_prob(x)
 
 
 def _masked(x: Any) -> Any:
