@@ -125,6 +125,8 @@ class _Backward(Native):
             if not (isinstance(output, tuple) and len(output) == 2):
                 raise TypeError(f"with cache=True {self.name!r} is due to return (output, cache), not {said(output)}")
             output, kept = output[0], [output[1]]
+        elif isinstance(output, tuple) and len(output) == 2 and np.size(output[0]) == features.shape[1]:
+            raise TypeError(f"{self.name!r} returns {said(output)}, of which the first is the output: say cache=True")
         outputs = [np.asarray(each) for each in (output if isinstance(output, tuple) else (output,))]
         check_outputs(self.name, [each.shape for each in outputs], features.shape[1])
         mean = np.mean(features, axis=0)

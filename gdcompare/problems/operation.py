@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, final
 
 import numpy as np
@@ -78,6 +80,15 @@ class Operation(Problem):
             raise ValueError(
                 f"{self}: its outputs are counted at ones, and at unit matrices where arrays are square, and there its "
                 f"formula raises {type(error).__name__}: {error}; write it on what it can take"
+            ) from error
+        except (AttributeError, NameError, TypeError) as error:
+            place = "".join(
+                f"{Path(each.filename).name}:{each.lineno}: " for each in extract_tb(error.__traceback__)[1:2]
+            )
+            takes = ", ".join(["xp", *values])
+            raise ValueError(
+                f"{place}{self}: its formula raises {type(error).__name__}: {error}; it is called as formula({takes}), "
+                "all but xp by name, and xp has the functions of the array API standard"
             ) from error
         return sum(math.prod(np.shape(each)) for each in outputs)
 

@@ -70,6 +70,8 @@ def test_a_layer_with_a_cache_is_judged_as_it_is() -> None:
         return cotangent @ w.T, x.T @ cotangent, cotangent.sum(axis=0)
 
     judged(gdc.from_backward(forward, backward, cache=True), affine).assert_agree()
+    unsaid = judged(gdc.from_backward(forward, backward), affine)
+    assert "of which the first is the output: say cache=True" in unsaid.entries[0].cause
     wrong = judged(gdc.from_backward(forward, lambda c, cache: backward(c, cache)[:2], cache=True), affine)
     assert "is due to return a gradient by each of x, w, b, not a tuple of ndarray, ndarray" in wrong.entries[0].cause
 
@@ -203,3 +205,22 @@ def test_where_rounding_may_move_a_place_no_gradient_is_wrong(dtype: str) -> Non
 
     assert report.verdict == "inconclusive"
     assert "an element whose place rounding may move (test_operations.py" in report.explanation()
+
+
+@pytest.mark.parametrize(
+    ("formula", "said"),
+    [
+        (
+            lambda xp, x: xp.nothing(x),
+            r"test_operations.py:\d+: Operation\(.*: its formula raises AttributeError: .*'nothing'",
+        ),
+        (
+            lambda xp, y: y,
+            r"its formula raises TypeError: .* 'x'; it is called as formula\(xp, x\), all but xp by name",
+        ),
+    ],
+    ids=["no such function", "another name"],
+)
+def test_what_is_wrong_with_a_formula_is_said_with_its_line(formula: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        gdc.Operation(formula, x=(3,)).example()
