@@ -68,7 +68,7 @@ def _noted(equation: Any, operands: Sequence[Any]) -> Called:
 def _at(equation: Any, operands: Sequence[Any], moving: Sequence[int], *arrays: Any) -> list[Any]:
     inputs = list(operands)
     for i, each in zip(moving, arrays, strict=True):
-        inputs[i] = each
+        inputs[i] = jax.numpy.asarray(each, equation.invars[i].aval.dtype)  # it is traced for these
     return _run(equation, inputs)
 
 

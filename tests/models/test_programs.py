@@ -165,6 +165,17 @@ def right(x: Any) -> Any:
 right.defvjp(lambda x: (jax.numpy.sin(x), x), lambda x, cotangent: (cotangent * jax.numpy.cos(x),))
 
 
+@jax.custom_vjp  # type: ignore[untyped-decorator]
+def softened(x: Any) -> Any:
+    return x * jax.nn.softplus(x)
+
+
+softened.defvjp(
+    lambda x: (softened(x), x),
+    lambda x, cotangent: (cotangent * (jax.nn.softplus(x) + x * jax.nn.sigmoid(x)) / 2,),
+)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("native", "said"),
@@ -185,12 +196,17 @@ right.defvjp(lambda x: (jax.numpy.sin(x), x), lambda x, cotangent: (cotangent * 
             "(by input: a constant factor 1/2 in all 6 elements)",
         ),
         (
+            jax_loss(lambda p, x, y: (softened(x @ p["w"]) - y) ** 2),
+            "the derivative of softened, used at test_programs.py:{line}, is wrong by itself "
+            "(by input: a constant factor 1/2 in all 6 elements)",
+        ),
+        (
             jax_loss(lambda p, x, y: jax.numpy.sin(scaled(x, p["w"])).sum(1)),
             "the derivative of scaled, used at test_programs.py:{line}, is wrong by itself "
             "(by input 1: a constant factor 3 in all 3 elements)",
         ),
     ],
-    ids=["Function", "one of several inputs", "custom_vjp", "an input of custom_vjp"],
+    ids=["Function", "one of several inputs", "custom_vjp", "traced for a dtype", "an input of custom_vjp"],
 )
 def test_the_wrong_rule_in_a_model_is_named(native: Any, said: str, dtype: str) -> None:
     [cause] = [each.cause for each in judged(native, dtype=dtype).entries if each.verdict == "wrong"]
