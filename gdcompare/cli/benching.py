@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Processors for everybody.")
 @click.option("--limit", type=float, default=120.0, show_default=True, help="Seconds for a contender by itself.")
+@click.option("--scheduler", metavar="ADDRESS", help="Time on the machines of a Dask cluster, as tcp://host:8786.")
 @click.option("--alone/--no-alone", default=True, show_default=True, help="Measure first calls and memory.")
 @json_option
 @click.option("--resume", is_flag=True, help="Go on with the run in the file of --json.")
@@ -102,6 +103,7 @@ def bench(
     processes: int,
     threads: int,
     limit: float,
+    scheduler: str | None,
     alone: bool,
     **asked: Any,
 ) -> None:
@@ -131,21 +133,14 @@ def bench(
     works = _works(problem, threads=threads, **asked)
     from gdcompare.timing.bench import Pace
     from gdcompare.timing.bench import bench as held
-    from gdcompare.timing.environment import environment, only_run, unfit
-    from gdcompare.timing.runs import Run, differing, load
-    from gdcompare.timing.threads import checked_threads
+    from gdcompare.timing.elsewhere import bench_elsewhere
+    from gdcompare.timing.environment import only_run
+    from gdcompare.timing.runs import load
 
-    checked_threads(threads)
-    described = {each.name: each.environment() for each in _loaded(works[0]) if hasattr(each, "environment")}
-    here = environment(described)
-    run = Run(here)
-    if resume and json_path is not None and Path(json_path).exists():
-        run = load(json_path)
-        if other := differing(run.environment, here):
-            raise click.UsageError(f"{json_path!r} is a run of other conditions, and cannot go on here: {other[0]}")
+    run = load(json_path) if resume and json_path is not None and Path(json_path).exists() else None
+    if scheduler is None:
+        run = _begun(works[0], run, json_path)
     console = console_for(json_path)
-    for words in unfit(here):
-        click.echo(f"note: {words}", err=True)
 
     def saved(found: Run) -> None:
         nonlocal run
@@ -155,16 +150,41 @@ def bench(
 
     pace = Pace(seconds, precision, processes, threads, limit, alone)
     wanted = [work.title for work in works if work.what != "loss" or "loss" in asked["what"].split(",")]
-    with only_run() as warning, _bar() as watch:
+    shown = partial(_show, console, wanted)
+    with only_run() if scheduler is None else contextlib.nullcontext() as warning, _bar() as watch:
         if warning:
-            click.echo(f"note: {warning}", err=True)
+            _tell(warning)
         if json_path not in (None, "-"):
             note(f"what {json_path!r} holds; --resume goes on with it")
         try:
-            held(works, pace, run, saved=saved, watch=watch, shown=partial(_show, console, wanted))
+            if scheduler is not None:
+                run = bench_elsewhere(works, pace, run, scheduler, saved=saved, watch=watch, shown=shown, told=_tell)
+            elif run is not None:
+                run = held(works, pace, run, saved=saved, watch=watch, shown=shown)
         finally:  # also what there is after Ctrl-C
-            _write(run, wanted, json_path, plot, markdown, latex)
+            if run is not None:
+                _write(run, wanted, json_path, plot, markdown, latex)
+    assert run is not None
     leave(_exit_code(run, [work.title for work in works]))
+
+
+def _begun(work: Work, before: Run | None, path: str | None) -> Run:
+    """Return a run on this machine, that before if it can go on here; and say what makes the machine less than fit."""
+    from gdcompare.timing.environment import unfit
+    from gdcompare.timing.runs import Run, differing
+    from gdcompare.timing.threads import checked_threads
+
+    checked_threads(work.threads)
+    here = work.environment()
+    if before is not None and (other := differing(before.environment, here)):
+        raise click.UsageError(f"{path!r} is a run of other conditions, and cannot go on here: {other[0]}")
+    for words in unfit(here):
+        _tell(words)
+    return before or Run(here)
+
+
+def _tell(words: str) -> None:
+    click.echo(f"note: {words}", err=True)
 
 
 def _works(
@@ -214,7 +234,7 @@ def _works(
             derivative_function(loaded[0], found, "hvp")  # says who has it
         for name in names:
             if name not in able["hvp"]:
-                click.echo(f"note: {name} has no hvp of {type(found).__name__}", err=True)
+                _tell(f"{name} has no hvp of {type(found).__name__}")
     works = [
         Work(
             problem,
@@ -255,7 +275,7 @@ def _variants(names: Sequence[str], asked: Sequence[str], dtype: str, device: st
             except ValueError as error:
                 if each != "all":
                     raise
-                click.echo(f"note: left out: {error}", err=True)
+                _tell(f"left out: {error}")
                 continue
             found.append(name)
     return list(dict.fromkeys(found))
@@ -275,10 +295,6 @@ def _models(settings: Sequence[str]) -> dict[str, str]:
             raise click.UsageError(f"{origin!r} is no native model: make one by from_module, from_function(s)")
         found[name] = origin
     return found
-
-
-def _loaded(work: Work) -> list[gdc.Backend[Any]]:
-    return [gdc.load_backend(name, work.dtype, work.device) for name in work.backends]
 
 
 @contextlib.contextmanager

@@ -12,28 +12,26 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.data.extras import optional
 from gdcompare.registry import process_is_ours
 from gdcompare.scale import held
 from gdcompare.scale.connection import (
     ClusterError,
     ClusterWarning,
-    connected,
-    quiet,
+    client_of,
     reconnected,
     refuse_others,
+    refuse_workers,
     versions,
 )
 from gdcompare.scale.held import Asked, Failed, Lacks, Refused, Worked
 from gdcompare.scale.parcel import in_pieces, packed
-from gdcompare.scale.processes import local_cluster
 from gdcompare.scale.shares import Ranges, shared_out, unit_for
 from gdcompare.scale.sums import Here, Sums, Workers
 from gdcompare.scale.tree import Tree
@@ -79,28 +77,19 @@ def workers_for(
     ...     here.total({"theta_0": np.array(1.0), "theta_1": np.array([0.0])}).tolist()
     [10.0, 2.0, -8.0, -20.0]
     """
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
-        raise ValueError(f"workers must be a whole number, 1 or above, not {workers!r}")
     if workers is None and scheduler is None:
         yield Here(sums, advance)
         return
-    optional("distributed", "distributed", "sharing rows among processes", "dask")
+    refuse_workers(workers)
     parcel = packed(sums.problem, sums.backend, sums.blocks)
-    count = sums.blocks.count
-    with ExitStack() as stack:
-        stack.enter_context(quiet())
-        if scheduler is None or scheduler == "local":
-            cluster = stack.enter_context(local_cluster(min(workers or _processors(), count)))
-            client = connected(cluster, None)
-            ours = True
-        else:
-            client = connected(scheduler, workers)
-            ours = False
+    with client_of(workers, scheduler, sums.blocks.count) as (client, ours):
         work = Cluster(client, sums, parcel, advance, address=None if ours else scheduler)
-        stack.callback(work.close)
-        if not ours:
-            refuse_others(client, sums.backend)
-        yield work
+        try:
+            if not ours:
+                refuse_others(client, sums.backend)
+            yield work
+        finally:
+            work.close()
 
 
 @final
@@ -365,7 +354,3 @@ class _Part:
     given: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     failed: tuple[Failed, str] | None = None
-
-
-def _processors() -> int:
-    return optional("dask.system", "dask", "sharing rows among processes", "dask").CPU_COUNT  # type: ignore[no-any-return]

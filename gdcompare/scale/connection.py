@@ -7,9 +7,9 @@ import logging
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from gdcompare.backend import Backend
 from gdcompare.data.extras import optional
 from gdcompare.registry import packages_of
+from gdcompare.scale.processes import local_cluster
 
 ANSWER = 5.0
 """Seconds in which a scheduler answers."""
@@ -34,6 +35,33 @@ class ClusterError(ConnectionError):
 
 class ClusterWarning(UserWarning):
     """The run goes on, without a worker, or with one that may round otherwise."""
+
+
+@contextmanager
+def client_of(workers: int | None, scheduler: str | None, most: int) -> Iterator[tuple[Any, bool]]:
+    """Give a client of `workers` new processes here, `most` at most, or of a cluster elsewhere; and which of both.
+
+    "local" is as many processes as there are processors. Whoever takes the client closes it.
+    """
+    refuse_workers(workers)
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        if scheduler is None or scheduler == "local":
+            cluster = stack.enter_context(local_cluster(min(workers or _processors(), most)))
+            yield connected(cluster, None), True
+        else:
+            yield connected(scheduler, workers), False
+
+
+def refuse_workers(workers: int | None) -> None:
+    """Raise a ValueError for a number of workers that is none, an ImportError where Dask is not installed."""
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
+        raise ValueError(f"workers must be a whole number, 1 or above, not {workers!r}")
+    optional("distributed", "distributed", "sharing work among processes", "dask")
+
+
+def _processors() -> int:
+    return optional("dask.system", "dask", "sharing work among processes", "dask").CPU_COUNT  # type: ignore[no-any-return]
 
 
 def connected(cluster: Any, workers: int | None) -> Any:
@@ -146,7 +174,7 @@ def versions(backend: Backend[Any]) -> dict[str, str]:
     return versions_of([_SUITE, np.__name__, *packages_of(backend.name)])
 
 
-def versions_of(packages: list[str]) -> dict[str, str]:
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
     """Return Python's version, to the minor one, and those of packages; "missing" where one is not installed."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in packages:
@@ -182,13 +210,7 @@ def refuse_others(client: Any, backend: Backend[Any]) -> None:
     """Raise a ClusterError that names the workers with other versions; warn of those with another processor."""
     wanted = versions(backend)
     answers = client.run(differences, wanted, on_error="return")
-    other = {address: _differing(answer) for address, answer in answers.items() if answer != []}
-    if other:
-        address, words = next(iter(other.items()))
-        also = f", and {len(other) - 1} more differ" if len(other) > 1 else ""
-        raise ClusterError(
-            f"worker {address} does not compute as this process does: {words}{also}; install the same versions there"
-        )
+    refuse({address: said_to_differ(answer) for address, answer in answers.items() if answer != []})
     here = processor()
     unlike = [address for address, found in client.run(processor).items() if found != here]
     if unlike:
@@ -200,7 +222,23 @@ def refuse_others(client: Any, backend: Backend[Any]) -> None:
         )
 
 
-def _differing(answer: Any) -> str:
+def refuse(others: Mapping[str, str]) -> None:
+    """Raise a ClusterError that names one of these workers, and in what it differs, unless there are none.
+
+    >>> refuse({"tcp://a": "numpy is 1.0, not 2.0", "tcp://b": "numpy is missing, not 2.0"})
+    Traceback (most recent call last):
+    ...
+    gdcompare.scale.connection.ClusterError: worker tcp://a does not compute as this process does: ...
+    """
+    for address, words in others.items():
+        also = f", and {len(others) - 1} more differ" if len(others) > 1 else ""
+        raise ClusterError(
+            f"worker {address} does not compute as this process does: {words}{also}; install the same versions there"
+        )
+
+
+def said_to_differ(answer: Any) -> str:
+    """Return in words what a worker answered `differences`, if it differs, or could not answer."""
     if isinstance(answer, ImportError):
         return f"{_SUITE} cannot be imported there ({_shortly(answer)})"
     return _shortly(answer) if isinstance(answer, BaseException) else "; ".join(answer)

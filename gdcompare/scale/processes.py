@@ -35,8 +35,8 @@ def local_cluster(count: int) -> Iterator[Any]:
     A worker that is killed is started again. They begin as new interpreters that import no `__main__`: a script needs
     no `if __name__ == "__main__"`. Ctrl-C does not reach them but by us.
     """
-    dask = optional("dask", "dask", "sharing rows among processes", "dask")
-    distributed = optional("distributed", "distributed", "sharing rows among processes", "dask")
+    dask = optional("dask", "dask", "sharing work among processes", "dask")
+    distributed = optional("distributed", "distributed", "sharing work among processes", "dask")
     multiprocessing.context._concrete_contexts.setdefault(METHOD, _Context())  # type: ignore[attr-defined]
     settings = {
         "distributed.worker.multiprocessing-method": METHOD,

@@ -17,7 +17,7 @@ from gdcompare.timing.failure import Failure
 from gdcompare.timing.fresh import ProcessFailedError
 from gdcompare.timing.replicates import race_in_process
 from gdcompare.timing.result import Race
-from gdcompare.timing.runs import Run
+from gdcompare.timing.runs import Run, Section
 from gdcompare.timing.work import Work
 
 ENDED = ("precise", "time", "nobody left")
@@ -70,7 +70,7 @@ def bench(
     work that is complete. Raises KeyboardInterrupt after what there was has been saved.
     """
     run, number = before, 0
-    steps = [(work, len(_apart(work, pace)) + pace.processes) for work in works]
+    steps = [(work, steps_of(work, pace)) for work in works]
     of = sum(count for _, count in steps)
     for work, count in steps:
         title = work.title
@@ -87,6 +87,26 @@ def bench(
         shown(run, title)
     watch(Stage(of, of, "done"))
     return run
+
+
+def lacks(run: Run, work: Work, pace: Pace) -> bool:
+    """Whether a run lacks anything of a work."""
+    section = run.sections.get(work.title, Section())
+    if any(name not in section.alone for name in _apart(work, pace)):
+        return True
+    races = [run.race(work.title, process) for process in range(pace.processes)]
+    return bool(_sound(run, work)) and any(race is None or race.ended not in ENDED for race in races)
+
+
+def steps_of(work: Work, pace: Pace) -> int:
+    """Return in how many steps a work is done."""
+    return len(_apart(work, pace)) + pace.processes
+
+
+def _sound(run: Run, work: Work) -> list[str]:
+    """Return the names of those that did not fail alone."""
+    alone = run.sections.get(work.title, Section()).alone
+    return [name for name in work.names if not isinstance(alone.get(name), Failure)]
 
 
 def _within(watch: Callable[[Stage], object], begun: int, of: int, part: float, words: str) -> None:
@@ -118,12 +138,7 @@ def _raced(
     title, earlier = work.title, run.race(work.title, process)
     if earlier is not None and earlier.ended in ENDED:
         return run
-    failed = (
-        {name for name, each in run.sections[title].alone.items() if isinstance(each, Failure)}
-        if title in run.sections
-        else set()
-    )
-    names = [name for name in work.names if name not in failed]
+    names = _sound(run, work)
     if not names:
         return run
 

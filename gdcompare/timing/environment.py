@@ -91,8 +91,10 @@ def unfit(found: Environment) -> list[str]:
 
 
 @contextlib.contextmanager
-def only_run(place: Path | None = None) -> Iterator[str | None]:
+def only_run(place: Path | None = None, wait: bool = False) -> Iterator[str | None]:
     """Hold the one place on this machine for a run that times; yield None, or a line if another run holds it.
+
+    With `wait`, wait until no other does.
 
     It is a lock on a file that all users share; the system lets go of it when a process ends, however it ends.
     """
@@ -112,7 +114,7 @@ def only_run(place: Path | None = None) -> Iterator[str | None]:
             return
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             warning = None
         except OSError:
             warning = "another timing run is under way on this machine: the two disturb each other"

@@ -15,13 +15,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from gdcompare.timing.failure import Failure, failure_of
 from gdcompare.timing.threads import checked_threads, pinned, variables
 from gdcompare.words import one_line
+
+EVERY = 0.1
+"""Seconds between two questions whether a process should stop."""
+
+GRACE = 5.0
+"""Seconds that a process has to end by itself when it should stop."""
 
 _send: Callable[[str, Any], None] | None = None
 """In a child: writes a message to the parent."""
@@ -42,12 +48,17 @@ def in_fresh_process(
     threads: int | None = None,
     limit: float | None = None,
     heard: Callable[[Any], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+    folder: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Any:
     """Return `function(**arguments)`, called in a process of its own; arguments and answer must suit JSON.
 
     `function` is "module:function" or "path/to/file.py:function". With `threads`, the process may use so many
     processors, and its thread pools are told so. After `limit` seconds it is ended. What the function gives to `report`
-    comes to `heard`. Ctrl-C is passed on, so that the function may end early with what it has.
+    comes to `heard`. Ctrl-C is passed on, so that the function may end early with what it has; as soon as `stop`, asked
+    now and then in another thread, says so, it is as if Ctrl-C were pressed. The process starts in `folder`, and with
+    `environment` in place of this one's.
 
     Raises ProcessFailedError where the process fails, dies, or takes too long.
 
@@ -64,18 +75,19 @@ def in_fresh_process(
         "threads": threads and checked_threads(threads),
         "path": sys.path,  # what can be imported here can be imported there
     }
-    environment = os.environ | (variables(threads) if threads else {})
+    own = os.environ if environment is None else environment
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
             [sys.executable, "-m", "gdcompare.timing.fresh"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
-            env=environment,
+            env={**own, **(variables(threads) if threads else {})},
+            cwd=folder,
             text=True,
             start_new_session=True,  # Ctrl-C in a terminal comes to us, and we pass it on, once
         )
-        with process:
+        with process, _stopping(process, stop):
             answer, late = _conversation(process, json.dumps(request), limit, heard)
         words.seek(0)
         said = words.read().decode(errors="replace").strip().splitlines()
@@ -145,6 +157,27 @@ def _conversation(
             timer.cancel()
 
 
+@contextlib.contextmanager
+def _stopping(process: subprocess.Popen[str], stop: Callable[[], bool] | None) -> Iterator[None]:
+    """Press Ctrl-C in the process as soon as `stop` says so, and end it if it does not end then."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while stop is not None and not over.wait(EVERY):
+            if stop():
+                process.send_signal(signal.SIGINT)
+                if not over.wait(GRACE):
+                    process.kill()
+                return
+
+    if stop is not None:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def _listen(lines: IO[str], heard: Callable[[Any], object] | None) -> dict[str, Any]:
     for line in lines:
         message: dict[str, Any] = json.loads(line)
@@ -172,6 +205,9 @@ def _serve() -> None:
         to_parent.write(json.dumps({kind: value}) + "\n")
         to_parent.flush()
 
+    if hasattr(signal, "pthread_sigmask"):  # whoever began us may keep it from themselves
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     request = json.loads(sys.stdin.read())
     sys.path[:] = request["path"]
     with pinned(request["threads"]) if request["threads"] else contextlib.nullcontext():

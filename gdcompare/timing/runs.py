@@ -68,6 +68,12 @@ class Run:
         races = (*section.races[:process], race, *section.races[process + 1 :])
         return replace(self, sections={**self.sections, title: replace(section, races=races)})
 
+    def with_sections(self, sections: Mapping[str, Section], order: Sequence[str] = ()) -> Run:
+        """Return the run with these in place of those of the same titles; titles in this order, then the others."""
+        every = {**self.sections, **sections}
+        first = {title: every[title] for title in order if title in every}
+        return replace(self, sections={**first, **every})
+
     def with_alone(self, title: str, name: str, alone: Alone | Failure) -> Run:
         """Return the run with what a contender took alone."""
         section = self.sections.get(title, Section())
@@ -118,18 +124,27 @@ def load(path: str | os.PathLike[str]) -> Run:
         whole = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise RunError(f"{str(path)!r} is no JSON, or a part of it is lost: {one_line(error)}") from error
+    return run_from(whole, str(path))
+
+
+def run_from(whole: Any, path: str = "what was sent") -> Run:
+    """Return the run that `Run.as_json` gave, which was at `path`. Raises RunError as `load` does.
+
+    >>> run_from(Run({"machine": {}}).as_json()).environment
+    {'machine': {}}
+    """
     if not isinstance(whole, dict) or _OURS not in whole:
-        raise RunError(f"{str(path)!r} is not a run saved by gdcompare")
+        raise RunError(f"{path!r} is not a run saved by gdcompare")
     ours = whole[_OURS]
     try:
         if ours["format"] != FORMAT:
-            raise RunError(f"{str(path)!r} has format {ours['format']}; this version reads {FORMAT}")
+            raise RunError(f"{path!r} has format {ours['format']}; this version reads {FORMAT}")
         sections = {str(title): _section(each) for title, each in ours["sections"].items()}
         return Run(dict(ours["environment"]), sections, str(whole["datetime"]))
     except RunError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(f"{str(path)!r} is damaged: {one_line(f'{type(error).__name__}: {error}')}") from error
+        raise RunError(f"{path!r} is damaged: {one_line(f'{type(error).__name__}: {error}')}") from error
 
 
 def merged(runs: Sequence[Run]) -> Run:
@@ -155,6 +170,8 @@ def differing(one: Environment, other: Environment) -> list[str]:
 
     >>> differing({"versions": {"numpy": "2.1"}}, {"versions": {"numpy": "2.4"}})
     ['versions: numpy 2.1 and 2.4']
+    >>> differing({"machine": {"memory": 16_790_003_712}}, {"machine": {"memory": 16_789_995_520}})  # of the same make
+    []
     """
     told = []
     for part in ("machine", "versions", "frameworks", "threads"):
@@ -162,9 +179,16 @@ def differing(one: Environment, other: Environment) -> list[str]:
         told += [
             f"{part}: {name} {mine.get(name)} and {yours.get(name)}"
             for name in sorted({*mine, *yours})
-            if mine.get(name) != yours.get(name)
+            if not _alike(name, mine.get(name), yours.get(name))
         ]
     return told
+
+
+def _alike(name: str, mine: Any, yours: Any) -> bool:
+    """Whether two entries are the same; of memory, what the system keeps for itself differs from boot to boot."""
+    if name == "memory" and mine and yours:
+        return bool(abs(mine - yours) <= 0.01 * max(mine, yours))
+    return bool(mine == yours)
 
 
 def _section(value: Mapping[str, Any]) -> Section:

@@ -21,6 +21,7 @@ from gdcompare.problem import Problem, drawn_parameters, refuse_weights
 from gdcompare.referee.verdict import LOSS
 from gdcompare.registry import load_backend, load_problem
 from gdcompare.timing.contender import Contender, Judgement
+from gdcompare.timing.environment import Environment, environment
 from gdcompare.timing.judging import Bench
 from gdcompare.timing.sized import Sized, sized
 
@@ -147,6 +148,11 @@ class Work:
         if self.what == "descent":
             found |= {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
         return found
+
+    def environment(self) -> Environment:
+        """Return what times of it on this machine depend on."""
+        loaded = [load_backend(name, self.dtype, self.device) for name in self.backends]
+        return environment({each.name: each.environment() for each in loaded if hasattr(each, "environment")})
 
     def contender(self, name: str) -> Contender:
         """Return the contender of that name, ready; one that cannot be made ready fails when it is called."""

@@ -80,6 +80,28 @@ def test_ctrl_c_reaches_the_process_and_what_it_has_comes_back() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@unix
+def test_a_process_that_should_stop_comes_back_with_what_it_has() -> None:
+    said = threading.Event()
+
+    assert there("until_interrupted", heard=lambda _: said.set(), stop=said.is_set) == "what there is"
+
+
+@unix
+def test_a_process_that_should_stop_and_does_not_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdcompare.timing.fresh.GRACE", 0.1)
+    said = threading.Event()
+
+    with pytest.raises(ProcessFailedError, match="signal 9"):
+        there("never_ends", heard=lambda _: said.set(), stop=said.is_set)
+
+
+def test_a_process_begins_in_the_folder_and_with_the_variables_that_it_is_given(tmp_path: Path) -> None:
+    found = there("surroundings", folder=str(tmp_path), environment={**os.environ, "OMP_NUM_THREADS": "3"})
+
+    assert found == {"folder": str(tmp_path), "threads": "3"}
+
+
 def test_a_name_in_a_file_or_a_module_is_found() -> None:
     assert named(f"{THINGS}:reports")(0) == "done"
     with pytest.raises(ModuleNotFoundError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,16 @@ def until_interrupted() -> str:
     except KeyboardInterrupt:
         return "what there is"
     return "too late"
+
+
+def never_ends() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    report("waiting")
+    time.sleep(600)
+
+
+def surroundings() -> dict[str, Any]:
+    return {"folder": str(Path.cwd()), "threads": os.environ["OMP_NUM_THREADS"]}
 
 
 def holds(megabytes: int, right: bool = True) -> Contender:
