@@ -3,6 +3,7 @@
     python -m benchmarks.audits              all of them, in some hours; Ctrl-C, and again, goes on
     python -m benchmarks.audits --draw       judges nothing: writes the page from what is kept
     python -m benchmarks.audits jax          this one alone, and then the page
+    python -m benchmarks.audits --workers 8  by so many processes, or --scheduler tcp://HOST:8786 on a Dask cluster
 
 What was found is kept in .cache/audit, or the folder of --folder, one file for each framework.
 """
@@ -17,6 +18,7 @@ from gdcompare import BackendUnavailableError
 from gdcompare.audit.page import as_markdown, is_second
 from gdcompare.audit.results import Audit, Row, load
 from gdcompare.audit.run import audit, operations_of
+from gdcompare.cli.options import shared_among_workers
 from gdcompare.registry import load_backend
 from gdcompare.writing import write_text
 
@@ -34,7 +36,10 @@ FRAMEWORKS = ("torch", "jax", "autograd", "tensorflow")
 @click.option("--folder", type=click.Path(path_type=Path), default=ROOT / ".cache" / "audit", help="Of what is kept.")
 @click.option("--draw", is_flag=True, help="Judge nothing; write the page.")
 @click.option("--limit", type=float, default=60.0, show_default=True, help="Seconds for an operation.")
-def main(frameworks: tuple[str, ...], folder: Path, draw: bool, limit: float) -> None:
+@shared_among_workers("operations")
+def main(
+    frameworks: tuple[str, ...], folder: Path, draw: bool, limit: float, workers: int | None, scheduler: str | None
+) -> None:
     """Audit, and write the page."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in () if draw else frameworks or FRAMEWORKS:
@@ -47,7 +52,10 @@ def main(frameworks: tuple[str, ...], folder: Path, draw: bool, limit: float) ->
         before = load(path) if path.exists() else None
         if before is not None and dict(before.environment) != environment:
             before = None  # other versions: from the beginning
-        audit(name, seconds=limit, before=before, saved=lambda found, path=path: found.save(path))  # type: ignore[misc]
+        audit(
+            name, seconds=limit, before=before, saved=lambda found, path=path: found.save(path),  # type: ignore[misc]
+            workers=workers, scheduler=scheduler,
+        )  # fmt: skip
     kept = [load(folder / f"{name}.json") for name in FRAMEWORKS if (folder / f"{name}.json").exists()]
     write_text(PAGE, rewritten(PAGE.read_text(encoding="utf-8"), kept))
 

@@ -113,6 +113,13 @@ class Audit:
         kept = tuple(row for row in self.rows if row.operation != name)
         return replace(self, rows=(*kept, *rows), outcomes={**self.outcomes, name: outcome})
 
+    def in_order(self, names: Sequence[str]) -> Audit:
+        """Return the audit with its operations in this order, then the others, whichever came first."""
+        outcomes = {name: self.outcomes[name] for name in names if name in self.outcomes}
+        place = {name: number for number, name in enumerate({**outcomes, **self.outcomes})}
+        rows = sorted(self.rows, key=lambda row: place[row.operation])
+        return replace(self, rows=tuple(rows), outcomes={**outcomes, **self.outcomes})
+
     def with_rows(self, rows: Iterable[Row]) -> Audit:
         """Return the audit with these in place of the rows of the same keys."""
         new = {row.key: row for row in rows}

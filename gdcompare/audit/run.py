@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,17 @@ from gdcompare.audit.judging import DTYPES, judged
 from gdcompare.audit.results import FINDINGS, Audit, Outcome, Row, row_from
 from gdcompare.audit.subject import AuditsOperations, Operation
 from gdcompare.referee.verdict import plain
-from gdcompare.registry import load_backend
+from gdcompare.registry import load_backend, packages_of
+from gdcompare.scale.connection import ClusterError
+from gdcompare.scale.spread import Raised, spread_over, stop_sign, tell
 from gdcompare.timing.fresh import ProcessFailedError, in_fresh_process, report
+from gdcompare.timing.threads import variables
 
 SECONDS = 60.0
 """For each operation; what is not done then is left out, and said."""
+
+TOGETHER = 8
+"""Operations that a worker judges at a time, at most: its process takes seconds to begin."""
 
 
 @dataclass(frozen=True)
@@ -63,53 +71,116 @@ def audit(
     before: Audit | None = None,
     saved: Callable[[Audit], object] = lambda _: None,
     watch: Callable[[Stage], object] = lambda _: None,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Audit:
     """Judge the differentiable operations of a framework against the proven truth of each, and return what was found.
 
     `names` are the operations, none for all; `routes` those asked for, none for all. What `before` holds is not judged
-    again. `saved` is given the audit after every operation, and `watch` where it stands.
+    again. `saved` is given the audit after every operation, and `watch` where it stands. With `workers`, so many new
+    processes of this machine share the operations; with `scheduler`, the workers of the Dask cluster at that address.
 
-    Raises LookupError and ValueError as `operations_of` does, before any work.
+    Raises LookupError and ValueError as `operations_of` does, and ClusterError for no cluster, before any work; and
+    ClusterError at the end for operations that no worker could judge.
     """
     every = [each.name for each in operations_of(framework, names)]
     environment: dict[str, str] = getattr(load_backend(framework), "environment", dict)()
     known = Audit(framework, environment=environment) if before is None else before  # one with findings is false
     todo = [name for name in every if name not in known.outcomes]
-    doing: list[str] = []
+    asked = {"framework": framework, "dtypes": list(dtypes), "routes": list(routes), "seconds": seconds}
 
-    def heard(message: dict[str, Any]) -> None:
+    def heard(message: Mapping[str, Any]) -> None:
         nonlocal known
-        doing[:] = [message["operation"]]
         if "outcome" in message:
             rows = map(row_from, message["rows"])
             known = known.with_operation(message["operation"], Outcome(**message["outcome"]), rows)
-            todo.remove(message["operation"])
             saved(known)
-        done = len(every) - len(todo)
+        done = sum(name in known.outcomes for name in every)
         watch(Stage(done, len(every), f"{message['operation']}: {known!r}"))
+
+    if workers is None and scheduler is None:
+        _judged_in_processes(asked, todo, heard, threads=1)
+    elif todo:
+        try:
+            _judged_by_workers(asked, todo, heard, workers, scheduler)
+        finally:
+            known = known.in_order(every)
+            saved(known)
+    return known
+
+
+def _judged_by_workers(
+    asked: Mapping[str, Any],
+    names: Sequence[str],
+    heard: Callable[[Mapping[str, Any]], object],
+    workers: int | None,
+    scheduler: str | None,
+) -> None:
+    """Have operations judged by workers, some at a time, and hear of each."""
+    with spread_over(workers, scheduler, packages_of(asked["framework"]), most=len(names)) as cluster:
+        some = min(TOGETHER, -(-len(names) // (2 * max(1, cluster.places))))
+        cells = {
+            f"{part[0]} to {part[-1]}": (str(Path.cwd()), asked, part)
+            for part in (list(names[at : at + some]) for at in range(0, len(names), some))
+        }
+
+        def done(_: str, messages: Sequence[Mapping[str, Any]]) -> None:
+            for message in messages:
+                heard(message)
+
+        failures = cluster.do(_cell, cells, done, lambda _, name: heard({"operation": name}))
+    if failures:
+        raise ClusterError("; ".join(f"operations {name}: {words}" for name, words in failures.items()))
+
+
+def _cell(folder: str, asked: Mapping[str, Any], names: list[str]) -> list[Mapping[str, Any]] | Raised:
+    """Be called on a worker: judge operations, and return what is to be heard of those that were come to."""
+    if not Path(folder).is_dir():
+        return Raised(f"there is no folder {folder!r}")
+    messages: list[Mapping[str, Any]] = []
+
+    def heard(message: Mapping[str, Any]) -> None:
+        if "outcome" in message:
+            messages.append(message)
+        else:
+            tell(message["operation"])
+
+    try:
+        _judged_in_processes(
+            asked, names, heard, stop=stop_sign(), folder=folder, environment=os.environ | variables(1)
+        )
+    except ProcessFailedError as error:
+        return Raised(error.failure.words)
+    except KeyboardInterrupt:
+        pass  # nobody waits for more
+    return messages
+
+
+def _judged_in_processes(
+    asked: Mapping[str, Any], names: Sequence[str], heard: Callable[[Mapping[str, Any]], object], **process: Any
+) -> None:
+    """Have operations judged, one after the other, in a process that begins anew when one ends it; and hear of each."""
+    todo, doing = list(names), list[str]()
+
+    def taken(message: Mapping[str, Any]) -> None:
+        doing[:] = [message["operation"]]
+        if "outcome" in message:
+            todo.remove(message["operation"])
+        heard(message)
 
     while todo:
         doing.clear()
-        arguments = {
-            "framework": framework,
-            "names": list(todo),
-            "dtypes": list(dtypes),
-            "routes": list(routes),
-            "seconds": seconds,
-        }
         try:
-            in_fresh_process("gdcompare.audit.run:serve", arguments, threads=1, heard=heard)
+            arguments = {**asked, "names": list(todo)}
+            in_fresh_process("gdcompare.audit.run:serve", arguments, heard=taken, **process)
         except ProcessFailedError as error:
             if not doing or doing[0] not in todo:
                 raise  # it did not come to any operation
-            name = doing[0]
             late = f"signal {int(getattr(signal, 'SIGALRM', 0))}" in str(error)
-            why = f"it took more than {_hard(seconds):g} s" if late else f"the process died: {error.failure.words}"
-            row = Row(name, "", "", "", "raises", reason=why)
-            known = known.with_operation(name, Outcome(False, why), [row])
-            todo.remove(name)
-            saved(known)
-    return known
+            after = f"it took more than {_hard(asked['seconds']):g} s"
+            why = after if late else f"the process died: {error.failure.words}"
+            row = Row(doing[0], "", "", "", "raises", reason=why)
+            taken({"operation": row.operation, "outcome": asdict(Outcome(False, why)), "rows": [asdict(row)]})
 
 
 def _hard(seconds: float) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import gdcompare.cli.completing as completing
-from gdcompare.cli.options import OUTPUT, json_option, refuse_overwriting, refuse_twice
+from gdcompare.cli.options import OUTPUT, json_option, refuse_overwriting, refuse_twice, shared_among_workers
 from gdcompare.cli.output import EXIT_CODES, console_for, leave, note, write_json
 from gdcompare.writing import write_text
 
@@ -34,6 +34,7 @@ SHOWN = 40
     "--limit", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True,
     help="Seconds for an operation; what is left then is left out, and said.",
 )  # fmt: skip
+@shared_among_workers("operations")
 @json_option
 @click.option("--resume", is_flag=True, help="Go on with the audit in the file of --json.")
 @click.option("--html", "html_path", type=OUTPUT, metavar="FILE", help="Write everything as one page.")
@@ -44,6 +45,8 @@ def audit(
     dtypes: tuple[str, ...],
     routes: tuple[str, ...],
     limit: float,
+    workers: int | None,
+    scheduler: str | None,
     json_path: str | None,
     resume: bool,
     html_path: str | None,
@@ -89,7 +92,7 @@ def audit(
         try:
             found = held(
                 framework, names, dtypes=dtypes or DTYPES, routes=routes, seconds=limit, before=before, saved=saved,
-                watch=watch,
+                watch=watch, workers=workers, scheduler=scheduler,
             )  # fmt: skip
         finally:  # also what there is after Ctrl-C
             _write(found, json_path, html_path, markdown)

@@ -235,13 +235,25 @@ block_rows_option = click.option(
 
 def in_blocks(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command about a problem the options that say how rows are read in blocks, and by how many processes."""
-    for option in (
-        click.option("--scheduler", metavar="ADDRESS", help="Or among those of a Dask cluster, as tcp://host:8786."),
-        click.option("--workers", type=int, help="Share the rows among so many processes of this machine (Dask)."),
-        block_rows_option,
-    ):
-        command = option(command)
-    return command
+    return block_rows_option(shared_among_workers("rows")(command))
+
+
+def shared_among_workers(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what gives a command the options --workers and --scheduler, which share that."""
+
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option(
+                "--scheduler", metavar="ADDRESS", help="Or among those of a Dask cluster, as tcp://host:8786."
+            ),
+            click.option(
+                "--workers", type=int, help=f"Share the {what} among so many processes of this machine (Dask)."
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return with_options
 
 
 def about_a_problem(command: Callable[..., None]) -> Callable[..., None]:

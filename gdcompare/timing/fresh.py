@@ -60,7 +60,8 @@ def in_fresh_process(
     now and then in another thread, says so, it is as if Ctrl-C were pressed. The process starts in `folder`, and with
     `environment` in place of this one's.
 
-    Raises ProcessFailedError where the process fails, dies, or takes too long.
+    Raises ProcessFailedError where the process fails, dies, or takes too long, and KeyboardInterrupt where it has no
+    answer after Ctrl-C.
 
     >>> in_fresh_process("math:prod", {"iterable": [2, 3, 4], "start": 1})
     Traceback (most recent call last):
@@ -88,17 +89,17 @@ def in_fresh_process(
             start_new_session=True,  # Ctrl-C in a terminal comes to us, and we pass it on, once
         )
         with process, _stopping(process, stop):
-            answer, late = _conversation(process, json.dumps(request), limit, heard)
+            answer, end = _conversation(process, json.dumps(request), limit, heard)
         words.seek(0)
         said = words.read().decode(errors="replace").strip().splitlines()
-    if late:
+    if end == "late":
         raise ProcessFailedError(Failure("out of time", f"more than {limit:g} s"))
     if "answer" in answer:
         return answer["answer"]
+    if end == "interrupted" or answer.get("interrupted") or (stop is not None and stop()):
+        raise KeyboardInterrupt  # whatever it died of then
     if "failure" in answer:
         raise ProcessFailedError(Failure(*answer["failure"]))
-    if answer.get("interrupted"):
-        raise KeyboardInterrupt
     raise ProcessFailedError(_death(process.returncode, said))
 
 
@@ -127,8 +128,8 @@ def named(function: str) -> Any:
 
 def _conversation(
     process: subprocess.Popen[str], request: str, limit: float | None, heard: Callable[[Any], object] | None
-) -> tuple[dict[str, Any], bool]:
-    """Return the last message of the process, and whether its time ran out first."""
+) -> tuple[dict[str, Any], str]:
+    """Return the last message of the process, and what came first: "late", "interrupted", or its end, ""."""
     late = threading.Event()
 
     def end() -> None:
@@ -145,10 +146,10 @@ def _conversation(
             process.stdin.write(request)
             process.stdin.close()
         try:
-            return _listen(process.stdout, heard), late.is_set()
+            return _listen(process.stdout, heard), "late" if late.is_set() else ""
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
-            return _listen(process.stdout, heard), late.is_set()
+            return _listen(process.stdout, heard), "interrupted"
     except BaseException:
         process.kill()
         raise

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gdcompare.audit.run import audit, operations_of
+from gdcompare.audit.page import as_page
+from gdcompare.audit.results import Audit
+from gdcompare.audit.run import _cell, audit, operations_of
+from gdcompare.scale.connection import ClusterError
+from gdcompare.scale.spread import Raised
+from gdcompare.timing.failure import Failure
+from gdcompare.timing.fresh import ProcessFailedError
 from tests.cli.running import run
 
 BACKEND = f"{Path(__file__).parent / 'planted.py'}:Planted"
@@ -82,3 +92,71 @@ def test_a_run_of_another_framework_is_not_gone_on_with(tmp_path: Path) -> None:
 
     assert found.exit_code == 2
     assert "is an audit of x" in found.output
+
+
+@pytest.mark.thorough
+def test_the_audit_of_several_workers_is_that_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="needs the extra 'dask'")
+    from tests.scale.test_spread import threads
+
+    here, kept = audit(BACKEND, dtypes=["float32"]), list[Audit]()
+    with threads(2) as client:
+        monkeypatch.setattr("gdcompare.scale.connection.connected", lambda *_: client)
+        there = audit(BACKEND, dtypes=["float32"], scheduler="tcp://x:1", saved=kept.append)
+
+    assert as_page(there) == as_page(here)
+    assert [len(each.outcomes) for each in kept[:-1]] == [1, 2, 3, 4]
+    assert kept[-1] == there
+
+
+def test_operations_that_no_worker_could_judge_are_named_after_the_others_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gdcompare.audit.run.spread_over", spread_here)
+    monkeypatch.setattr("gdcompare.audit.run._judged_in_processes", judged_but_for_exp)
+    kept: list[Audit] = []
+
+    with pytest.raises(ClusterError, match="operations exp to exp: no room"):
+        audit(BACKEND, workers=3, saved=kept.append)
+    assert [*kept[-1].outcomes] == ["tanh, by its value", "fatal", "squares"]  # though they came the other way round
+
+
+@contextmanager
+def spread_here(*_: object, **options: int) -> Iterator[Any]:
+    """As a cluster of three whose cells are done here, the last first."""
+    assert options["most"] == 4
+
+    def do(function: Any, cells: Mapping[str, Any], done: Any, heard: Any) -> dict[str, str]:
+        failures = {}
+        for name, arguments in reversed([*cells.items()]):
+            answer = function(*arguments)
+            if isinstance(answer, Raised):
+                failures[name] = answer.words
+            else:
+                heard(name, arguments[2][0])
+                done(name, answer)
+        return failures
+
+    yield SimpleNamespace(do=do, places=3)
+
+
+def judged_but_for_exp(asked: object, names: list[str], heard: Any, **process: Any) -> None:
+    del asked
+    assert process["folder"] == str(Path.cwd())
+    if names == ["exp"]:
+        raise ProcessFailedError(Failure("error", "no room"))
+    for name in names:
+        heard({"operation": name, "outcome": {"judged": True}, "rows": []})
+
+
+def test_what_was_judged_when_a_cell_is_stopped_is_handed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(asked: object, names: list[str], heard: Any, **process: Any) -> None:
+        heard({"operation": names[0], "outcome": {"judged": True}, "rows": []})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gdcompare.audit.run._judged_in_processes", judged)
+
+    answer = _cell(".", {}, ["exp", "tanh"])
+    assert isinstance(answer, list)
+    assert [each["operation"] for each in answer] == ["exp"]
+    assert _cell("no such folder", {}, []) == Raised("there is no folder 'no such folder'")

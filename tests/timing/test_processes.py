@@ -92,8 +92,22 @@ def test_a_process_that_should_stop_and_does_not_is_ended(monkeypatch: pytest.Mo
     monkeypatch.setattr("gdcompare.timing.fresh.GRACE", 0.1)
     said = threading.Event()
 
-    with pytest.raises(ProcessFailedError, match="signal 9"):
+    with pytest.raises(KeyboardInterrupt):
         there("never_ends", heard=lambda _: said.set(), stop=said.is_set)
+
+
+@unix
+def test_what_dies_or_fails_of_ctrl_c_is_no_failure_of_its_own() -> None:
+    def press(_: object) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for name in ("dies_of_ctrl_c", "fails_of_ctrl_c"):
+            with pytest.raises(KeyboardInterrupt):
+                there(name, heard=press)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_process_begins_in_the_folder_and_with_the_variables_that_it_is_given(tmp_path: Path) -> None:

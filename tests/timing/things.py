@@ -65,6 +65,22 @@ def never_ends() -> None:
     time.sleep(600)
 
 
+def dies_of_ctrl_c() -> None:
+    try:
+        report("waiting")
+        time.sleep(600)
+    except KeyboardInterrupt:
+        os.abort()  # as extension modules do that are being imported
+
+
+def fails_of_ctrl_c() -> None:
+    try:
+        report("waiting")
+        time.sleep(600)
+    except KeyboardInterrupt:
+        raise RuntimeError("no module to be had") from None
+
+
 def surroundings() -> dict[str, Any]:
     return {"folder": str(Path.cwd()), "threads": os.environ["OMP_NUM_THREADS"]}
 
