@@ -202,7 +202,7 @@ class Spread:
         except self._distributed.CancelledError as error:
             raise self._gone() from error
         except Exception as error:  # of the call itself: what it needs is not there
-            answer = Raised(one_line(f"{type(error).__name__}: {error}"))
+            answer = Unfit(one_line(f"{type(error).__name__}: {error}"))
         if isinstance(answer, Unfit):
             self._refuse(cell.at, answer.words)
             todo.appendleft(cell)
