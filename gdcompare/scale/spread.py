@@ -8,6 +8,7 @@ have.
 
 from __future__ import annotations
 
+import pickle
 import platform
 import threading
 import time
@@ -32,6 +33,8 @@ from gdcompare.scale.connection import (
     versions_of,
 )
 from gdcompare.words import one_line
+
+_SUITE = __name__.partition(".")[0]
 
 LOOK = 1.0
 """Seconds after which it is asked again who is there."""
@@ -101,7 +104,7 @@ class Spread:
     ) -> None:
         self._client, self._ours = client, ours and process_is_ours()
         self._one_a_machine, self._patience = one_a_machine, patience
-        self._wanted = versions_of([__name__.partition(".")[0], *packages])
+        self._wanted = versions_of([_SUITE, *packages])
         self._distributed = optional("distributed", "distributed", "a Dask cluster", "dask")
         self._job = uuid.uuid4().hex
         self._threads: dict[str, int] = {}
@@ -166,9 +169,11 @@ class Spread:
     # Cells
 
     def _submit(self, function: Callable[..., Any], cell: _Cell) -> Any:
-        return self._client.submit(
-            _called, self._job, cell.name, self._ours, function, cell.arguments, pure=False, workers=[cell.at]
-        )
+        cloudpickle = optional("cloudpickle", "cloudpickle", "a Dask cluster", "dask")
+        sent = cloudpickle.dumps(
+            (function, cell.arguments)
+        )  # which the scheduler, who loads what it passes on, need not know
+        return self._client.submit(_called, self._job, cell.name, self._ours, sent, pure=False, workers=[cell.at])
 
     def _ended(self, futures: list[Any], seconds: float) -> list[Any]:
         """Return which of them came to an end, once there is one, or the time is over."""
@@ -201,8 +206,10 @@ class Spread:
             return
         except self._distributed.CancelledError as error:
             raise self._gone() from error
-        except Exception as error:  # of the call itself: what it needs is not there
-            answer = Unfit(one_line(f"{type(error).__name__}: {error}"))
+        except Exception as error:  # of the call itself
+            raise ClusterError(
+                f"the Dask scheduler passes nothing on ({one_line(error)}): start it where {_SUITE} is installed, too"
+            ) from error
         if isinstance(answer, Unfit):
             self._refuse(cell.at, answer.words)
             todo.appendleft(cell)
@@ -320,10 +327,14 @@ def stop(job: str) -> None:
     _stopped.add(job)
 
 
-def _called(job: str, name: str, ours: bool, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _called(job: str, name: str, ours: bool, sent: bytes) -> Any:
     """Be called on a worker: do a cell."""
     if ours:
         own_this_process()
+    try:
+        function, arguments = pickle.loads(sent)  # noqa: S301 - from whoever may have us call anything
+    except Exception as error:
+        return Unfit(one_line(f"it cannot load what it should call: {type(error).__name__}: {error}"))
     _here.job, _here.name = job, name
     try:
         return function(*arguments)

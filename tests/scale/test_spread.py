@@ -84,7 +84,7 @@ def test_a_cell_over_which_workers_die_is_named_and_the_others_are_done() -> Non
         if n == 3:
             here = distributed.get_worker()
             here.loop.add_callback(here.close, nanny=False)
-            stopping, until = stop_sign(), time.monotonic() + 0.5
+            stopping, until = stop_sign(), time.monotonic() + 0.3
             while not stopping() and time.monotonic() < until:
                 time.sleep(0.01)
         return n
@@ -110,6 +110,62 @@ def test_a_worker_that_is_unfit_is_left_out_with_a_warning_and_its_cells_are_don
 
     assert answers == {str(n): n for n in range(9)}
     assert len(told) == 1
+
+
+class Unknown:
+    """A function that no worker can load."""
+
+    def __reduce__(self) -> Any:
+        return __import__, ("no_such_module",)
+
+    def __call__(self, n: int) -> int:
+        return n
+
+
+def test_workers_that_cannot_load_the_function_are_left_out_and_say_why(client: Any) -> None:
+    with (
+        pytest.raises(ClusterError, match="all are left out"),
+        pytest.warns(ClusterWarning, match=r"is left out: it cannot load what .*: No module named 'no_such_module'"),
+    ):
+        Spread(client).do(Unknown(), CELLS, print)
+
+
+def test_a_scheduler_that_cannot_load_us_is_said(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "_called", Unknown())
+
+    with pytest.raises(ClusterError, match=r"the Dask scheduler passes nothing on .*: start it where gdcompare is"):
+        Spread(client).do(square, CELLS, print)
+
+
+def test_a_scheduler_that_is_lost_ends_it_and_says_how_to_go_on(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+
+    async def lost(n_workers: int) -> None:
+        raise OSError("nobody there")
+
+    def done(name: str, answer: int) -> None:
+        kept.append(name)
+        if len(kept) == 3:
+            monkeypatch.setattr(client.scheduler, "identity", lost, raising=False)
+            time.sleep(spread.LOOK)
+
+    with pytest.raises(ClusterError, match=r"the Dask scheduler is gone; .*--resume"):
+        Spread(client).do(square, CELLS, done)
+    assert 3 <= len(kept) < len(CELLS)
+
+
+def test_cells_that_dask_has_cancelled_end_it_too(client: Any) -> None:
+    work = Spread(client)
+
+    def slow(n: int) -> int:
+        time.sleep(0.05)
+        return n
+
+    def done(name: str, answer: int) -> None:
+        client.cancel([distributed.Future(key, client) for key in client.futures])
+
+    with pytest.raises(ClusterError, match=r"the Dask scheduler is gone; .*--resume"):
+        work.do(slow, CELLS, done)
 
 
 def test_where_all_are_unfit_it_ends(client: Any) -> None:
