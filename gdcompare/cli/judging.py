@@ -19,7 +19,6 @@ from gdcompare.cli.options import (
     about_a_problem,
     at_option,
     backend_option,
-    block_rows_option,
     check_function,
     device_option,
     dtype_option,
@@ -210,7 +209,7 @@ def check_certificate(
 
 @click.command()
 @about_a_problem
-@block_rows_option
+@in_blocks
 @at_option
 @implementation_option
 @per_sample_option
@@ -223,6 +222,8 @@ def laws(
     per_sample: tuple[str, ...],
     proven_only: bool,
     plot: str | None,
+    workers: int | None,
+    scheduler: str | None,
 ) -> None:
     """Check the batch laws of PROBLEM: the mean of the per-sample gradients is the gradient, and what follows.
 
@@ -242,7 +243,9 @@ def laws(
         own |= {subject.posed.name: (subject.posed.of_rows(), "")}
     backends = subject.backends if subject.backend_names or subject.device or not own else []
     refuse_nobody(subject.problem, [*backends, *own])
-    asked: list[tuple[str, Any, dict[str, Any]]] = [(each.name, each, {}) for each in backends]
+    asked: list[tuple[str, Any, dict[str, Any]]] = [
+        (each.name, each, {"workers": workers, "scheduler": scheduler}) for each in backends
+    ]
     for name, (function, _) in own.items():
         row_function, _ = rows.get(name, (None, ""))
         asked.append((name, function, {"per_sample": row_function, "name": name, "dtype": subject.dtype}))

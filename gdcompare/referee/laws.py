@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from gdcompare.backend import Backend, Reduction
-from gdcompare.case import Case, DataLike, Poses
+from gdcompare.case import Case, DataLike, Poses, blocks_for
 from gdcompare.data.blocks import Blocks
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.allowance import allowance_within
@@ -45,7 +45,7 @@ from gdcompare.referee.parts import BackendBench, Bench, OwnBench, Part, RowsFun
 from gdcompare.referee.point import Implementation, Referee
 from gdcompare.referee.streamed_laws import LEFT_OUT, laws_of_blocks
 from gdcompare.referee.verdict import Allowance, Entry, Floats, Known, Report, Truth, budgets_of, compare
-from gdcompare.registry import as_backend
+from gdcompare.registry import as_backend, as_problem
 
 _FIRST_ROWS = 6
 """Batches are enumerated over at most this many rows: C(6, 3) = 20 of them."""
@@ -72,6 +72,8 @@ def check_batch_laws(
     dtype: str | None = None,
     name: str | None = None,
     proven_only: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Report:
     """Check every batch law of a problem on one backend, at its dtype; an entry for each law and parameter.
 
@@ -84,7 +86,8 @@ def check_batch_laws(
     per-sample gradients, weights where there is no fourth argument.
 
     On data in `Blocks` the laws between all rows and their blocks are checked, and the report says which are left out
-    (`streamed_laws`).
+    (`streamed_laws`). A backend's may be checked by `workers`, so many new processes of this machine, or by those of a
+    Dask cluster, whose address is `scheduler`: each some blocks at a time. Functions are called in this process.
 
     Raises ValueError, LookupError, TypeError or BackendUnavailableError before any work for arguments that make no
     sense.
@@ -97,10 +100,12 @@ def check_batch_laws(
     >>> report.verdict, report.entries[0].law
     ('agree', 'mean of per-sample gradients')
     """
+    if (workers, scheduler) != (None, None) and not isinstance(data, Blocks) and not isinstance(problem, Poses):
+        data = blocks_for(as_problem(problem), data)
     blocks = data if isinstance(data, Blocks) else None
     data = data.first if isinstance(data, Blocks) else data
     if isinstance(problem, Poses):
-        if blocks is not None:
+        if blocks is not None or (workers, scheduler) != (None, None):
             raise ValueError("the laws of a model as it stands are not checked on data in blocks; give data.block(0)")
         posed = problem.posed(data, params, dtype or "float64")
         problem, data, params = posed.problem, posed.data, posed.params
@@ -117,7 +122,10 @@ def check_batch_laws(
         case.backends(backends)
         bench = BackendBench(case.problem, backends[0], proven_only, {})
     referee = Referee(case)
-    entries = _entries(bench, referee) if blocks is None else laws_of_blocks(case, bench, blocks, proven_only)
+    if blocks is None:
+        entries = _entries(bench, referee)
+    else:
+        entries = laws_of_blocks(case, bench, blocks, proven_only, workers, scheduler)
     said = [f"of {what}, {why}" for what, why in bench.lacks.items()] + ([] if blocks is None else [LEFT_OUT])
     if said:
         cause = f"{entries[0].cause}; laws left out: {', '.join(said)}".removeprefix("; ")

@@ -9,19 +9,23 @@ weight W,
 
 each of them summed in the tree of `scale.tree`, within what rounding may do (`summed`). A block that is wrong by itself
 is wrong, however little it matters to all rows. What takes all rows in another order, or other weights, is not asked.
+
+Some blocks at a time are one share, whose sums anybody may find: shares are joined in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import final
+from functools import lru_cache
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from gdcompare.backend import Reduction
+from gdcompare.backend import Backend, Precision, Reduction
 from gdcompare.case import Case
-from gdcompare.data.blocks import Blocks
+from gdcompare.data.blocks import Arrays, Blocks
 from gdcompare.progress import progress_bar
 from gdcompare.referee.allowance import ENOUGH
 from gdcompare.referee.blame import blamed_rows, ratio
@@ -29,10 +33,14 @@ from gdcompare.referee.blockwise import Block, Once
 from gdcompare.referee.combined import weighted_mean
 from gdcompare.referee.enclosed import Enclosed
 from gdcompare.referee.hypotheses import number
-from gdcompare.referee.parts import Bench, UnfitError
+from gdcompare.referee.parts import BackendBench, Bench, UnfitError
 from gdcompare.referee.summed import Part, Summed
 from gdcompare.referee.verdict import Allowance, Entry, Floats, budgets_of, compare, resolution_of
-from gdcompare.scale.tree import Tree
+from gdcompare.registry import packages_of
+from gdcompare.scale.connection import ClusterError
+from gdcompare.scale.parcel import Pieces, Unpacked, packed, unpacked
+from gdcompare.scale.spread import spread_over
+from gdcompare.scale.tree import Nodes, Tree
 
 LEFT_OUT = (
     "of other orders and weights of rows (permutation, duplication, linearity, copies, padding, batches), as the data "
@@ -42,24 +50,174 @@ LEFT_OUT = (
 ROWS, MEANS, SUMS = "mean of per-sample gradients", "weighted mean of the blocks", "sum = n x mean"
 
 
-def laws_of_blocks(case: Case, bench: Bench, blocks: Blocks, proven_only: bool) -> list[Entry]:
-    """Return an entry for each law and parameter."""
+TOGETHER = 1 << 16
+"""Rows that are one share, in whole blocks: whoever has it, there are as many."""
+
+
+class Found(NamedTuple):
+    """What is found of a law in some blocks."""
+
+    nodes: Nodes
+    summed: Summed
+    wrong: dict[str, tuple[Entry, int, int]]
+
+
+class Share(NamedTuple):
+    """What is found of all laws in some blocks, and what their rows weigh."""
+
+    weight: float
+    laws: list[Found]
+
+
+def laws_of_blocks(
+    case: Case,
+    bench: Bench,
+    blocks: Blocks,
+    proven_only: bool,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> list[Entry]:
+    """Return an entry for each law and parameter; of a backend, shares may be those of workers."""
     once = Blocks(Once(blocks.source), blocks.name, blocks.rows)
     laws = [_Law(law, case, bench, once, proven_only) for law in _asked(bench)]
-    weight = 0.0
+    weight, unfit = 0.0, list[Entry]()
+
+    def join(share: Share | list[Entry]) -> None:
+        nonlocal weight
+        if isinstance(share, Share) and not unfit:
+            weight += share.weight
+            for law, found in zip(laws, share.laws, strict=True):
+                law.join(found)
+        elif not isinstance(share, Share):
+            unfit[:] = unfit or share
+
     with progress_bar(len(once), None, "checking laws", "rows") as advance:
-        for index in range(once.count):
-            block = Block(case, once, index)
-            weight += block.weight
-            try:
-                for law in laws:
-                    law.take(block)
-            except UnfitError as error:
-                return error.entries
-            advance(len(block.data))
+        if (workers, scheduler) == (None, None) or not isinstance(bench, BackendBench):
+            for first, last in _ranges(once):
+                join(_share(case, bench, once, proven_only, first, last, advance))
+                if unfit:
+                    break
+        else:
+            _have_shares(case, bench.backend, blocks, proven_only, workers, scheduler, join, advance)
+    if unfit:
+        return unfit
     if not weight:
         raise ValueError(f"the weights of {blocks.name!r} are all zero")
     return [entry for law in laws for entry in law.entries()]
+
+
+def _ranges(blocks: Blocks) -> list[tuple[int, int]]:
+    some = max(1, TOGETHER // blocks.rows)
+    return [(first, min(first + some, blocks.count)) for first in range(0, blocks.count, some)]
+
+
+def _share(
+    case: Case,
+    bench: Bench,
+    blocks: Blocks,
+    proven_only: bool,
+    first: int,
+    last: int,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Share | list[Entry]:
+    """Return what is found in the blocks from the first to before the last; entries for what is no gradient."""
+    laws = [_Law(law, case, bench, blocks, proven_only) for law in _asked(bench)]
+    weight = 0.0
+    for index in range(first, last):
+        block = Block(case, blocks, index)
+        weight += block.weight
+        try:
+            for law in laws:
+                law.take(block)
+        except UnfitError as error:
+            return error.entries
+        advance(len(block.data))
+    return Share(weight, [law.found for law in laws])
+
+
+def _have_shares(
+    case: Case,
+    backend: Backend[Any],
+    blocks: Blocks,
+    proven_only: bool,
+    workers: int | None,
+    scheduler: str | None,
+    join: Callable[[Share | list[Entry]], object],
+    advance: Callable[[int], object],
+) -> None:
+    """Have workers find the shares, and join them in their order."""
+    parcel, ranges = packed(case.problem, backend, blocks), _ranges(blocks)
+    stays = isinstance(_unpacked(parcel).blocks.source, Pieces)
+    rows = [(blocks.bounds(first)[0], blocks.bounds(last - 1)[1]) for first, last in ranges]
+    names = {f"rows {begin} to {end - 1} of {blocks.name!r}": place for place, (begin, end) in enumerate(rows)}
+
+    def arguments(name: str) -> tuple[Any, ...]:
+        (first, last), (begin, end) = ranges[names[name]], rows[names[name]]
+        piece = (begin, blocks.source.read(begin, end)) if stays else None
+        return parcel, dict(case.params), case.dtype, proven_only, first, last, piece
+
+    waiting: dict[int, Share | list[Entry]] = {}
+    joined = 0
+
+    def done(name: str, share: Share | list[Entry] | ValueError) -> None:
+        nonlocal joined
+        if isinstance(share, ValueError):
+            raise share
+        begin, end = rows[names[name]]
+        advance(end - begin)
+        waiting[names[name]] = share
+        while joined in waiting:
+            join(waiting.pop(joined))
+            joined += 1
+
+    with spread_over(workers, scheduler, packages_of(backend.name), most=len(names)) as cluster:
+        failures = cluster.do(_share_there, _Made(names, arguments), done)
+    for name, words in failures.items():
+        raise ClusterError(f"{name}: {words}")
+
+
+def _share_there(
+    parcel: bytes,
+    params: Mapping[str, Floats],
+    dtype: Precision,
+    proven_only: bool,
+    first: int,
+    last: int,
+    piece: tuple[int, Arrays] | None,
+) -> Share | list[Entry] | ValueError:
+    """Be called on a worker: find a share; a ValueError is for whoever asks."""
+    problem, backend, blocks = _unpacked(parcel)
+    blocks = copy.copy(blocks)
+    if piece is not None:
+        blocks.source = Pieces(len(blocks))
+        blocks.source.put(*piece)
+    try:
+        case = Case.of(problem, blocks.block(first), params, dtype)
+        return _share(case, BackendBench(problem, backend, proven_only, {}), blocks, proven_only, first, last)
+    except ValueError as error:
+        return ValueError(str(error))
+
+
+@final
+class _Made(Mapping[str, tuple[Any, ...]]):
+    """Arguments that are made when they are asked for: of rows in memory, they hold the rows."""
+
+    def __init__(self, names: Collection[str], make: Callable[[str], tuple[Any, ...]]) -> None:
+        self._names, self._make = names, make
+
+    def __getitem__(self, name: str) -> tuple[Any, ...]:
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@lru_cache(maxsize=2)
+def _unpacked(parcel: bytes) -> Unpacked:
+    return unpacked(parcel)
 
 
 def _asked(bench: Bench) -> Iterator[str]:
@@ -106,6 +264,21 @@ class _Law:
         self._summed.add(block.index, Part(truths, proven, allowed, referee.magnitudes, referee.weights, rows, mean))
         leaf = np.concatenate([np.ravel(found[name]) for name in self._case.params])
         self._tree.add(block.index, np.concatenate([[block.weight], leaf * block.weight if mean else leaf]))
+
+    @property
+    def found(self) -> Found:
+        """What was found of the blocks that it took."""
+        return Found(self._tree.nodes, self._summed, self._wrong)
+
+    def join(self, found: Found) -> None:
+        """Take up what was found of others, which come after."""
+        self._tree.join(found.nodes)
+        self._summed.join(found.summed)
+        for name, (entry, index, count) in found.wrong.items():
+            before, place, many = self._wrong.get(name, (entry, index, 0))
+            more = many and entry.budget_fraction > before.budget_fraction
+            worst = (entry, index) if more else (before, place)
+            self._wrong[name] = *worst, many + count
 
     def _rows(self, block: Block) -> tuple[dict[str, Floats], dict[str, Allowance], dict[str, Allowance]]:
         """Return the mean of a block's per-sample gradients, and what it may be off by at worst, and as allowed."""

@@ -109,6 +109,18 @@ class Summed:
         for tree in (self._proven, self._allowed):
             tree.add(index, nothing)
 
+    @np.errstate(all="ignore")
+    def join(self, other: Summed) -> None:
+        """Take up the blocks that another has taken up of the same sums."""
+        self._weight = self._weight + other._weight
+        for name, known in self._known.items():
+            known.join(other._known[name])
+            self._sizes[name] = self._sizes[name] + other._sizes[name]
+            self._scales[name] = self._scales[name] + other._scales[name]
+        self._sampled |= other._sampled
+        self._proven.join(other._proven.nodes)
+        self._allowed.join(other._allowed.nodes)
+
     def _weight_of(self, part: Part) -> Rounded:
         """Return the sum of a block's weights, (1,), as it is computed in float64; a number of rows is exact."""
         if part.weights is None:
@@ -194,6 +206,12 @@ class _Truth:
         if each.unsure is not None:
             self.unsure = self.unsure | each.unsure
         self.reason = self.reason or each.reason
+
+    def join(self, other: _Truth) -> None:
+        """Add another such sum."""
+        self.sum = self.sum + other.sum
+        self.kinks, self.unsure = self.kinks | other.kinks, self.unsure | other.unsure
+        self.width, self.reason = self.width + other.width, self.reason or other.reason
 
     def over(self, weight: QuickBalls | None) -> Enclosed:
         """Return the sum, or the quotient."""

@@ -127,12 +127,13 @@ class Spread:
     ) -> dict[str, str]:
         """Call the function with the arguments of each cell, and hand out the answers by name; return what failed.
 
+        Arguments are asked for when their cell goes to a worker, so that a `Mapping` may make them then.
         What cells `tell` on the way comes to `heard`, in another thread. Raises ClusterError where the scheduler is
         lost, or no worker is left and none comes; KeyboardInterrupt after the last answers are handed out.
         """
         if heard is not None:
             self._client.subscribe_topic(self._job, lambda event: heard(*event[1]))
-        todo = deque(_Cell(name, arguments) for name, arguments in cells.items())
+        todo = deque(_Cell(name) for name in cells)
         under_way: dict[Any, _Cell] = {}
         failures: dict[str, str] = {}
         seen = time.monotonic()
@@ -146,7 +147,7 @@ class Spread:
                     if todo:
                         cell = todo.popleft()
                         cell.at = address
-                        under_way[self._submit(function, cell)] = cell
+                        under_way[self._submit(cell, function, cells[cell.name])] = cell
                 if under_way:
                     seen = time.monotonic()
                 elif self._threads and self._refused >= {*self._threads}:
@@ -168,11 +169,9 @@ class Spread:
 
     # Cells
 
-    def _submit(self, function: Callable[..., Any], cell: _Cell) -> Any:
+    def _submit(self, cell: _Cell, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         cloudpickle = optional("cloudpickle", "cloudpickle", "a Dask cluster", "dask")
-        sent = cloudpickle.dumps(
-            (function, cell.arguments)
-        )  # which the scheduler, who loads what it passes on, need not know
+        sent = cloudpickle.dumps((function, arguments))  # the scheduler would have to know it, too
         return self._client.submit(_called, self._job, cell.name, self._ours, sent, pure=False, workers=[cell.at])
 
     def _ended(self, futures: list[Any], seconds: float) -> list[Any]:
@@ -294,7 +293,6 @@ class Spread:
 @dataclass(eq=False)
 class _Cell:
     name: str
-    arguments: tuple[Any, ...]
     at: str = ""
     deaths: list[str] = field(default_factory=list)
 

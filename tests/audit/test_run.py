@@ -19,6 +19,7 @@ from gdcompare.scale.spread import Raised
 from gdcompare.timing.failure import Failure
 from gdcompare.timing.fresh import ProcessFailedError
 from tests.cli.running import run
+from tests.scale.small_cluster import threads
 
 BACKEND = f"{Path(__file__).parent / 'planted.py'}:Planted"
 
@@ -96,9 +97,6 @@ def test_a_run_of_another_framework_is_not_gone_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_the_audit_of_several_workers_is_that_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed", reason="needs the extra 'dask'")
-    from tests.scale.test_spread import threads
-
     here, kept = audit(BACKEND, dtypes=["float32"]), list[Audit]()
     with threads(2) as client:
         monkeypatch.setattr("gdcompare.scale.connection.connected", lambda *_: client)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gdcompare_numpy import NumpyBackend
 from numpy.typing import NDArray
 
 import gdcompare as gdc
 from gdcompare.data.blocks import Blocks, InMemory
+from gdcompare.referee import streamed_laws
 from gdcompare.referee.verdict import Report
+from gdcompare.scale import connection
+from gdcompare.scale.connection import ClusterError
+from tests.scale.small_cluster import threads
 
 RNG = np.random.default_rng(0)
 FEATURES, TARGETS, WEIGHTS = RNG.standard_normal((50, 3)), RNG.standard_normal(50), RNG.uniform(0.5, 2, 50)
@@ -112,3 +119,99 @@ def test_what_is_no_gradient_is_said_with_its_block() -> None:
 def test_weights_that_are_all_zero_are_refused() -> None:
     with pytest.raises(ValueError, match="the weights of 'data' are all zero"):
         gdc.check_batch_laws("linear-regression", in_blocks(np.zeros(50)), AT, "numpy")
+
+
+# By workers
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with threads(2) as found:
+        yield found
+
+
+@pytest.fixture
+def shares(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks a share, four in all, and two workers."""
+    monkeypatch.setattr(streamed_laws, "TOGETHER", 14)
+    monkeypatch.setattr(connection, "connected", lambda *_: client)
+    monkeypatch.setattr(client, "close", lambda timeout: None)
+
+
+@pytest.mark.usefixtures("shares")
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_the_laws_that_workers_check_are_those_of_one_process(weights: NDArray[Any] | None) -> None:
+    here = gdc.check_batch_laws("linear-regression", in_blocks(weights), AT, "numpy")
+    there = gdc.check_batch_laws("linear-regression", in_blocks(weights), AT, "numpy", scheduler="tcp://x:1")
+
+    assert there.to_json() == here.to_json()
+    assert there.verdict == "agree"
+
+
+@pytest.mark.usefixtures("shares")
+def test_workers_read_files_where_they_lie(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", FEATURES)
+    np.save(tmp_path / "y.npy", TARGETS)
+    files = gdc.datasets.blocks(tmp_path / "x.npy", tmp_path / "y.npy", rows=7)
+
+    gdc.check_batch_laws("linear-regression", files, AT, "numpy", scheduler="tcp://x:1").assert_agree()
+
+
+@pytest.mark.usefixtures("shares")
+def test_what_is_wrong_in_a_share_is_named_as_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = NumpyBackend.value_and_grad
+
+    def spoilt(self: Any, problem: Any, reduction: Any = "mean") -> Any:
+        right = compute(self, problem, reduction)
+
+        def function(params: Any, features: Any, targets: Any, *weights: Any) -> Any:
+            loss, gradient = right(params, features, targets, *weights)
+            return loss, {name: each * (1 + (features[0, 0] == FEATURES[35, 0])) for name, each in gradient.items()}
+
+        return function
+
+    monkeypatch.setattr(NumpyBackend, "value_and_grad", spoilt)
+    here = gdc.check_batch_laws("linear-regression", in_blocks(), AT, "numpy")
+    there = gdc.check_batch_laws("linear-regression", in_blocks(), AT, "numpy", scheduler="tcp://x:1")
+
+    assert there.to_json() == here.to_json()
+    assert any("wrong in 1 of 8 blocks, most in block 5 (rows 35 to 41): 2 times" in e.cause for e in there.entries)
+
+
+@pytest.mark.usefixtures("shares")
+def test_rows_that_a_problem_cannot_take_are_said_as_in_one_process() -> None:
+    labels = np.zeros(50)
+    labels[33] = 0.5
+    rows = Blocks(InMemory(FEATURES, labels), rows=7)
+    with pytest.raises(ValueError, match="row") as here:
+        gdc.check_batch_laws("logistic-regression", rows, AT, "numpy")
+    with pytest.raises(ValueError, match="row") as there:
+        gdc.check_batch_laws("logistic-regression", rows, AT, "numpy", scheduler="tcp://x:1")
+
+    assert str(there.value) == str(here.value)
+
+
+@pytest.mark.usefixtures("shares")
+def test_what_workers_could_not_check_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(streamed_laws, "_share", fails)
+
+    with pytest.raises(ClusterError, match=r"^rows 0 to 13 of 'data': on worker \S+ MemoryError: no more$"):
+        gdc.check_batch_laws("linear-regression", in_blocks(), AT, "numpy", scheduler="tcp://x:1")
+
+
+def test_shares_join_to_the_last_bit_where_nothing_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed_laws, "TOGETHER", 4)
+    test_laws_hold_to_the_last_bit_on_integer_lattices()
+
+
+@pytest.mark.usefixtures("shares")
+def test_rows_in_memory_are_cut_into_blocks_for_workers() -> None:
+    report = gdc.check_batch_laws(
+        "linear-regression", gdc.Dataset(FEATURES, TARGETS), AT, "numpy", scheduler="tcp://x:1"
+    )
+
+    report.assert_agree()
+    assert "as the data are in blocks" in report.entries[0].cause

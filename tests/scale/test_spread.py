@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +17,13 @@ from gdcompare.scale.connection import ClusterError, ClusterWarning
 from gdcompare.scale.processes import local_cluster
 from gdcompare.scale.spread import Spread, Unfit, spread_over, stop_sign, tell
 
+from .small_cluster import threads
+
 distributed = pytest.importorskip("distributed", reason="needs the extra 'dask'")
 cloudpickle = pytest.importorskip("cloudpickle", reason="needs the extra 'dask'")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 CELLS = {str(n): (n,) for n in range(9)}
-
-
-@contextmanager
-def threads(count: int) -> Iterator[Any]:
-    """Give a client of workers that are threads of this process."""
-    with (
-        distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")

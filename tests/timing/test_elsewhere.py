@@ -19,6 +19,7 @@ from gdcompare.timing.elsewhere import bench_elsewhere, files_of
 from gdcompare.timing.failure import Failure
 from gdcompare.timing.runs import Run
 from gdcompare.timing.work import Work
+from tests.scale.small_cluster import threads
 
 from .test_runs import raced
 
@@ -203,9 +204,6 @@ def test_nothing_is_lacking_where_all_failed_alone_or_every_race_ended() -> None
 
 @pytest.mark.thorough
 def test_a_cluster_times_what_one_machine_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed", reason="needs the extra 'dask'")
-    from tests.scale.test_spread import threads
-
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def f(params, features, targets):\n    raise RuntimeError('no idea')\n")
     work = replace(WORKS[1], implementations={"mine": "mine.py:f"})
