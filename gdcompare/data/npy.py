@@ -94,7 +94,8 @@ class NpyFile:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_descriptor": None, "_window": None, "_expected": 0}
+        elsewhere = {"path": self.path.absolute()}  # another process may be in another folder
+        return self.__dict__ | {"_descriptor": None, "_window": None, "_expected": 0} | elsewhere
 
     def __del__(self) -> None:
         if self.__dict__.get("_descriptor") is not None:

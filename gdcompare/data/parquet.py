@@ -70,6 +70,9 @@ class ParquetFiles(InParts):
         """By file, before which row all numbers are known to be finite."""
         super().__init__(lengths, f"the rows of {name!r}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_paths": [each.absolute() for each in self._paths]}
+
     def _same_columns(self, path: Path, file: Any) -> list[str]:
         """Return the names of a file's columns, if they hold numbers and are those of the first file."""
         schema = _told(path, lambda: file.schema_arrow)

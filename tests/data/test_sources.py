@@ -215,6 +215,16 @@ def test_files_are_sent_as_their_paths(tmp_path: Path) -> None:
         assert len(pickle.dumps(blocks)) < 3000
 
 
+@pytest.mark.parametrize("keep", [npy_files, npy_table, parquet_file, parquet_folder])
+def test_files_are_found_from_another_folder(keep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows(200)
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(opened(keep(Path(), rows, 50), 100))
+
+    monkeypatch.chdir("/")
+    assert_same(pickle.loads(sent), rows, [1, 0])  # noqa: S301 - ours
+
+
 def test_equal_rows_are_one_and_others_are_not(kept: Callable[[Path, Rows, int], Args], tmp_path: Path) -> None:
     rows = some_rows(100)
     other = rows[0].copy(), *rows[1:]
