@@ -106,7 +106,7 @@ def cause_of_all(evidence: Mapping[str, Evidence]) -> str:
         return f"one factor {number(factor)} over all parameters{clipped or unit}"
     if most := _norm_of_each(evidence):
         return f"the norm of each parameter's gradient is {most:g} at most: clipped one by one?"
-    if len(evidence) > 1 and parameter.any():
+    if len(evidence) > 1 and np.count_nonzero(parameter) > 1:
         decay = best_decay(actual, truth, budget, parameter)
         if fits(whole, truth + decay * parameter):
             return f"an extra term {decay:.6g} times each parameter: weight decay?"

@@ -172,8 +172,8 @@ def _have_shares(
 
     with spread_over(workers, scheduler, packages_of(backend.name), most=len(names)) as cluster:
         failures = cluster.do(_share_there, _Made(names, arguments), done)
-    for name, words in failures.items():
-        raise ClusterError(f"{name}: {words}")
+    for name in sorted(failures, key=names.__getitem__):  # of several, the first rows
+        raise ClusterError(f"{name}: {failures[name]}")
 
 
 def _share_there(
