@@ -38,7 +38,7 @@ Cells = dict[str, tuple[Any, ...]]
 
 
 @click.command()
-@click.option("--points", type=SIZES, default=(100,), help="Points of each program, in each dtype. Default: 100.")
+@click.option("--points", type=SIZES, default=(100,), metavar="N", help="Of each program, in each dtype. Default: 100.")
 @click.option("--only", default="", metavar="WORDS", help="Programs with this in their names.")
 @click.option(
     "--dtype", "dtypes", multiple=True, type=click.Choice(["float64", "float32"]), help="Only this one. Default: both."
