@@ -378,9 +378,11 @@ def test_outputs_that_meet_every_target_are_told(make: Any, column: str) -> None
         return ((x @ (p["w"][:, None] if column == "outputs" else p["w"]) - y) ** 2).mean()
 
     targets = TARGETS[:, None] if column == "targets" else TARGETS
-    (entry,) = (each for each in gdc.verify(make(loss), (FEATURES, targets)).entries if each.parameter == "loss")
+    report = gdc.verify(make(loss), (FEATURES, targets))
+    (entry,) = (each for each in report.entries if each.parameter == "loss")
 
     assert entry.verdict == "agree"
+    assert report.explanation().count(entry.cause) == str(report).count(entry.cause) == 1
     assert "outputs and targets, one (6,) and the other (6, 1), make (6, 6) together" in entry.cause
     assert "test_programs.py:" in entry.cause
 
