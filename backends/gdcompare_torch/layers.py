@@ -54,3 +54,20 @@ class Narrowed(TorchDispatchMode):  # type: ignore[misc]  # torch comes without 
 def holding(module: torch.nn.Module, constants: dict[str, Any], leaves: dict[str, Any]) -> Any:
     """Let a module hold these tensors: what `torch.utils.checkpoint` computes anew on the way back meets them."""
     return stateless._reparametrize_module(module, constants | leaves, tie_weights=True)
+
+
+def draws(module: torch.nn.Module) -> bool:
+    """Whether it draws random numbers in a forward pass."""
+    if isinstance(module, torch.nn.RReLU):
+        return bool(module.training)
+    share = module.p if isinstance(module, torch.nn.modules.dropout._DropoutNd) else 0.0
+    if isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
+        share = module.dropout
+    return bool(module.training and share)
+
+
+def couples(module: torch.nn.Module) -> bool:
+    """Whether it normalises by the statistics of the batch."""
+    if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        return False
+    return bool(module.training or module.running_mean is None)

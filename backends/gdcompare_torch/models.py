@@ -30,7 +30,7 @@ from gdcompare.models.native import (
     working_dtype,
 )
 from gdcompare.models.rules import Rule
-from gdcompare_torch.layers import Narrowed, holding, keeping
+from gdcompare_torch.layers import Narrowed, couples, draws, holding, keeping
 from gdcompare_torch.program import read
 from gdcompare_torch.rules import applied
 
@@ -134,6 +134,12 @@ class _Torch(Native):
         call, read = self.prepared(params, features, targets)
         return read(call())
 
+    def value(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Any:
+        """A forward pass, without `torch.compile`, which takes seconds for each number of rows."""
+        loss, leaves = self.loss_at(params, features, targets)
+        with torch.enable_grad(), _held(loss, leaves), torch.compiler.set_stance("force_eager"):
+            return _to_numpy(loss(leaves))
+
     def prepared(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, dict[str, NDArray[Any]]]]]:
@@ -177,7 +183,7 @@ class _Torch(Native):
         return at, rounded(features, rows) if features.dtype.kind == "f" else features
 
     def program(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Program:
-        """What torch does on the way to the mean loss, in the tape's vocabulary."""
+        """What torch does on the way to the mean loss, in the tape's vocabulary; a compiled one is read uncompiled."""
         loss, leaves = self.loss_at(params, features, targets)
         data = {"features": (loss.keywords["features"], features), "targets": (loss.keywords["targets"], targets)}
 
@@ -185,11 +191,14 @@ class _Torch(Native):
             """Buffers that a call changes are each time as they were."""
             return self.loss_at(params, features, targets)[0].func(*given, **keywords)
 
-        return read(partial(afresh, **loss.keywords), leaves, data, working_dtype(params, features), self.name)
+        with torch.compiler.set_stance("force_eager"):
+            return read(partial(afresh, **loss.keywords), leaves, data, working_dtype(params, features), self.name)
 
     def rules(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Rule]:
         """Its `torch.autograd.Function`s."""
         loss, leaves = self.loss_at(params, features, targets)
+        with torch.compiler.set_stance("force_eager"):
+            found = applied(partial(loss, leaves))
         return [
             Rule(
                 name,
@@ -197,7 +206,7 @@ class _Torch(Native):
                 _TorchOperation(function, None, name, str(next(iter(values.values())).device)),
                 {key: _to_numpy(each) for key, each in values.items()},
             )
-            for name, line, function, values in applied(partial(loss, leaves))
+            for name, line, function, values in found
             if values
         ]
 
@@ -292,7 +301,7 @@ class TorchModule(_Torch):
 
     def coupling(self) -> list[str]:
         """Batch normalisation by the statistics of the batch."""
-        return [name for name, each in self._modules().items() if _couples(each)]
+        return [name for name, each in self._modules().items() if couples(each)]
 
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
@@ -333,7 +342,7 @@ class TorchModule(_Torch):
         if lazy := [name for name, value in self.module.named_parameters() if torch.nn.parameter.is_lazy(value)]:
             names = ", ".join(lazy)
             raise ValueError(f"{self.name!r} has parameters without a shape ({names}); call it on features once")
-        check_independence(self.name, [name for name, each in self._modules().items() if _draws(each)], coupling=[])
+        check_independence(self.name, [name for name, each in self._modules().items() if draws(each)], coupling=[])
         if not self._trainable():
             raise ValueError(f"{self.name!r} has no parameter that requires a gradient: there is nothing to compare")
 
@@ -481,20 +490,3 @@ def _constants(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.T
         name: value.to(narrow.get(name, dtype)) if value.is_floating_point() else value
         for name, value in copies.items()
     }
-
-
-def _draws(module: torch.nn.Module) -> bool:
-    """Whether it draws random numbers in a forward pass."""
-    if isinstance(module, torch.nn.RReLU):
-        return bool(module.training)
-    share = module.p if isinstance(module, torch.nn.modules.dropout._DropoutNd) else 0.0
-    if isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
-        share = module.dropout
-    return bool(module.training and share)
-
-
-def _couples(module: torch.nn.Module) -> bool:
-    """Whether it normalises by the statistics of the batch."""
-    if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-        return False
-    return bool(module.training or module.running_mean is None)

@@ -88,6 +88,10 @@ class Native(ABC):
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """Return the loss and `{own name: gradient}`, means over the rows, at parameters of its own names."""
 
+    def value(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> Any:
+        """Return the loss alone, by whichever way is ready soonest; up to rounding it is that of `value_and_grad`."""
+        return self.value_and_grad(params, features, targets)[0]
+
     def prepared(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, dict[str, NDArray[Any]]]]]:

@@ -43,6 +43,7 @@ class Readable(Protocol):
     def parameters(self) -> dict[str, NDArray[np.float64]]: ...  # noqa: D102 - see Native
     def program(self, params: Any, features: Any, targets: Any) -> Program: ...  # noqa: D102
     def value_and_grad(self, params: Any, features: Any, targets: Any) -> tuple[Any, Any]: ...  # noqa: D102
+    def value(self, params: Any, features: Any, targets: Any) -> Any: ...  # noqa: D102
     def as_taken(self, params: Any, features: Any, targets: Any) -> tuple[Any, Any]: ...  # noqa: D102
     def coupling(self) -> list[str]: ...  # noqa: D102
     def held(self, params: Any, features: Any) -> tuple[Any, Any]: ...  # noqa: D102
@@ -364,7 +365,7 @@ def _coupling(model: Readable, params: Arrays, features: Any, targets: Any) -> s
         return ""
 
     def loss(chosen: slice) -> float:
-        return float(model.value_and_grad(params, features[chosen], targets[chosen])[0])
+        return float(model.value(params, features[chosen], targets[chosen]))
 
     try:
         with no_exit():

@@ -227,6 +227,16 @@ def test_outputs_that_meet_targets_as_a_matrix_are_named() -> None:
         native.value_and_grad(native.parameters, DATA.features, DATA.targets)
 
 
+def test_a_derivative_is_compiled_for_all_rows_alone() -> None:
+    native: Any = from_function(line, START)
+
+    native.posed(DATA)
+
+    assert native._value_and_grad._cache_size() == 1
+    some = native.parameters, DATA.features[:1], DATA.targets[:1]
+    assert native.value(*some) == pytest.approx(native.value_and_grad(*some)[0])
+
+
 @pytest.mark.parametrize("nothing", [{}, {"w": 1.0}, {"w": np.arange(3)}])
 def test_a_pytree_without_floating_point_arrays_is_refused(nothing: Any) -> None:
     with pytest.raises(ValueError, match="'line' has no floating-point array among its parameters"):

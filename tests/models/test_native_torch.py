@@ -249,6 +249,23 @@ def test_outputs_that_meet_targets_as_a_matrix_are_named() -> None:
     assert "Did outputs (n, 1) meet targets (n,)?" in found["loss"]
 
 
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # by torch's own compiler
+def test_a_compiled_module_is_compiled_once_and_judged_as_compiled() -> None:
+    forward: list[Any] = []
+
+    def spoiled(graph: Any, _inputs: Any) -> Any:
+        forward.append(graph)
+        return lambda *given: [2 * each for each in graph(*given)]
+
+    def verdict(backend: Any) -> str:
+        model = from_module(torch.compile(network().double(), backend=backend), nn.functional.mse_loss)
+        return gdc.verify(model, (DATA.features, DATA.targets)).verdict
+
+    assert (verdict("eager"), verdict(spoiled)) == ("agree", "wrong")
+    assert len(forward) == 1
+
+
 # Modules that nobody can judge
 
 
