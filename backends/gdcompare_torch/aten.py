@@ -220,6 +220,57 @@ def _convolution(
     return found if bias is None else xp.add(found, moves.reshaped(xp, bias, (-1, *[1] * (x.ndim - 2))))
 
 
+def _convolution_back(
+    xp: Any, g: Any, x: Any, weight: Any, bias_sizes: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int, asked: Sequence[bool],
+) -> Any:  # fmt: skip
+    """aten.convolution_backward: what arrives, by x, by the kernel and by the bias; None of what is not asked for.
+
+    By x it is the convolution of the other kind. With y[n, o, s t + d k - p] for y of a transposed one,
+
+        dw[o, c, k] = sum over n, t of  g[n, o, t] x[n, c, s t + d k - p],
+
+    a convolution over the rows, whose stride is d, of x with the kernel g, whose dilation is s.
+    """
+    del bias_sizes, output_padding
+    d = x.ndim - 2
+    stride, padding, dilation = ([*each] * (d // len(each)) for each in (stride, padding, dilation))
+
+    def first(found: Any, shape: Sequence[int]) -> Any:
+        """What a longer one has no counterpart for is left out."""
+        return xp.index(found, tuple(slice(0, length) for length in shape))
+
+    def by_x() -> Any:
+        if transposed:
+            return first(_convolution(xp, g, weight, None, stride, padding, dilation, False, None, groups), x.shape)
+        window, axes = weight.shape[2:], range(d)
+        reach = [(g.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (window[i] - 1) + 1 for i in axes]
+        more = [x.shape[2 + i] - reach[i] for i in axes]
+        return _convolution(xp, g, weight, None, stride, padding, dilation, True, more, groups)
+
+    def by_kernel() -> Any:
+        seen, kernel = (g, x) if transposed else (x, g)
+        n, channels, *lengths = seen.shape
+        parts = moves.reshaped(xp, seen, (n, groups, channels // groups, *lengths))
+        rows = moves.reshaped(xp, _exchanged(xp, parts, 0, 2), (channels // groups, groups * n, *lengths))
+        found = _convolution(
+            xp, rows, _exchanged(xp, kernel, 0, 1), None, dilation, padding, stride, False, None, groups
+        )
+        return first(_exchanged(xp, found, 0, 1), weight.shape)
+
+    def by_bias() -> Any:
+        return xp.sum(g, axis=(0, *range(2, g.ndim)))
+
+    return tuple(each() if is_asked else None for each, is_asked in zip((by_x, by_kernel, by_bias), asked, strict=True))
+
+
+def _exchanged(xp: Any, x: Any, a: int, b: int) -> Any:
+    """Return an array whose axes a and b have changed places."""
+    order = [*range(x.ndim)]
+    order[a], order[b] = b, a
+    return xp.permute_dims(x, tuple(order))
+
+
 # Functions.
 
 
@@ -310,6 +361,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "flip": moves.flipped,
     "constant_pad_nd": moves.padded,
     "convolution": _convolution,
+    "convolution_backward": _convolution_back,
     "sum": _sum,
     "mean": _mean,
     "amax": _extreme("max"),

@@ -94,6 +94,12 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "ctc": (lambda x: F.ctc_loss(x.log_softmax(-1), torch.tensor([[1, 1, 2]]), (6,), (3,)), (6, 1, 3)),
     "a gradient in the loss": (lambda x: _slope(x) * x, (3, 2)),
     "a gradient of a gradient in the loss": (lambda x: _slope(x, _slope) * x, (3, 2)),
+    "a gradient of a convolution": (lambda x, w: _slopes(F.conv2d, x, w, x[0, 0, 0, :4], (2, 1), 1, (1, 2), 2),
+                                    (2, 4, 6, 5), (4, 2, 3, 2)),
+    "a gradient of a transposed convolution": (
+        lambda x, w: _slopes(F.conv_transpose2d, x, w, w[0, 0, 0], (2, 1), 1, (1, 0), 2, (3, 2)),
+        (2, 4, 3, 2), (4, 1, 3, 2)),
+    "a gradient of a convolution of lines": (lambda x, w: _slopes(F.conv1d, x, w, None, 3), (2, 2, 9), (3, 2, 2)),
     "a gradient in the loss that is a constant": (lambda x: _slope(x, create_graph=False) * torch.tanh(x), (3, 2)),
     "numbers without their past": (lambda x: torch.tanh(x).data * torch.tanh(x), (3,)),
     "forward mode in the loss": (lambda x, v: torch.func.jvp(lambda x: x.abs() ** 2.5, (x,), (v,)), (3,), (3,)),
@@ -112,6 +118,11 @@ def _written(x: Any) -> Any:
 
 def _slope(x: Any, of: Callable[[Any], Any] = torch.tanh, create_graph: bool = True) -> Any:
     return torch.autograd.grad((of(x) ** 2).sum(), x, create_graph=create_graph)[0]
+
+
+def _slopes(of: Callable[..., Any], x: Any, kernel: Any, *more: Any) -> Any:
+    found = torch.autograd.grad((of(x, kernel, *more) ** 2).sum(), (x, kernel), create_graph=True)
+    return sum((each**2).sum() for each in found)
 
 
 def _many_normals(x: Any, a: Any) -> Any:
