@@ -261,6 +261,7 @@ def posed(
         if set(known) != set(params):
             raise ValueError(f"{model.name!r} has the parameters {', '.join(known)}; got {', '.join(map(str, params))}")
         own = {name: params[name] for name in known}  # in the order in which its program takes them
+    refuse_empty(model.name, own)
     if data is None:
         data = model.example(own)
     if not isinstance(data, Dataset) and (not isinstance(data, tuple | list) or len(data) != 2):
@@ -328,6 +329,21 @@ def _array(values: Any) -> NDArray[Any]:
     for move in ("detach", "cpu"):
         values = getattr(values, move, lambda values=values: values)()
     return np.asarray(values)
+
+
+def refuse_empty(model: str, params: Mapping[str, ArrayLike]) -> None:
+    """Raise a ValueError for a parameter without elements.
+
+    >>> refuse_empty("net", {"w": np.zeros((0, 3))})
+    Traceback (most recent call last):
+    ...
+    ValueError: parameter 'w' of 'net' has the shape (0, 3), and so no gradient: leave it out, or freeze it
+    """
+    for name, value in params.items():
+        if 0 in (shape := np.shape(value)):
+            raise ValueError(
+                f"parameter {name!r} of {model!r} has the shape {shape}, and so no gradient: leave it out, or freeze it"
+            )
 
 
 def _refuse_unfit(rows: NDArray[Any], goals: NDArray[Any], dtype: Precision) -> None:

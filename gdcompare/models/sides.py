@@ -14,6 +14,7 @@ from gdcompare.backend import Precision, checked_dtype
 from gdcompare.models.comparison import GRADIENT, LOSS, ROWS
 from gdcompare.models.matching import Matching, match
 from gdcompare.models.native import Layer, Native
+from gdcompare.models.posed import refuse_empty
 from gdcompare.problem import Dataset
 
 Data: TypeAlias = "Dataset | tuple[ArrayLike, ArrayLike]"
@@ -160,6 +161,8 @@ def sides_of(models: Sequence[Native]) -> list[Side]:
     values = source.parameters
     if not values:
         raise ValueError(f"the first model is the source of values, and {source.name!r} has none; put another first")
+    for model in models:
+        refuse_empty(model.name, model.parameters)
     shapes = {name: value.shape for name, value in values.items()}
     return [Side(source, match(shapes, shapes)), *(Side(each, each.matching(values)) for each in others)]
 

@@ -179,6 +179,10 @@ def test_per_sample_gradients_name_the_samples() -> None:
             lambda: ([gdc.from_functions(tanh_loss, tanh_slopes, name="bare"), model()], data()),
             "the first model is the source of values, and 'bare' has none",
         ),
+        (
+            lambda: ([model(), gdc.from_functions(tanh_loss, tanh_slopes, {"w": np.ones((0, 3))}, name="two")], data()),
+            "parameter 'w' of 'two' has the shape (0, 3), and so no gradient",
+        ),
         (lambda: ([model(), model(name="two")], (np.ones((3, 3)), np.ones(2))), "must have a row for each sample"),
         (
             lambda: ([model(), model(name="two")], (np.full((1, 3), np.nan), np.ones(1))),

@@ -467,6 +467,7 @@ def test_data_may_be_tensors_that_record() -> None:
         ((FEATURES[:, :2], TARGETS), {}, "'mine' fails on these data, features"),
         (None, {}, "needs data"),
         ((FEATURES, TARGETS), {"params": {"v": [1.0]}}, "has the parameters w; got v"),
+        ((FEATURES, TARGETS), {"params": {"w": []}}, r"parameter 'w' of 'mine' has the shape \(0,\), .*leave it out"),
         (gdc.Dataset(FEATURES, TARGETS, weights=np.ones(6)), {}, "takes no sample weights"),
         ((FEATURES, TARGETS), {"implementations": {"mine": print}}, "the model itself is called 'mine'"),
     ],
