@@ -93,7 +93,7 @@ def connected(cluster: Any, workers: int | None) -> Any:
             raise
         raise ClusterError(
             f"no Dask scheduler answers at {cluster!r} ({_shortly(error)}): start one, `dask scheduler`, and workers, "
-            "`dask worker ADDRESS`; or compute on this machine, workers=N, --workers N"
+            "`dask worker ADDRESS`; or leave the scheduler out, and this machine computes"
         ) from error
     return client
 
