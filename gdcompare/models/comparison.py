@@ -90,7 +90,7 @@ class Comparison(Report):
         Per-sample gradients are told of where the others agree, and of different functions the loss: otherwise they
         only repeat it.
         """
-        lines = Report.explanation(self).splitlines()
+        lines = self.summary().splitlines()
         if any(entry.verdict != "agree" for entry in self.entries if entry.law in (GRADIENT, OWN, FUNCTION)):
             lines = [line for line in lines if f": {ROWS}: " not in line]
         if any(answer.kind in ("different functions", "constants") for answer in self.answers):
@@ -176,7 +176,7 @@ class Training(Report):
 
     def explanation(self) -> str:
         """Return the report's lines, the first bad step, and what kind of budget it was."""
-        lines = [Report.explanation(self)]
+        lines = [self.summary()]
         if self.first_bad_step is not None:
             bad = sorted({entry.parameter for entry in self.entries if entry.law == f"step {self.first_bad_step}"})
             lines.append(f"first bad step: {self.first_bad_step} of {self.context['steps']}, in {', '.join(bad)}")

@@ -237,7 +237,7 @@ class Report:
 
     def shown(self) -> list[Part]:
         """Return what is shown of it: a heading, tables, and lines to close with."""
-        closing = self._summary() if self else f"verdict: {self.verdict}"
+        closing = self.summary() if self else f"verdict: {self.verdict}"
         return [heading(self.context), verdict_table(self.entries), *causes(self.entries), closing]
 
     def __repr__(self) -> str:
@@ -253,7 +253,7 @@ class Report:
         """Raise an AssertionError that names every entry that does not agree, its worst element and the cause."""
         __tracebackhide__ = True
         if not self:
-            raise AssertionError(self._summary())
+            raise AssertionError(self.summary())
 
     def explanation(self) -> str:
         """Return, in lines, what does not agree, by how much and why; or that all agree, and what would be caught.
@@ -261,9 +261,10 @@ class Report:
         What is to be noted of those that agree, as the table notes it, follows.
         """
         notes = causes(entry for entry in self.entries if entry.verdict == "agree")
-        return "\n".join([self._summary(), *(f"  {note}" for note in notes)])
+        return "\n".join([self.summary(), *(f"  {note}" for note in notes)])
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
+        """Return the same without the notes."""
         bad = [entry for entry in self.entries if entry.verdict != "agree"]
         where = " on ".join(str(self.context[key]) for key in ("problem", "data") if key in self.context)
         if not bad:
