@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gdcompare.models.alike import Alike
-from gdcompare.models.comparison import FUNCTION, LOSS, OWN, ROWS, Answer
+from gdcompare.models.comparison import FORWARD, FUNCTION, LOSS, OWN, ROWS, Answer
 from gdcompare.referee.shown import place
 from gdcompare.referee.verdict import Entry, Grade
+from gdcompare.table import count
 
 
 def wrong_gradients(entries: Sequence[Entry], layers: Mapping[str, str]) -> list[Answer]:
@@ -42,9 +43,16 @@ def wrong_gradients(entries: Sequence[Entry], layers: Mapping[str, str]) -> list
 
 
 def different_functions(
-    reference: str, found: Mapping[str, Alike], firsts: Mapping[str, tuple[str, str]], entries: Sequence[Entry]
+    reference: str,
+    found: Mapping[str, Alike],
+    firsts: Mapping[str, tuple[str, str]],
+    entries: Sequence[Entry],
+    layers: Sequence[Entry],
 ) -> list[Answer]:
-    """Return an answer for each model that is another function than the reference, if but for its constants."""
+    """Return an answer for each model that is another function than the reference, if but for its constants.
+
+    Or if but for its gradients: a constant of the gradient is in one, and not in the other.
+    """
     answers = []
     for model, alike in found.items():
         if alike.beyond:
@@ -61,10 +69,22 @@ def different_functions(
                 for each in entries
                 if each.implementation == model and each.law == FUNCTION and each.verdict == "wrong"
             )
-            where = f", in {place(worst)}: {worst.actual!r} for {worst.expected!r}; {cause or 'no layer tells where'}"
+            numbers = f"{worst.actual!r} for {worst.expected!r}"
+            where = f", in {place(worst)}: {numbers}; {cause or 'no layer tells where'}"
+            if worst.parameter != LOSS and alike.arrays[LOSS].kind in ("same", "constants"):
+                where = (
+                    f": their values are the same{_in_layers(model, layers)}, and their gradients are not, first in "
+                    f"{place(worst)}: {numbers}; {cause or 'why is not known'}"
+                )
         said = f"{reference!r} and {model!r} are different functions{where}"
         answers.append(Answer("different functions", (reference, model), said, layer, cause))
     return answers
+
+
+def _in_layers(model: str, layers: Sequence[Entry]) -> str:
+    """Say in how many layers the values agree; "" where not in all, or none is known."""
+    some = [each.verdict == "agree" for each in layers if each.implementation == model and each.law == FORWARD]
+    return f", in {count(len(some), 'layer')}, too" if some and all(some) else ""
 
 
 def all_rounding(models: Sequence[str], found: Mapping[str, Alike], entries: Sequence[Entry]) -> Answer:

@@ -115,7 +115,8 @@ def compared_at(
     begins = {each.name: wrong_behind(each.side, at) for each in known if each.name in faulty}
     answers = wrong_gradients(by_truth, begins)
     if functions:
-        answers += different_functions(functions.reference.name, functions.found, functions.causes(known), by_truth)
+        causes = functions.causes(known)
+        answers += different_functions(functions.reference.name, functions.found, causes, by_truth, layers)
     answers += undecided(by_truth)
     if every and functions and not answers:
         answers = [all_rounding([side.name for side in sides], functions.found, by_truth)]

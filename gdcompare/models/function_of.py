@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from gdcompare.arithmetic.program import Earlier
+from gdcompare.arithmetic.program import Earlier, Program
 from gdcompare.backend import Precision
 from gdcompare.models.alike import Alike, Apart, Known, alike
 from gdcompare.models.comparison import FORWARD, FUNCTION, LOSS
@@ -17,7 +17,7 @@ from gdcompare.models.step_hints import hint, region
 from gdcompare.models.true_layers import LayerProgram, Place, layer_program
 from gdcompare.models.truth import Truth
 from gdcompare.referee.enclosed import middles
-from gdcompare.referee.verdict import Entry, Verdict, detectable_faults, ulp
+from gdcompare.referee.verdict import Entry, Floats, Verdict, detectable_faults, ulp
 
 VERDICTS: dict[str, Verdict] = {
     "same": "agree",
@@ -30,6 +30,12 @@ CAUSES = {
     "different": "another function",
     "unknown": "the enclosures of the two truths are too wide to tell",
 }
+CUTS = {"stop_gradient", "straight_through"}
+"""Functions whose result has the value of their first operand, and not its slope."""
+MOST_LINES = 16
+"""So many lines that cut a gradient off are tried one by one."""
+NEAR = 1e-8
+"""Within this share of the largest of its array a gradient is another's."""
 
 
 @final
@@ -46,10 +52,16 @@ class Functions:
     """Of each that is another function: the first layer that is, and a hint of the cause."""
 
     def causes(self, truths: Sequence[Truth]) -> dict[str, tuple[str, str]]:
-        """Return the first layer of each other function, and a hint of the cause; without a layer, by all steps."""
+        """Return the first layer of each other function, and a hint of the cause.
+
+        Without a layer it is found among all steps; where the values are the same, among what cuts the gradient off.
+        """
         found = dict(self.firsts)
         for truth in truths:
             if truth.name in found or truth is self.reference or self.found[truth.name].kind != "different":
+                continue
+            if self.found[truth.name].arrays[LOSS].kind in ("same", "constants"):
+                found[truth.name] = "", _cut(self.reference, truth)
                 continue
             whole = [region(each, LOSS, ()) for each in map(_whole, (self.reference, truth)) if each is not None]
             found[truth.name] = "", hint(*whole) if len(whole) == 2 else ""
@@ -100,6 +112,42 @@ def _whole(truth: Truth) -> LayerProgram | None:
         return None
     inputs = [*problem.params.values(), problem.features, problem.targets]
     return LayerProgram(truth.side, program, inputs, {LOSS: Place(program.output.number, (), ())}, {})
+
+
+def _cut(one: Truth, other: Truth) -> str:
+    """Say which of two that have the same values cuts a gradient off, and where, or does not use a parameter.
+
+    Without the cut, it has the gradients of the other.
+    """
+    for closed, wanted in ((other, one), (one, other)):
+        due = wanted.in_floats(wanted.program)
+        lines = [*dict.fromkeys(step.line for step in closed.program.steps if step.function in CUTS)]
+        for some in [*((line,) for line in lines[:MOST_LINES]), tuple(lines)]:
+            found = closed.in_floats(_opened(closed.program, some))
+            if all(_near(found[name], value) for name, value in due.items()):
+                where = ", ".join(filter(None, some))
+                return f"{closed.name!r} cuts the gradient off{f' at {where}' if where else ''}"
+    unused = {each.name: each.problem.without_slope() for each in (other, one)}
+    if len(unused[one.name]) == len(unused[other.name]):
+        return ""
+    name, most = max(unused.items(), key=lambda each: len(each[1]))
+    parameter, (_, why) = next(iter(most.items()))
+    return f"{parameter!r} of {name!r}: {why}"
+
+
+def _opened(program: Program, lines: Sequence[str]) -> Program:
+    """Return the program without its constants of the gradient at these lines."""
+    steps = (
+        replace(step, function="positive", operands=step.operands[:1])
+        if step.function in CUTS and step.line in lines
+        else step
+        for step in program.steps
+    )
+    return replace(program, steps=tuple(steps))
+
+
+def _near(found: Floats, due: Floats) -> bool:
+    return bool(np.abs(found - due).max(initial=0.0) <= NEAR * np.abs(due).max(initial=0.0))
 
 
 def functions_of(truths: Sequence[Truth], dtype: Precision) -> Functions:

@@ -244,6 +244,45 @@ def test_a_sum_for_a_mean_is_told_without_layers() -> None:
     assert "larger in 'port' by a factor n = 3: a sum for a mean" in report.answers[0].said
 
 
+@pytest.mark.parametrize(
+    ("through", "cause"),
+    [
+        (lambda h, p: h.detach(), "'port' cuts the gradient off at test_truths.py:"),
+        (lambda h, p: 0.5 * h + (0.5 * h).detach(), "'port' cuts the gradient off at test_truths.py:"),
+        (lambda h, p: torch.tensor(np.tanh(FEATURES @ START["a"])), "'a' of 'port': the loss does not use it"),
+        (lambda h, p: torch.tensor(np.tanh(FEATURES @ START["a"])) + 0 * p["a"].sum(), "why is not known"),
+    ],
+)
+def test_gradients_that_differ_where_values_are_the_same_are_told_with_the_cut(through: Any, cause: str) -> None:
+    def line(through: Any, name: str) -> Native:
+        def loss(p: Any, x: Any, y: Any) -> Any:
+            return ((through(torch.tanh(x @ p["a"]), p) @ p["g"] - y) ** 2).mean()
+
+        return gdcompare_torch.from_function(loss, {key: START[key] for key in "ag"}, name=name)
+
+    (answer,) = compared(line(lambda h, p: h, "one"), line(through, "port")).answers
+
+    assert "are different functions: their values are the same, and their gradients are not, first in a[" in answer.said
+    assert cause in answer.said
+
+
+def test_the_values_of_layers_are_the_same_too_where_a_gradient_is_cut_off() -> None:
+    class Halves(torch.nn.Sequential):  # type: ignore[misc]  # torch comes without types here
+        def forward(self, x: Any) -> Any:
+            return self[1](self[0](x).detach())
+
+    layers = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(2, 2)
+    models = [
+        gdcompare_torch.from_module(kind(*layers), lambda out, y: (out.sum(1) - y) ** 2, name=name)
+        for kind, name in ((torch.nn.Sequential, "one"), (Halves, "port"))
+    ]
+
+    (answer,) = compared(*models).answers
+
+    assert "their values are the same, in 3 layers, too, and their gradients are not, first in 0.weight[" in answer.said
+    assert "'port' cuts the gradient off at test_truths.py:" in answer.cause
+
+
 def test_what_cannot_be_read_is_compared_by_an_estimate_and_says_why() -> None:
     def loss(p: Any, x: Any, y: Any) -> Any:
         return ((x @ p["w"] - y) ** 2).mean()
