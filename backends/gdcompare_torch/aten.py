@@ -353,6 +353,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "gather": moves.gather,
     "index": moves.indexed,
     "nonzero": moves.nonzero,
+    "_unique2": moves.unique,
     "_unsafe_index": moves.indexed,
     "index_select": moves.index_select,
     "_pack_padded_sequence": moves.packed,

@@ -213,6 +213,15 @@ def nonzero(xp: Any, x: Any) -> Any:
     return np.argwhere(known_mask(xp, x if np.dtype(x.dtype).kind == "b" else xp.not_equal(x, 0)))
 
 
+def unique(xp: Any, x: Any, *_: Any) -> Any:
+    """aten._unique2 of whole numbers, as they are here: which there are, which each of them is, and how often."""
+    if np.dtype(x.dtype).kind == "f":
+        raise UnsaidError("which floats there are has no derivative")
+    value = np.asarray(x.value)
+    xp.decide(xp.equal(x, value), np.ones(value.shape, dtype=bool))
+    return np.unique(value, return_inverse=True, return_counts=True)
+
+
 def places(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
     """Return the flat places of x[indices]."""
     indices = [each for key in indices for each in ([None] if key is None else _numbered(known_mask(xp, key)))]

@@ -67,6 +67,8 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "unpooled": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (1, 1, 4, 4)),
     "where the largest is": (lambda x: x.gather(1, (x**2).max(1, keepdim=True)[1]), (3, 4)),
     "where a mask holds": (lambda x: x[x > 0] * x[(x > 0).any(1), 1].sum() * x[torch.nonzero(x > 0)[0]].sum(), (3, 4)),
+    "the different labels": (lambda x: sum((x[(x > 0).sum(1) == k] ** 2).sum() * (k + 1)
+                                           for k in torch.unique((x > 0).sum(1))), (3, 4)),
     "masked by a column, selected": (lambda x: x[x[:, 0] > 0, 1:] * x.masked_select(x[0] > 0).sum(), (3, 4)),
     "written where a mask holds": (lambda x: _masked(x), (3, 4)),
     "a distribution": (lambda x, y: torch.distributions.Normal(x, y.exp()).log_prob(y), (3,), (3,)),
@@ -177,6 +179,7 @@ def test_the_gradient_of_what_is_read_is_torchs(operation: tuple[Any, ...]) -> N
         (lambda x: torch.fft.rfft(x).abs(), "cannot be read|complex"),
         (lambda x: torch.complex(x, x).real, "complex128"),
         (lambda x: F.dropout(x), "draws random numbers"),
+        (lambda x: x * torch.unique(x.detach()), "which floats there are has no derivative"),
         (lambda x: x.index_put((INDEX,), x), "nobody says which is the last"),
         (lambda x: torch.linalg.det(x[:, None] * torch.zeros(3, 3)), "singular"),
         (lambda x: torch.linalg.eigvalsh(x[:, None] * x + torch.ones(3, 3).triu(1)), "not symmetric"),
