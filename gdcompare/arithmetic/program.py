@@ -318,6 +318,7 @@ class Draft:
         self._inputs: list[Input] = []
         self._values: list[NDArray[Any]] = []
         self._steps: list[Step] = []
+        self._chosen: dict[int, tuple[Any, ...]] = {}  # what each `where` was called with
         self._line, self._dtype = "", "float64"
 
     def input(self, name: str, value: NDArray[Any], dtype: str) -> Place:
@@ -349,6 +350,16 @@ class Draft:
         """Note that the graph was read on this side of a branch, or with this mask."""
         if isinstance(condition, Place):
             self._write(DECIDE, (condition, found, self._line), {})
+
+    def isnan(self, x: Any) -> Any:
+        """Return where x is no number: by the condition that chose it, where it was chosen."""
+        if not isinstance(x, Place):
+            return np.isnan(x)
+        if x.number not in self._chosen or not np.isnan(x.value).any():
+            return self._write("isnan", (x,), {})
+        condition, taken, other = self._chosen[x.number]
+        taken = self.logical_and(condition, self.isnan(taken))
+        return self.logical_or(taken, self.logical_and(self.logical_not(condition), self.isnan(other)))
 
     def is_symmetric(self, matrix: Place) -> bool:
         """Whether a square matrix stays symmetric however the inputs move, to first order.
@@ -383,6 +394,8 @@ class Draft:
         self._steps.append(Step(name, inputs, settings, shape, self._dtype, self._line))
         number, dtype = -len(self._steps), "float32" if self._dtype == OF_FACTORS else self._dtype
         if not several:
+            if name == "where":
+                self._chosen[number] = operands
             return Place(self, number, found, dtype)
         places = []
         for i, each in enumerate(found):

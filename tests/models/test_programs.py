@@ -454,6 +454,21 @@ def test_what_is_beyond_floats_on_the_way_is_no_fault_of_the_reader() -> None:
         judged(native)
 
 
+@pytest.mark.parametrize(
+    ("loss", "verdict"),
+    [
+        (torch_loss(lambda p, x, y: (torch.nansum(torch.where(x > 0, torch.nan, x * p["w"]), 1) - y) ** 2), "agree"),
+        (jax_loss(lambda p, x, y: jax.numpy.nansum(jax.numpy.where(x > 0, x * p["w"], np.nan), 1) * y), "agree"),
+        (torch_loss(lambda p, x, y: torch.where(x > 0, (x.relu() * p["w"] ** 2).sqrt(), 0.0).sum(1) * y), "wrong"),
+    ],
+    ids=["torch", "jax", "a slope of NaN behind a mask"],
+)
+def test_what_is_no_number_may_be_left_out_and_its_slope_too(loss: Any, verdict: str) -> None:
+    entries = {each.parameter: each.verdict for each in gdc.verify(loss, (FEATURES, TARGETS)).entries}
+
+    assert entries == {"loss": "agree", "w": verdict}
+
+
 def test_data_may_be_tensors_that_record() -> None:
     given = torch.tensor(FEATURES, requires_grad=True), torch.tensor(TARGETS)
 
