@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from gdcompare.arithmetic.program import UnsaidError
+
 functional: Any = torch.nn.functional
 
 
@@ -94,10 +96,57 @@ def _placed(at: Any, length: int, padding: int, align_corners: bool) -> Any:
     return place.clamp(0, length - 1) if padding else place
 
 
+def _slope_of_place(at: Any, length: int, padding: int, align_corners: bool) -> Any:
+    """Return the slope of `_placed`: 0 where it is at an end or beyond, turned around where mirrored."""
+    slope = torch.full_like(at, (length - 1) / 2 if align_corners else length / 2)
+    if padding == 0:
+        return slope
+    place = _placed(at, length, 0, align_corners)
+    if padding == 2:
+        start, span = (0.0, length - 1.0) if align_corners else (-0.5, float(length))
+        if span == 0:
+            return slope * 0
+        turns = ((place - start).abs() / span).floor()
+        slope = torch.where((turns.remainder(2) == 0) == (place >= start), slope, -slope)
+        rest = (place - start).abs() - turns * span
+        place = torch.where(turns.remainder(2) == 0, rest + start, span - rest + start)
+    return torch.where((place > 0) & (place < length - 1), slope, 0.0)
+
+
+def _grid_sampler_2d_back(
+    g: Any, x: Any, grid: Any, interpolation: int, padding: int, align_corners: bool, asked: Any
+) -> Any:
+    """Return what arrives at g by x and by the grid, of the 4 numbers around each point (0), or of the nearest (1)."""
+    if interpolation == 2:
+        raise UnsaidError("the interpolation is cubic")
+    n, channels, *lengths = x.shape
+    batch, channel = torch.arange(n).view(n, 1, 1, 1), torch.arange(channels).view(1, channels, 1, 1)
+    settings = [(grid[..., 1 - i], length, padding, align_corners) for i, length in enumerate(lengths)]
+    points, slopes = [_placed(*each) for each in settings], [_slope_of_place(*each) for each in settings]
+    by_x, by_points = torch.zeros_like(x), [torch.zeros_like(each) for each in points]
+    for corner in itertools.product((0, 1), repeat=2) if interpolation == 0 else [(0, 0)]:
+        low = [point.floor() if interpolation == 0 else point.round() for point in points]
+        weights = [
+            (point - each if up else each + 1 - point) if interpolation == 0 else torch.ones_like(point)
+            for point, each, up in zip(points, low, corner, strict=True)
+        ]
+        at = [each.to(torch.int64) + up for each, up in zip(low, corner, strict=True)]
+        inside = (at[0] >= 0) & (at[0] < lengths[0]) & (at[1] >= 0) & (at[1] < lengths[1])
+        index = batch, channel, *(each.clamp(0, m - 1).unsqueeze(1) for each, m in zip(at, lengths, strict=True))
+        arriving = torch.where(inside.unsqueeze(1), g, 0.0)
+        by_x = by_x.index_put(index, arriving * (weights[0] * weights[1]).unsqueeze(1), accumulate=True)
+        if interpolation == 0:
+            along = (arriving * x[index]).sum(1)
+            by_points = [total + along * weights[1 - i] * (1 if corner[i] else -1) for i, total in enumerate(by_points)]
+    by_grid = torch.stack([by_points[i] * slopes[i] for i in (1, 0)], dim=-1)
+    return tuple(each if is_asked else None for each, is_asked in zip((by_x, by_grid), asked, strict=True))
+
+
 APART: dict[str, Callable[..., Any]] = {
     "as_strided_scatter": _as_strided_scatter,
     "multilabel_margin_loss_forward": _multilabel_margin,
     "grid_sampler_3d": _grid_sampler_3d,
+    "grid_sampler_2d_backward": _grid_sampler_2d_back,
     "_linear_cross_entropy_batch_chunked": _cross_entropy_in_chunks,
     "_linear_cross_entropy_batch_chunked_no_reduction": _cross_entropies_in_chunks,
 }

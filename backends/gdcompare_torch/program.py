@@ -167,10 +167,14 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         due = None
         if not operation._schema.is_mutable and torch.Tag.nondeterministic_seeded not in operation.tags:
             due = operation(*arguments, **options)
-        with self:
-            found = apart(*arguments, **options)
+        name = operation._overloadpacket.__name__
+        try:
+            with self:
+                found = apart(*arguments, **options)
+        except UnsaidError as error:
+            self.refused = self._refusal(name, f"cannot be read so: {error}")
+            raise self.refused from error
         if due is not None and not _alike(tree_leaves(due)[:1], tree_leaves(found)[:1]):
-            name = operation._overloadpacket.__name__
             self.refused = self._refusal(name, "is taken apart into others, which give something else")
             raise self.refused
         return found

@@ -102,6 +102,8 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
         lambda x, w: _slopes(F.conv_transpose2d, x, w, w[0, 0, 0], (2, 1), 1, (1, 0), 2, (3, 2)),
         (2, 4, 3, 2), (4, 1, 3, 2)),
     "a gradient of a convolution of lines": (lambda x, w: _slopes(F.conv1d, x, w, None, 3), (2, 2, 9), (3, 2, 2)),
+    "a gradient of points between": (lambda x, g: _slopes(F.grid_sample, x, g, "bilinear", "reflection", False),
+                                     (1, 2, 3, 3), (1, 2, 2, 2)),
     "a gradient in the loss that is a constant": (lambda x: _slope(x, create_graph=False) * torch.tanh(x), (3, 2)),
     "numbers without their past": (lambda x: torch.tanh(x).data * torch.tanh(x), (3,)),
     "forward mode in the loss": (lambda x, v: torch.func.jvp(lambda x: x.abs() ** 2.5, (x,), (v,)), (3,), (3,)),
@@ -179,6 +181,12 @@ def test_the_gradient_of_what_is_read_is_torchs(operation: tuple[Any, ...]) -> N
         (lambda x: torch.fft.rfft(x).abs(), "cannot be read|complex"),
         (lambda x: torch.complex(x, x).real, "complex128"),
         (lambda x: F.dropout(x), "draws random numbers"),
+        (
+            lambda x: _slopes(
+                F.grid_sample, x[None, None, None], x.view(1, 3, 1, 1).expand(1, 3, 1, 2), "bicubic", "zeros", True
+            ),
+            "grid_sampler_2d_backward cannot be read so: the interpolation is cubic",
+        ),
         (lambda x: x * torch.unique(x.detach()), "which floats there are has no derivative"),
         (lambda x: x.index_put((INDEX,), x), "nobody says which is the last"),
         (lambda x: torch.linalg.det(x[:, None] * torch.zeros(3, 3)), "singular"),
