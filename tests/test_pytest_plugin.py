@@ -177,6 +177,7 @@ def test_it(judged):
     assert " 6 comparisons: 6 agree; " in summary(pytester.runpytest())
 
 
+@pytest.mark.thorough
 def test_hypothesis_accepts_the_fixtures(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         MINE
@@ -244,6 +245,7 @@ def test_it(gradients, gradient_backend):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "body",
     [
@@ -348,6 +350,7 @@ def loaded_by_pytest(folder: Path, code: str) -> set[str]:
     return {name for name in names if name.partition(".")[0] == "gdcompare"} | (names & HEAVY)
 
 
+@pytest.mark.thorough
 def test_a_run_that_judges_nothing_loads_nothing(tmp_path: Path) -> None:
     doors = {f"gdcompare.{old}" for old in ("conformance", "datasets", "formula_check", "rules")}  # names, nothing else
 

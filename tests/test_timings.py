@@ -174,6 +174,7 @@ def test_pictures_are_drawn_in_every_format(ending: str, sizes: tuple[int, ...],
         assert height > 300
 
 
+@pytest.mark.thorough
 def test_the_same_times_make_the_same_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="it draws")
     run = run_of(race({"a": 1e-6, "b": 2e-6}))

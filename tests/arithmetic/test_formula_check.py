@@ -424,6 +424,7 @@ def test_a_derivation_that_cannot_be_judged_is_said_with_its_line(
     assert message in done.err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("lines", "cause"),
     [

@@ -256,10 +256,12 @@ def tried() -> None:
             assert_contains(ball(one) + ball(other), points(one)[0] + points(other)[0])
 
 
+@pytest.mark.thorough
 def test_bounds_as_they_are_are_large_enough() -> None:
     tried()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_bound_that_is_too_small_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*BROKEN[fault])

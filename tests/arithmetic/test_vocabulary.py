@@ -55,6 +55,7 @@ def test_first_and_second_derivatives_are_limits_of_difference_quotients(name: s
                 assert max(abs((above[key] - below[key]) / (2 * step) - product[0])) < arb("1e-25"), (parameter, key)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FORMULAS)
 def test_the_number_systems_agree(name: str) -> None:
     problem, point = Formula(FORMULAS[name]), (POINT, ROWS, GOALS)

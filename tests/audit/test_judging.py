@@ -111,6 +111,7 @@ def test_a_finding_that_its_script_does_not_show_is_none() -> None:
     assert "its script finds 1.0" in found.reason
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float64", thorough("float32")])
 def test_arrays_are_judged_on_all_routes(dtype: str) -> None:
     _, right = judged(squares(2.0), [dtype])

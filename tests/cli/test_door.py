@@ -216,6 +216,7 @@ def test_a_newline_in_a_name_does_not_become_code_in_a_script() -> None:
     assert not Path("broken").exists()
 
 
+@pytest.mark.thorough
 def test_a_script_refuses_a_repr_that_is_no_call() -> None:
     found = counterexample(Multiline(), Odd("float64"), gdc.Dataset([[1.0]], [2.0]), seconds=0.2)
 

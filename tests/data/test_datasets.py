@@ -223,6 +223,7 @@ def test_a_broken_scikit_learn_shows_itself(monkeypatch: pytest.MonkeyPatch) -> 
         datasets.diabetes()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("program", "loaded"),
     [("import gdcompare.data.builtin", "[]"), ("import gdcompare.data.builtin, colorsys", "['colorsys']")],

@@ -76,6 +76,7 @@ def test_an_axis_that_the_mesh_has_not_is_refused() -> None:
         gather_from_devices({})
 
 
+@pytest.mark.thorough
 def test_a_loss_that_couples_the_rows_has_no_shards() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.BatchNorm1d(1), torch.nn.Flatten(0)).double()

@@ -181,6 +181,7 @@ def test_a_polynomial_too_large_is_undecided() -> None:
     assert found.why.startswith("it meets ")
 
 
+@pytest.mark.thorough
 def test_the_time_limit_holds_and_leaves_nothing_behind() -> None:
     def forever() -> None:
         while True:
@@ -196,6 +197,7 @@ def test_the_time_limit_holds_and_leaves_nothing_behind() -> None:
     assert within(60, lambda: sum(range(10**5))) == sum(range(10**5))
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="no clock of a thread's own")
 def test_what_others_take_of_a_busy_machine_does_not_count() -> None:
     def waiting() -> str:

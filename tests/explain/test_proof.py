@@ -134,6 +134,7 @@ def test_a_planted_mistake_is_wrong(name: str, fault: str) -> None:
     assert all(entry.difference and entry.difference_latex for entry in proof.entries if entry.verdict == "wrong")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ON_ARRAYS)
 @pytest.mark.parametrize("name", ["linear-regression", pytest.param("tanh-network", marks=pytest.mark.soundness)])
 def test_numbers_in_wrong_places_are_wrong(name: str, fault: str) -> None:
@@ -353,6 +354,7 @@ def test_the_formulas_come_in_latex() -> None:
     assert lines[-1] == r"\end{align*}"
 
 
+@pytest.mark.thorough
 def test_many_kinks_have_names_in_latex() -> None:
     written = gdc.prove(gdc.load_problem("relu-network", widths=(4,)), samples=1).latex
 

@@ -47,6 +47,7 @@ def test_all_that_has_one_letter_is_one_number(name: str) -> None:
                 np.testing.assert_allclose(np.ravel(number), factor * np.ravel(mark.value), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_each_parameters_gradient_is_in_every_program(name: str) -> None:
     found = gdc.walk_through(name)

@@ -284,6 +284,7 @@ def test_layers_of_an_nnx_model_that_was_split_are_seen() -> None:
     assert nnx.Linear.__call__ is call
 
 
+@pytest.mark.thorough
 def test_what_shows_no_layer_is_said() -> None:
     def loss(p: Any, features: Any, targets: Any) -> Any:
         return ((features @ p["weight"].T + p["bias"])[:, 0] - targets) ** 2

@@ -261,6 +261,7 @@ def test_the_first_bad_step_is_the_one_at_which_a_branch_is_taken(resync: bool) 
     assert f"first bad step: {expected} of {steps}" in report.explanation()
 
 
+@pytest.mark.thorough
 def test_resync_keeps_the_gradients_together_and_drift_adds_up() -> None:
     other = model(spoiled(lambda w: w * (1 + 1e-7)), "other")
     together, apart = (

@@ -94,6 +94,7 @@ def test_a_pole_or_a_series_is_refused_by_name(function: Any, at: float, said: s
     assert said in result.reason
 
 
+@pytest.mark.thorough
 def test_a_pole_that_is_kept_off_before_is_read() -> None:
     def kept_off(x: Any) -> Any:
         return jax.numpy.where(x > 0, special.gammaln(jax.numpy.where(x > 0, x, 1.0)), x * x)

@@ -120,6 +120,7 @@ def test_another_activation_is_wrong(model: Callable[..., Any]) -> None:
     assert "loss" in wrong(judged(native))
 
 
+@pytest.mark.thorough
 def test_nnx_state_goes_without_its_graph() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="checks a model of Flax")
     graph, state, rest = nnx.split(
@@ -155,6 +156,7 @@ def test_an_nnx_module_in_training_mode_is_refused_until_it_is_told_to_evaluate(
 # One model is the source of values, another is loaded from it
 
 
+@pytest.mark.thorough
 def test_a_model_is_loaded_from_another() -> None:
     source, _ = in_equinox()
     target, _ = in_nnx()

@@ -76,6 +76,7 @@ def test_a_layer_with_a_cache_is_judged_as_it_is() -> None:
     assert "is due to return a gradient by each of x, w, b, not a tuple of ndarray, ndarray" in wrong.entries[0].cause
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
 @pytest.mark.parametrize("adapter", [gdcompare_torch, gdcompare_jax], ids=["torch", "jax"])
 def test_second_derivatives_of_a_model_are_judged(derivative: str, adapter: Any) -> None:
@@ -157,6 +158,7 @@ def test_along_a_direction_what_torch_writes_in_place_counts(derivative: Any) ->
     assert gdc.verify(native, POINTS, derivative=derivative).verdict == "agree"
 
 
+@pytest.mark.thorough
 def test_along_a_direction_that_moves_an_order_nothing_is_known() -> None:
     def loss(params: Any, features: Any, targets: Any) -> Any:
         return (jax.scipy.special.gammaincc(params["order"], jnp.exp(features[:, 0])) * targets).mean()
@@ -169,6 +171,7 @@ def test_along_a_direction_that_moves_an_order_nothing_is_known() -> None:
     assert "nobody knows" in report.explanation()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("mode", ["bilinear", "trilinear"])
 def test_pixels_are_taken_from_where_a_computed_place_says(mode: str, dtype: str) -> None:
@@ -189,6 +192,7 @@ def test_pixels_are_taken_from_where_a_computed_place_says(mode: str, dtype: str
     assert {each.verdict for each in report.entries} == {"agree"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_where_rounding_may_move_a_place_no_gradient_is_wrong(dtype: str) -> None:
     """Under the identity, pixels are read from where they lie, but for rounding: on either side of a kink."""

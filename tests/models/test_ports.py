@@ -271,6 +271,7 @@ def test_layers_that_do_not_correspond_are_refused(layers: Any, message: str) ->
         gdc.compare([source, convolved()], images(), layers=layers, rows=0)
 
 
+@pytest.mark.thorough
 def test_layers_of_other_shapes_decide_nothing() -> None:
     source = convolution()
 

@@ -336,6 +336,7 @@ def test_labels_may_be_made_one_hot(dtype: str) -> None:
     assert gdc.verify(torch_loss(loss), (FEATURES, labels), dtype=dtype).verdict == "agree"
 
 
+@pytest.mark.thorough
 def test_what_prints_is_read_without_it(capsys: pytest.CaptureFixture[str]) -> None:
     def loss(p: Any, x: Any, y: Any) -> Any:
         jax.debug.print("{w}", w=p["w"])

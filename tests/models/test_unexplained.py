@@ -104,6 +104,7 @@ def no_more() -> None:
     raise KeyError("no more")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fail", [no_more, lambda: sys.exit(3)])
 def test_a_model_that_fails_once_it_was_judged_is_wrong_still(fail: Callable[[], Any]) -> None:
     """It is tried, read, and called twice until then; and again, row by row and looked into, to explain it."""

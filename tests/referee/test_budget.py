@@ -339,6 +339,7 @@ def test_a_fault_exceeds_the_budget(problem: Problem, dtype: str, by_hand: bool,
         assert (lower > judge.budgets(by_hand)[name])[well].all()
 
 
+@pytest.mark.thorough
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), n=st.sampled_from([1, 2, 8]), dtype=st.sampled_from(DTYPES))
 def test_on_integers_a_polynomial_has_no_budget_at_all(data: st.DataObject, n: int, dtype: str) -> None:

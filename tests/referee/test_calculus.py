@@ -40,6 +40,7 @@ def plane(n: int = 24, d: int = 3, labels: bool = False, weighted: bool = False)
 # Right ones agree.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", OF_EACH_BACKEND)
 @pytest.mark.parametrize(("reduction", "weighted"), [("mean", False), ("sum", True)])
 def test_every_backend_agrees(backend: Backend[Any], derivative: str, reduction: str, weighted: bool) -> None:

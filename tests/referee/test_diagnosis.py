@@ -384,6 +384,7 @@ def test_a_factor_over_all_parameters_is_no_clipping_unless_the_norm_is_round() 
     assert causes(only_gradient(lambda _, gradient, __: 0.37 * gradient)) == {"one factor 0.37 over all parameters"}
 
 
+@pytest.mark.thorough
 def test_a_norm_that_is_round_by_chance_is_no_clipping() -> None:
     generator = np.random.default_rng(0)
     whole = Evidence(np.array([3.0, 4.0]), np.array([6.0, 8.5]), np.full(2, 1e-15), "float64", n=7)

@@ -190,6 +190,7 @@ def test_where_rounding_makes_up_an_element_without_siblings_nothing_is_seen() -
     assert entry.verdict != "agree"
 
 
+@pytest.mark.thorough
 def test_the_worst_case_alone_sees_nothing_there() -> None:
     network = MultilayerPerceptron(widths=(6,) * 20)
     zeroed = {"zeroed": FAULTS["zeroed component"](by_hand(network))}
@@ -223,6 +224,7 @@ def test_a_mask_that_leaves_an_exact_0_is_decided(mask: float) -> None:
     assert of_scalar(masked, 1.0, 1.0 + 1e-12).verdict == "wrong"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["jvp", "hvp"])
 def test_other_derivatives_of_a_deep_network_are_checked_too(derivative: str) -> None:
     pytest.importorskip("torch")
@@ -411,6 +413,7 @@ def test_digits_are_those_of_the_worst_resolved_element() -> None:
     assert judged([0.0, 0.0], [1.0, 0.0], [1.0, 0.0]).digits == 15  # no more than a float64 has
 
 
+@pytest.mark.thorough
 def test_a_report_tells_digits_and_grade() -> None:
     network = MultilayerPerceptron(widths=(6,) * 20)
     report = gdc.verify(network, few_rows(network), backends=["numpy"], dtype="float32")

@@ -53,6 +53,7 @@ READ: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", READ.values(), ids=READ)
 def test_numbers_of_the_same_kind_and_size_are_read(change: Callable[[Any], Any], dtype: str) -> None:
     judged(returning(change), dtype).assert_agree()

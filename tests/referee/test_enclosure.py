@@ -40,6 +40,7 @@ def exact(ball: Any) -> tuple[Fraction, Fraction]:
     return Fraction(int(m)) * Fraction(2) ** int(e), Fraction(int(r)) * Fraction(2) ** int(f)
 
 
+@pytest.mark.thorough
 @given(st.data(), st.sampled_from(["float32", "float64"]), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_it_contains_the_rational_gradient_of_a_line(data: st.DataObject, dtype: str, weighted: bool) -> None:

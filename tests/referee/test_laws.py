@@ -206,6 +206,7 @@ def test_a_broken_law_names_the_culprit(spoiled: Spoiled, law: str, cause: str) 
     assert all(cause in entry.cause for entry in found), [entry.cause for entry in found]
 
 
+@pytest.mark.thorough
 def test_samples_off_by_different_factors_are_given_none() -> None:
     spoiled = Spoiled(rows=lambda g, *_: g * np.linspace(1.5, 2, len(g)).reshape(-1, *[1] * (g.ndim - 1)))
 
@@ -300,6 +301,7 @@ def test_what_a_function_does_not_offer_is_left_out_and_said(function: Any, more
     assert ("of weights" in report.entries[0].cause) == (not more)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [own_rows, own_weighted_rows])
 def test_rows_of_weighted_data_may_be_weighted_or_not(rows: Any) -> None:
     report = check(own_weighted, rows, weighted(DATA, np.arange(40) % 5 + 0.25))
@@ -308,6 +310,7 @@ def test_rows_of_weighted_data_may_be_weighted_or_not(rows: Any) -> None:
     assert {entry.law for entry in report.entries} > OF_ROWS
 
 
+@pytest.mark.thorough
 def test_a_native_model_brings_its_rows() -> None:
     def gradient(params: Any, features: Any, targets: Any) -> Any:
         found = own({"theta_0": params["b"], "theta_1": params["w"]}, features, targets)[1]

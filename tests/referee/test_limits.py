@@ -294,6 +294,7 @@ SPOILED: dict[str, Callable[[NDArray[np.float64], Dataset], NDArray[np.float64]]
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 def test_ties_that_belong_together_hide_no_fault(spoil: Callable[..., Any]) -> None:
     """A smooth function, whose kinks cancel: mean (1/2 - y) x."""
@@ -340,6 +341,7 @@ def test_the_power_includes_the_width_of_the_set() -> None:
     assert entry.detectable >= width / np.abs(referee.truths["w"].mid[0])
 
 
+@pytest.mark.thorough
 def test_the_maximum_that_a_softmax_subtracts_leaves_a_true_figure() -> None:
     """At equal scores the gradient of two classes is 0 in the middle: 1e-24 of nothing is no power."""
 
@@ -476,6 +478,7 @@ def test_where_kinks_cancel_a_second_derivative_is_a_number() -> None:
     assert not products.kinks.any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
 def test_a_convention_of_ties_is_told_of_other_derivatives_too(derivative: str) -> None:
     """With the slope 0 of abs, and 0 of the maximum, the gradient is -y x, and no second derivative is left."""

@@ -303,6 +303,7 @@ def test_functions_that_are_wrong_are_told_in_which_block(function: Any, said: s
     assert any(said in entry.cause for entry in report.entries), [entry.cause for entry in report.entries]
 
 
+@pytest.mark.thorough
 def test_a_block_that_is_wrong_is_wrong_however_little_it_matters_to_all() -> None:
     many = np.concatenate([FEATURES] * 16), np.concatenate([TARGETS] * 16)
     blocks = Blocks(InMemory(*many), rows=50)
@@ -333,6 +334,7 @@ def test_a_function_that_differs_between_its_calls_is_told_so() -> None:
     assert cause(report) == "block 0 (rows 0 to 6): not deterministic: two calls differ, within the budget"
 
 
+@pytest.mark.thorough
 def test_a_tolerance_is_for_all_rows() -> None:
     how: dict[str, Any] = {"backends": [], "implementations": {"mine": off_in_one}}
 

@@ -138,6 +138,7 @@ def shares(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "close", lambda timeout: None)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shares")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 def test_the_laws_that_workers_check_are_those_of_one_process(weights: NDArray[Any] | None) -> None:
@@ -148,6 +149,7 @@ def test_the_laws_that_workers_check_are_those_of_one_process(weights: NDArray[A
     assert there.verdict == "agree"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shares")
 def test_workers_read_files_where_they_lie(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", FEATURES)
@@ -157,6 +159,7 @@ def test_workers_read_files_where_they_lie(tmp_path: Path) -> None:
     gdc.check_batch_laws("linear-regression", files, AT, "numpy", scheduler="tcp://x:1").assert_agree()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shares")
 def test_what_is_wrong_in_a_share_is_named_as_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     compute = NumpyBackend.value_and_grad
@@ -178,6 +181,7 @@ def test_what_is_wrong_in_a_share_is_named_as_in_one_process(monkeypatch: pytest
     assert any("wrong in 1 of 8 blocks, most in block 5 (rows 35 to 41): 2 times" in e.cause for e in there.entries)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shares")
 def test_rows_that_a_problem_cannot_take_are_said_as_in_one_process() -> None:
     labels = np.zeros(50)

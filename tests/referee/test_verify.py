@@ -515,6 +515,7 @@ class DerivedAsAWhole(gdc.Problem):
         return xp.mean(r * r), {"m": 2 * xp.mean(r)}
 
 
+@pytest.mark.thorough
 def test_either_of_the_two_derivations_gives_the_other() -> None:
     rows = gdc.per_sample_grad(DerivedAsAWhole(), UNWEIGHTED, {"m": 0.25}, "numpy")
 

@@ -84,6 +84,7 @@ def test_a_film_has_at_least_two_frames(fits: dict[str, gdc.Descent], frames: An
 # Reports
 
 
+@pytest.mark.thorough
 def test_the_heat_map_shows_every_verdict_where_it_belongs(report: gdc.Report) -> None:
     figure = pictures.heat_map(report)
 
@@ -131,6 +132,7 @@ def test_what_has_no_share_is_named(report: gdc.Report) -> None:
     assert "wrong" in words(pictures.heat_map(bent))
 
 
+@pytest.mark.thorough
 def test_laws_have_a_row_each(data: gdc.Dataset) -> None:
     laws = gdc.check_batch_laws(LINE, data, POINT, "numpy")
 

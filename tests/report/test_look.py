@@ -60,6 +60,7 @@ def test_an_unescaped_formula_would_be_typeset(tmp_path: Path) -> None:
     assert written("$x_1$").count("<use") != written(look.words("$x_1$")).count("<use")
 
 
+@pytest.mark.thorough
 def test_the_callers_settings_change_nothing_and_are_given_back(fit: gdc.Descent, tmp_path: Path) -> None:
     def bytes_of_a_picture() -> bytes:
         gdc.pictures.write(gdc.pictures.losses({"a": fit}), tmp_path / "a.svg")
@@ -83,6 +84,7 @@ def test_the_same_results_make_the_same_bytes(suffix: str, fit: gdc.Descent, tmp
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
+@pytest.mark.thorough
 def test_other_results_make_other_bytes(fit: gdc.Descent, tmp_path: Path) -> None:
     other = gdc.descend("linear-regression", "noisy-line", "numpy", epochs=6)
     for name, one in (("a", fit), ("b", other)):

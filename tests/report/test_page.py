@@ -88,6 +88,7 @@ def test_a_page_needs_nothing_else(html: str) -> None:
     assert "default-src 'none'" in html
 
 
+@pytest.mark.thorough
 def test_every_id_is_one_element_and_every_reference_has_one(html: str) -> None:
     ids = Counter(attributes["id"] for _, attributes in Elements(html).found if "id" in attributes)
 
@@ -206,6 +207,7 @@ def test_weights_are_heeded() -> None:
     assert "n = 4, d = 1, weighted" in html
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt

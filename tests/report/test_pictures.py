@@ -349,6 +349,7 @@ def test_batch_sizes_that_there_are_not_are_refused(data: gdc.Dataset, sizes: li
         pictures.cloud(gdc.per_sample_grad(LINE, data, POINT, "numpy"), sizes)
 
 
+@pytest.mark.thorough
 def test_equal_samples_make_a_cloud_without_extent(tmp_path: Path) -> None:
     figure = pictures.cloud({"w": np.ones((5, 2))})
 
@@ -520,6 +521,7 @@ def test_a_part_of_ones_own_figure_can_be_drawn_on(data: gdc.Dataset, fits: dict
     assert look.whole(own) is own
 
 
+@pytest.mark.thorough
 def test_the_demonstrations_sheet_has_every_picture(fits: dict[str, gdc.Descent], data: gdc.Dataset) -> None:
     from gdcompare.report.demonstration import Demonstration
 

@@ -35,6 +35,7 @@ def missed(points: Floats, kept: Floats) -> float:
     return len(every - near) / len(every)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "points",
     [

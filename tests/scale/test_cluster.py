@@ -124,6 +124,7 @@ def test_the_bits_are_the_same_whoever_dies_or_comes_and_when(data: st.DataObjec
         assert bits(work) == DUE
 
 
+@pytest.mark.thorough
 def test_the_share_of_one_who_hangs_is_given_to_another_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "LATE", (0.05, 3.0))
     monkeypatch.setattr(cluster, "LOOK", 0.02)
@@ -146,6 +147,7 @@ def test_the_share_of_one_who_hangs_is_given_to_another_too(monkeypatch: pytest.
         assert client.calls.count(("a", "work")) >= len(PARAMS)
 
 
+@pytest.mark.thorough
 def test_who_is_still_being_sent_rows_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "LATE", (0.05, 3.0))
     monkeypatch.setattr(cluster, "LOOK", 0.02)
@@ -231,6 +233,7 @@ def test_rows_over_which_workers_die_one_after_the_other_are_named() -> None:
         work.total(PARAMS[0])
 
 
+@pytest.mark.thorough
 def test_nobody_left_is_said_after_a_while() -> None:
     said = r"no worker is left, and none came within 0\.2 s"
 
@@ -332,6 +335,7 @@ def test_other_versions_differ() -> None:
 # What is sent
 
 
+@pytest.mark.thorough
 def test_a_problem_from_a_file_arrives_without_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     (tmp_path / "beside.py").write_text("def half(xp, x):\n    return 0.5 * x\n")

@@ -62,6 +62,7 @@ def test_a_cell_that_raises_is_named_with_its_worker_and_the_others_are_done(cli
     assert failures["3"].endswith(": ZeroDivisionError: division by zero")
 
 
+@pytest.mark.thorough
 def test_a_cell_over_which_workers_die_is_named_and_the_others_are_done() -> None:
     def fatal(n: int) -> int:
         if n == 3:
@@ -247,6 +248,7 @@ def test_what_a_cell_tells_is_heard(client: Any) -> None:
     tell("nobody listens here")
 
 
+@pytest.mark.thorough
 def test_nobody_there_is_said_after_a_while() -> None:
     with threads(0) as client, pytest.raises(ClusterError, match=r"no worker is left, and none came within 0\.1 s"):
         Spread(client, patience=0.1).do(square, CELLS, print)

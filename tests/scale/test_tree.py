@@ -58,6 +58,7 @@ def test_a_sum_from_left_to_right_has_other_bits_than_the_tree() -> None:
     assert np.array([one_by_one]).tobytes() != total(values, [list(range(1000))])
 
 
+@pytest.mark.thorough
 def test_leaves_in_order_leave_few_sums_waiting() -> None:
     tree = Tree(100_000)
     for i in range(99_999):

@@ -46,6 +46,7 @@ def test_what_is_reported_is_heard_in_order() -> None:
     report("nobody listens here")
 
 
+@pytest.mark.thorough
 def test_a_process_that_fails_says_why() -> None:
     for name, arguments, words in (
         ("raises", {"words": "no room"}, "out of memory: MemoryError: no room"),
@@ -87,6 +88,7 @@ def test_a_process_that_should_stop_comes_back_with_what_it_has() -> None:
     assert there("until_interrupted", heard=lambda _: said.set(), stop=said.is_set) == "what there is"
 
 
+@pytest.mark.thorough
 @unix
 def test_a_process_that_should_stop_and_does_not_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gdcompare.timing.fresh.GRACE", 0.1)
@@ -96,6 +98,7 @@ def test_a_process_that_should_stop_and_does_not_is_ended(monkeypatch: pytest.Mo
         there("never_ends", heard=lambda _: said.set(), stop=said.is_set)
 
 
+@pytest.mark.thorough
 @unix
 def test_what_dies_or_fails_of_ctrl_c_is_no_failure_of_its_own() -> None:
     def press(_: object) -> None:
@@ -158,6 +161,7 @@ def test_memory_is_told_apart_into_imports_inputs_and_work() -> None:
     assert 92 * megabyte < found.peak_above_imports < 115 * megabyte
 
 
+@pytest.mark.thorough
 def test_a_wrong_answer_has_no_time_alone_either() -> None:
     assert alone(f"{THINGS}:holds", {"megabytes": 1, "right": False}) == Failure("wrong", "off")
 
@@ -189,6 +193,7 @@ def test_the_break_even_is_the_first_number_of_calls_that_is_no_slower() -> None
 # Races in processes
 
 
+@pytest.mark.thorough
 def test_a_race_in_a_process_is_a_race() -> None:
     found = race_in_process(f"{THINGS}:two", {}, threads=1, seconds=0, seed=3, reference="short")
 

@@ -22,6 +22,7 @@ from gdcompare.timing.result import Race
 from .machine import LazyArray, Machine, noise, right
 
 
+@pytest.mark.thorough
 def test_the_true_ratios_are_found() -> None:
     machine = Machine(noise(0, 0.3))
     contenders = [machine.contender(name, seconds) for name, seconds in (("a", 1e-4), ("b", 1.1e-4), ("c", 5e-4))]
