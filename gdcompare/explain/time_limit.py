@@ -16,6 +16,10 @@ SHORTEST = 1e-3
 """How long to wait before the clock is looked at again, in seconds."""
 
 
+AGAIN = 0.1
+"""Seconds of computing after which the end is told again: a callback of the garbage collector may have kept it."""
+
+
 class _TimeIsUp(BaseException):
     """Raised in a thread from outside; no `except Exception` on its way keeps it."""
 
@@ -33,18 +37,22 @@ def within(seconds: float, compute: Callable[[], T]) -> T:
     spent = _clock_of(thread)
     begun = spent()
 
-    def left() -> float:
+    def left(limit: float) -> float:
         with lock:  # while it is held, the thread is there
-            return 0.0 if ended.is_set() else seconds - (spent() - begun)
+            return 0.0 if ended.is_set() else limit - (spent() - begun)
 
     def watch() -> None:
         nonlocal struck
-        while (rest := left()) > 0:
-            ended.wait(max(rest, SHORTEST))
-        with lock:
-            if not ended.is_set():
+        limit = seconds
+        while True:
+            while (rest := left(limit)) > 0:
+                ended.wait(max(rest, SHORTEST))
+            with lock:
+                if ended.is_set():
+                    return
                 struck = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUp))
+                limit = spent() - begun + AGAIN
 
     watcher = threading.Thread(target=watch, daemon=True)
     try:

@@ -207,6 +207,27 @@ def test_what_others_take_of_a_busy_machine_does_not_count() -> None:
     assert within(0.1, waiting) == "done"
 
 
+def test_an_end_that_a_callback_keeps_is_told_again() -> None:
+    kept = 0
+
+    def callback() -> None:  # as one of the garbage collector, whose errors go nowhere
+        nonlocal kept
+        try:
+            while True:
+                sum(range(100))
+        except BaseException:
+            kept += 1
+
+    def compute() -> None:
+        callback()
+        while True:
+            sum(range(100))
+
+    with pytest.raises(TimeoutError):
+        within(0.01, compute)
+    assert kept == 1
+
+
 def test_the_time_limit_works_in_a_thread() -> None:
     said: list[str] = []
 

@@ -307,6 +307,7 @@ def test_what_no_rule_decides_is_undecided_and_not_proved() -> None:
     assert "Proved for n = 3, d = 2: gradient of a, b; " in str(proof)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from within a garbage collection
 def test_out_of_time_is_undecided() -> None:
     proof = gdc.prove("softmax-regression", seconds=1e-3)
 
