@@ -140,9 +140,10 @@ class Audit:
         judged = [name for name, each in self.outcomes.items() if each.judged]
         tally = {status: sum(row.points.get(status, 0) for row in self.rows) for status in ORDER}
         points = ", ".join(f"{found} {status}" for status, found in tally.items() if found)
-        share = len(judged) / max(1, len(self.outcomes))
+        share, others = len(judged) / max(1, len(self.outcomes)), len(judged) < len(self.outcomes)
         return [
-            f"{len(judged)} of {count(len(self.outcomes), 'operation')} judged ({share:.0%}), the others have reasons",
+            f"{len(judged)} of {count(len(self.outcomes), 'operation')} judged ({share:.0%})"
+            f"{', the others have reasons' if others else ''}",
             f"points: {points or 'none'}",
         ]
 
