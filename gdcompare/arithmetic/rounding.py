@@ -183,7 +183,9 @@ class Rounding:
         )
         if (~exact & (room < 0)).any():
             self.explain(room < 0, True, f"a constant of {float(np.max(np.abs(value[~exact]))):.3g}")
-        return Rounded(np.where(np.isnan(value), 0.0, value), spread, error + flushed, self)
+        nowhere = np.isnan(value)  # what is no number has no bound either
+        spread, error = (np.where(nowhere, np.inf, part) for part in (spread, error + flushed))
+        return Rounded(value, spread, error, self)
 
     def most(self, value: Any) -> Any:
         """Return the largest number there is, or infinity where the value is."""

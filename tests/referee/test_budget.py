@@ -474,6 +474,16 @@ def test_constants_are_exact_if_they_are_short() -> None:
     assert narrow.exact.all()
 
 
+def test_what_is_no_number_is_no_exact_0() -> None:
+    numbers = RoundedNumbers("float64")
+    nothing, data = numbers.asarray([np.nan]), numbers.asarray(np.array([3.0]))
+
+    with np.errstate(all="ignore"):
+        found = [nothing, data + nothing, data * nothing, nothing * numbers.asarray([2.0])]
+
+    assert all(np.isinf(each.error).all() and np.isinf(each.spread).all() for each in found)
+
+
 @given(st.integers(-(2**20), 2**20), st.integers(-(2**20), 2**20), st.integers(-40, 40))
 def test_exactness_is_claimed_only_of_what_float32_computes_exactly(a: int, b: int, exponent: int) -> None:
     numbers = RoundedNumbers("float32")
