@@ -197,17 +197,8 @@ class Program:
             )
             mine, other = ({shapes[each] for each in given if (each in itself) == is_mine} for is_mine in (True, False))
             n = max(step.shape, default=0)
-            if (
-                not alone
-                and n > 1
-                and step.shape == (n, n)
-                and (mine, other)
-                in (
-                    ({(n,)}, {(n, 1)}),
-                    ({(n, 1)}, {(n,)}),
-                    ({(n, 1)}, {(1, n)}),
-                )
-            ):
+            crossed = ({(n,)}, {(n, 1)}), ({(n, 1)}, {(n,)}), ({(n, 1)}, {(1, n)})
+            if not alone and n > 1 and step.shape == (n, n) and (mine, other) in crossed:
                 return step.line or step.function
         return ""
 

@@ -32,6 +32,9 @@ OUTSIDE = (
 )
 
 
+FAILS = "the program does not show it, and whether the loss moves with it is not known: the model fails elsewhere"
+
+
 class Readable(Protocol):
     """What a model needs to pose a problem: see `Native`."""
 
@@ -148,24 +151,22 @@ class ProgramProblem(Problem):
         for i, lines in self.program(len(self.features)).without_slope().items():
             if i < len(names):
                 where = ", ".join(filter(None, lines))
-                moves = not lines and self._moves_with(names[i])
-                why = (
-                    f"{CUT} ({where})" if where else CUT if lines else OUTSIDE if moves else "the loss does not use it"
-                )
-                found[names[i]] = not moves, why
+                outside = "" if lines else self._outside(names[i])
+                cut = f"{CUT} ({where})" if where else CUT if lines else ""
+                found[names[i]] = not outside, cut or outside or "the loss does not use it"
         return found
 
-    def _moves_with(self, name: str) -> bool:
-        """Whether the model's loss is another one where this parameter is."""
+    def _outside(self, name: str) -> str:
+        """Say that the model's loss is another one where this parameter is, or that nobody knows; "" if it is not."""
         value = self.params[name]
         steps = (1 + np.abs(value)) * np.linspace(0.25, 0.75, value.size).reshape(value.shape)
         moved = {**self.params, name: (value + steps).astype(value.dtype)}
         try:
             with no_exit():
-                losses = [self.model.value_and_grad(at, self.features, self.targets)[0] for at in (self.params, moved)]
+                losses = [float(self.model.value(at, self.features, self.targets)) for at in (self.params, moved)]
         except Exception:  # whatever a model does elsewhere
-            return False
-        return float(losses[0]) != float(losses[1])
+            return FAILS
+        return OUTSIDE if losses[0] != losses[1] else ""
 
     def held(self, direction: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return a direction as the model holds it: in the dtypes of its parameters, where float32 is judged."""

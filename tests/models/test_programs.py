@@ -254,16 +254,23 @@ def test_what_is_not_differentiated_is_a_constant(native: Any, derivative: str) 
     judged(native, derivative=derivative).assert_agree()
 
 
+def only_here(p: Any, x: Any, y: Any) -> Any:
+    if p["w"].tolist() != WEIGHTS["w"].tolist():
+        raise RuntimeError
+    return (x[:, 0].requires_grad_() - y) ** 2
+
+
 @pytest.mark.parametrize(
     ("loss", "verdict", "said"),
     [
+        (torch_loss(only_here), "inconclusive", "the program does not show it, and whether the loss moves with it is"),
         (torch_loss(lambda p, x, y: (x @ p["w"].detach() - y + 0 * x[:, 0].requires_grad_()) ** 2), "agree", "cut off"),
         (jax_loss(lambda p, x, y: (x @ jax.lax.stop_gradient(p["w"]) - y) ** 2), "agree", "cut off from the loss"),
         (jax_loss(lambda p, x, y: y**2), "agree", "the loss does not use it"),
         (torch_loss(lambda p, x, y: (x @ torch.tensor(p["w"].tolist()).to(x) - y + 0 * x[:, 0].requires_grad_()) ** 2),
          "inconclusive", "the loss moves with it, and the program does not show how"),
     ],
-    ids=["detached", "stopped", "unused", "numbers"],
+    ids=["elsewhere it fails", "detached", "stopped", "unused", "numbers"],
 )  # fmt: skip
 def test_why_a_gradient_is_0_that_no_slope_reaches_is_said(loss: Any, verdict: str, said: str) -> None:
     report = judged(loss)
