@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import queue
 import sys
 import threading
 import time
@@ -33,38 +34,36 @@ def within(seconds: float, compute: Callable[[], T]) -> T:
     >>> within(10, lambda: 1 + 1)
     2
     """
-    thread, lock, ended, struck = threading.get_ident(), threading.Lock(), threading.Event(), False
+    thread, told = threading.get_ident(), queue.SimpleQueue[None]()
     spent = _clock_of(thread)
     begun = spent()
 
-    def left(limit: float) -> float:
-        with lock:  # while it is held, the thread is there
-            return 0.0 if ended.is_set() else limit - (spent() - begun)
-
     def watch() -> None:
-        nonlocal struck
         limit = seconds
         while True:
-            while (rest := left(limit)) > 0:
-                ended.wait(max(rest, SHORTEST))
-            with lock:
-                if ended.is_set():
-                    return
-                struck = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUp))
-                limit = spent() - begun + AGAIN
+            rest = limit - (spent() - begun)
+            try:
+                return told.get(timeout=max(rest, SHORTEST))
+            except queue.Empty:
+                if spent() - begun >= limit:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUp))
+                    limit = spent() - begun + AGAIN
 
     watcher = threading.Thread(target=watch, daemon=True)
+
+    def end() -> None:
+        told.put(None)
+        watcher.join()
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # told, and not yet raised
+
     try:
+        watcher.start()
         try:
-            watcher.start()
             return compute()
         finally:
-            with lock:
-                ended.set()
-            if struck:  # and not yet raised: it comes to nothing
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+            end()
     except _TimeIsUp:
+        end()  # for it may have been raised in the midst of that
         raise TimeoutError(f"not within {seconds:g} s") from None
 
 

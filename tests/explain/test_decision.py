@@ -197,6 +197,19 @@ def test_the_time_limit_holds_and_leaves_nothing_behind() -> None:
     assert within(60, lambda: sum(range(10**5))) == sum(range(10**5))
 
 
+def test_an_end_that_comes_as_the_computation_does_leaves_nobody_waiting() -> None:
+    def as_long() -> None:
+        until = time.thread_time() + 1e-3
+        while time.thread_time() < until:
+            pass
+
+    before = threading.enumerate()
+    for _ in range(100):
+        with suppress(TimeoutError):
+            within(1e-3, as_long)
+        assert threading.enumerate() == before
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="no clock of a thread's own")
 def test_what_others_take_of_a_busy_machine_does_not_count() -> None:
