@@ -248,7 +248,7 @@ def test_a_thinned_history_is_the_full_one_thinned_on_every_backend(backend: Bac
 
 @pytest.mark.thorough
 def test_memory_does_not_grow_with_the_steps_where_the_history_is_thinned() -> None:
-    def peak(epochs: int, every: int) -> int:
+    def once(epochs: int, every: int) -> int:
         tracemalloc.start()
         try:
             descend(LINEAR, data, "numpy", epochs=epochs, history_every=every, chunk=200)
@@ -256,8 +256,11 @@ def test_memory_does_not_grow_with_the_steps_where_the_history_is_thinned() -> N
         finally:
             tracemalloc.stop()
 
+    def peak(epochs: int, every: int) -> int:
+        return min(once(epochs, every) for _ in range(3))  # other threads of this process make things, too
+
     data = some_data(LINEAR)
-    peak(200, 1)  # what is kept for good is allocated once
+    once(200, 1)  # what is kept for good is allocated once
 
     short, long, unthinned = peak(400, 1000), peak(8000, 1000), peak(8000, 1)
 
