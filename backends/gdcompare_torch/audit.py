@@ -15,21 +15,25 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from gdcompare.audit.subject import Arrays, Asked, Formula, Operation, Route, hexadecimal
 from gdcompare.backend import BackendUnavailableError
 from gdcompare_torch.compiled import run_compiled
+from gdcompare_torch.complex_numbers import is_complex
 from gdcompare_torch.models import from_autograd_function
 
 SAMPLES = 2
 """How many sample inputs of an operation are taken, of those that are looked at and have few numbers."""
-LOOKED_AT = 12
+LOOKED_AT, FURTHER = 12, 200
 MOST = 130
 """How many numbers their arguments have at most, where there are such."""
 SEED = 0
 
 
 BY_DESIGN = {
-    "nn.functional.gaussian_nll_loss": "it clamps the variance where no derivative sees it, as its documentation says",
     "nn.functional.binary_cross_entropy": "it clamps its logarithms at -100, and their slope, by design",
 }
 """Operations whose derivative is not meant to be that of their values."""
+
+
+COMPLEX = {"complex", "polar", "cdouble", "cfloat", "chalf"}
+"""Elementwise operations that give complex numbers, of two parts."""
 
 
 def operations() -> list[Operation]:
@@ -54,24 +58,27 @@ def _operation(info: Any) -> Operation:
 
 
 def _arity(info: Any) -> int:
-    """Return of how many numbers an elementwise operation is a function; 0 for others."""
+    """Return of how many numbers an elementwise operation is a function; 0 for others, and for those that give two."""
     from torch.testing._internal.opinfo.core import BinaryUfuncInfo, UnaryUfuncInfo
 
-    if isinstance(info, UnaryUfuncInfo):
-        return 1
-    return 2 if isinstance(info, BinaryUfuncInfo) else 0
+    count = 1 if isinstance(info, UnaryUfuncInfo) else 2 if isinstance(info, BinaryUfuncInfo) else 0
+    return 0 if info.name in COMPLEX else count
 
 
 def _examples(info: Any, count: int) -> Iterator[_Example]:
     if count:
         names = ("x", "y")[:count]
-        yield _Example(info, "ordinary", dict.fromkeys(names, np.array([0.5])), [], None)
+        least = getattr(info, "domain", (None, None))[0]
+        ordinary = 0.5 if least is None or least < 0.5 else least + 0.75
+        yield _Example(info, "ordinary", dict.fromkeys(names, np.array([ordinary])), [], None)
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        samples = list(itertools.islice(info.sample_inputs("cpu", torch.float64, requires_grad=True), LOOKED_AT))
-    found = []
-    for sample in samples:
+        samples = list(itertools.islice(info.sample_inputs("cpu", torch.float64, requires_grad=True), FURTHER))
+    found: list[Any] = []
+    for looked_at, sample in enumerate(samples):
+        if looked_at >= LOOKED_AT and found:
+            break
         leaves, form = tree_flatten((sample.input, sample.args, sample.kwargs))
         places = [i for i, leaf in enumerate(leaves) if _is_differentiated(leaf)]
         size = sum(leaves[i].numel() for i in places)
@@ -98,7 +105,7 @@ class _Example:
     def __init__(self, info: Any, region: str, arguments: Arrays, leaves: list[Any], place: Any) -> None:
         self.info, self.region, self.arguments = info, region, arguments
         self._leaves, self._place = leaves, place
-        self._single = True
+        self._single, self._complex = True, False
         self._chosen: list[int] | None = None
         self._options: dict[str, Any] = {}
         # As torch tests it: of what reads one triangle, and differentiates by both.
@@ -119,7 +126,11 @@ class _Example:
         """Note which outputs have a derivative, if not all have."""
         leaves = [torch.tensor(each, requires_grad=True) for each in self.arguments.values()]
         outputs = tree_leaves(self._called(*leaves))
-        real = [i for i, each in enumerate(outputs) if torch.is_tensor(each) and each.is_floating_point()]
+        real = [
+            i
+            for i, each in enumerate(outputs)
+            if torch.is_tensor(each) and (each.is_floating_point() or each.is_complex())
+        ]
         chosen = [i for i in real if outputs[i].requires_grad]
         self._chosen = None if chosen == real else chosen
 
@@ -138,7 +149,8 @@ class _Example:
     def _as(leaf: Any, dtype: torch.dtype) -> Any:
         if torch.is_tensor(leaf):
             leaf = leaf.detach()
-            return leaf.to(dtype) if leaf.is_floating_point() else leaf.clone()
+            dtype = dtype.to_complex() if leaf.is_complex() else dtype
+            return leaf.to(dtype) if leaf.is_floating_point() or leaf.is_complex() else leaf.clone()
         return dtype if leaf is torch.float64 else leaf
 
     @property
@@ -179,8 +191,9 @@ class _Example:
         self._choose()
         with torch.no_grad():
             at = [torch.tensor(each) for each in arguments.values()]
-            outputs = native._outputs(at)
-            self._single = torch.is_tensor(self._call(*at))
+            outputs, own = native._outputs(at), self._call(*at)
+            self._single = torch.is_tensor(own)
+            self._complex = is_complex(own)
         return sum(output.numel() for output in outputs)
 
     def formula(self, arguments: Arrays, cotangents: NDArray[Any]) -> Formula:
@@ -195,6 +208,8 @@ class _Example:
             return ""
         if self._chosen is not None:
             call = f"[torch.utils._pytree.tree_leaves({call})[i] for i in {self._chosen}]"
+        if self._complex:
+            call = f"torch.view_as_real({call}.resolve_conj())"
         dtype = f"torch.{asked.cotangents.dtype}"
         names, plain = ", ".join(asked.arguments), bool((asked.cotangents == 1).all())
         loss, last = _loss(call, self._single, plain), "," if len(asked.arguments) == 1 else ""

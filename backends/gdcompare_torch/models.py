@@ -30,6 +30,7 @@ from gdcompare.models.native import (
     working_dtype,
 )
 from gdcompare.models.rules import Rule
+from gdcompare_torch.complex_numbers import as_own, is_complex, on_host
 from gdcompare_torch.layers import Narrowed, couples, draws, holding, keeping
 from gdcompare_torch.program import read
 from gdcompare_torch.rules import applied
@@ -47,7 +48,7 @@ def from_module(
     the dtype under test. Whole numbers that the module or the loss cannot take as the one are handed over as the other:
     labels in a `Dataset` need no `targets.long()`. The module's trainable parameters are its parameters, by the names
     it has for them; all others, and buffers, are constants. It computes on copies, on its own device, and is never
-    changed.
+    changed. A parameter of complex numbers is one of real numbers here, with an axis more at the end for their parts.
 
     Raises ValueError for a module whose loss depends on chance. One that normalises by the statistics of the batch can
     be compared with another model, by the gradient of the batch, and is refused by `verify`.
@@ -207,7 +208,7 @@ class _Torch(Native):
                 {key: _to_numpy(each) for key, each in values.items()},
             )
             for name, line, function, values in found
-            if values
+            if values and not any(map(is_complex, values.values()))
         ]
 
     def jvp(
@@ -279,7 +280,7 @@ class TorchModule(_Torch):
     @property
     def parameters(self) -> dict[str, NDArray[np.float64]]:
         """The trainable ones, once each where they are tied."""
-        return {name: np.array(value.detach().double().cpu().numpy()) for name, value in self._trainable().items()}
+        return {name: np.array(on_host(value)) for name, value in self._trainable().items()}
 
     def layers(self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]) -> list[Layer]:
         """What each submodule gives out, by its dotted name; hooks see it, and are taken away again."""
@@ -313,9 +314,10 @@ class TorchModule(_Torch):
         rows, goals = _data(features, self._rows(dtype), device), _data(targets, dtype, device)
         constants = _constants(self.module, dtype)
         constants_of_loss = _constants(self.loss, dtype) if isinstance(self.loss, torch.nn.Module) else {}
+        own = self._trainable()
 
         def loss(leaves: dict[str, torch.Tensor], features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            outputs = torch.func.functional_call(self.module, constants | leaves, (features,))
+            outputs = torch.func.functional_call(self.module, constants | as_own(leaves, own), (features,))
             if isinstance(self.loss, torch.nn.Module):
                 found = torch.func.functional_call(self.loss, constants_of_loss, (outputs, targets))
             else:
@@ -323,7 +325,7 @@ class TorchModule(_Torch):
             return mean_of(found, len(features))
 
         at_data: Any = partial(loss, features=rows, targets=goals)
-        at_data.held = partial(holding, self.module, constants)
+        at_data.held = lambda leaves: holding(self.module, constants, as_own(leaves, own))
         return at_data, _leaves(params, dtype, device, self._narrow())
 
     def _narrow(self) -> dict[str, torch.dtype]:
@@ -367,7 +369,7 @@ class TorchFunction(_Torch):
     @property
     def parameters(self) -> dict[str, NDArray[np.float64]]:
         """The floating-point arrays, by their paths."""
-        return {name: np.array(_on_host(value), dtype=np.float64) for name, value in self._own.items()}
+        return {name: np.array(on_host(value), dtype=np.float64) for name, value in self._own.items()}
 
     def loss_at(
         self, params: Mapping[str, NDArray[Any]], features: NDArray[Any], targets: NDArray[Any]
@@ -377,7 +379,8 @@ class TorchFunction(_Torch):
         rows, goals = _data(features, self._rows(dtype), self.device), _data(targets, dtype, self.device)
 
         def loss(leaves: dict[str, torch.Tensor], features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            filled = [leaves.get(name, leaf) for name, leaf in self._leaves]
+            given = as_own(leaves, self._own)
+            filled = [given.get(name, leaf) for name, leaf in self._leaves]
             return mean_of(self.loss(tree_unflatten(filled, self._structure), features, targets), len(features))
 
         return partial(loss, features=rows, targets=goals), _leaves(params, dtype, self.device, self._narrow())
@@ -417,7 +420,8 @@ class _TorchOperation(_Torch):
     def _outputs(self, arrays: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         returned = self.function(*arrays)
         each = returned if isinstance(returned, tuple | list) else (returned,)
-        outputs = [output for output in each if torch.is_tensor(output) and output.is_floating_point()]
+        tensors = [torch.view_as_real(output.resolve_conj()) if is_complex(output) else output for output in each]
+        outputs = [output for output in tensors if torch.is_tensor(output) and output.is_floating_point()]
         if not outputs:
             raise TypeError(f"{self.name!r} returns {type(returned).__name__}, where a tensor, or several, is due")
         return outputs
@@ -463,12 +467,8 @@ def _data(values: NDArray[Any], dtype: torch.dtype, device: Any) -> torch.Tensor
 
 def _is_parameter(value: Any) -> bool:
     if torch.is_tensor(value):
-        return bool(value.is_floating_point())
-    return isinstance(value, np.ndarray | np.generic) and np.issubdtype(value.dtype, np.floating)
-
-
-def _on_host(value: Any) -> Any:
-    return value.detach().double().cpu().numpy() if torch.is_tensor(value) else value
+        return bool(value.is_floating_point() or value.is_complex())
+    return isinstance(value, np.ndarray | np.generic) and np.issubdtype(value.dtype, np.inexact)
 
 
 def _path(path: Any) -> str:
@@ -486,7 +486,10 @@ def _constants(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.T
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     copies = {name: value.detach().clone() for name, value in state.items()}
     narrow = _half({name: value.dtype for name, value in copies.items()}) if dtype == torch.float32 else {}
+    complex_numbers = {name: dtype.to_complex() for name, value in copies.items() if value.is_complex()}
     return {
-        name: value.to(narrow.get(name, dtype)) if value.is_floating_point() else value
+        name: value.to(complex_numbers.get(name, narrow.get(name, dtype)))
+        if value.is_floating_point() or value.is_complex()
+        else value
         for name, value in copies.items()
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -21,11 +22,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from gdcompare.arithmetic.complex_numbers import Complex, whole
 from gdcompare.arithmetic.precision import NARROW, OF_FACTORS, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
 from gdcompare_torch import tensor_cores
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
+from gdcompare_torch.complex_numbers import COMPLEX, MADE, is_complex
 from gdcompare_torch.moves import CONSTANT, MOVES
 from gdcompare_torch.signs import as_theirs
 
@@ -113,6 +116,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         self._saved: dict[int, Place] = {}  # what autograd has put by for a way back, as it is differentiated there
         self._constant: set[int] = set()  # those that no input enters
         self._later: dict[int, Any] = {}  # how the places of some are found, if anybody asks
+        self._reals: dict[int, torch.Tensor] = {}  # of complex tensors: the parts of their numbers, in the same memory
 
     def input(self, name: str, tensor: torch.Tensor, numbers: NDArray[Any]) -> None:
         """Make a tensor an input of the program."""
@@ -125,9 +129,14 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         name = operation._overloadpacket.__name__
         target = arguments[0] if operation._schema.is_mutable and name.endswith(("_", "copy_to")) else None
         target = options.get("out", target)
-        formula = FORMULAS.get(f"{name}.{operation._overloadname}") or FORMULAS.get(name.removesuffix("_"))
         taken = arguments, {key: value for key, value in options.items() if key != "out"}
         given = [each for each in tree_leaves(taken) if isinstance(each, torch.Tensor)]
+        complexly = name in MADE or any(map(is_complex, [*given, *tree_leaves(options)]))
+        formulas = COMPLEX if complexly else FORMULAS
+        formula = formulas.get(f"{name}.{operation._overloadname}") or formulas.get(name.removesuffix("_"))
+        turned = complexly and torch.Tag.inplace_view in operation.tags  # as by `transpose_`: nothing is written
+        if complexly and (operation.is_view or turned):
+            formula = self._seen_otherwise
         if any(each.is_meta for each in given) or options.get("device") == torch.device("meta"):
             return operation(*arguments, **options)  # a shape without numbers, as forward mode asks for
         enters = name not in CONSTANT and any(self._place(each) is not None for each in given)
@@ -139,17 +148,21 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                     return result
             if (apart := APART.get(name, decomposition_table.get(operation))) is not None:
                 return self._taken_apart(operation, apart, arguments, options)
-        lost = next((self._lost[id(each)] for each in given if id(each) in self._lost), None)
+        lost = next((self._lost[id(each)] for each in map(self._real, given) if id(each) in self._lost), None)
         operands = tree_map(self.operand, (list(taken[0]), taken[1])) if lost is None and formula else ([], {})
+        if turned:
+            self._reals.pop(id(target), None)
+            target = None
         result = operation(*arguments, **options)
         if name == "_local_scalar_dense" and (enters or lost):
             self._decide(given[0], result, lost)
-        outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        outputs = [self._real(each) for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
         for each in outputs:
             self._know(each)
         if torch.Tag.nondeterministic_seeded in operation.tags:
             lost = self._refusal(name, "draws random numbers", "Call .eval() on the model, or give the draws as data")
-        inexact = any(each.is_floating_point() for each in given) and any(map(torch.is_floating_point, outputs))
+        inexact = not complexly and any(map(torch.is_floating_point, given))
+        inexact = inexact and any(map(torch.is_floating_point, outputs))
         exact = (
             formula is None or not inexact or name in MOVES or target is not None or any(map(self._is_narrow, given))
         )
@@ -157,7 +170,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             return result
         if lost is None:
             lost = self._written_down(operation, formula, operands, result, target, given)
-            if lost is None and target is not None:
+            if lost is None and (target is not None or turned):
                 return result
         self._lose(operation, arguments, outputs, lost or self._refusal(name, "gives more than what can be read"))
         return result
@@ -190,11 +203,12 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     ) -> ProgramError | None:
         """Write an operation down as its formula; return what is said if that cannot be."""
         name = operation._overloadpacket.__name__
-        outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
-        if any(each.is_complex() for each in outputs):
-            return self._refusal(name, "makes complex numbers")
+        outputs = [self._real(each) for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
         if formula is None:
-            return self._refusal(name, "is none of the operations that can be read")
+            of = " of complex numbers" if any(map(is_complex, [*given, *tree_leaves(result)])) else ""
+            return self._refusal(name, f"is none of the operations{of} that can be read")
+        if target is not None and target.is_conj():
+            return self._refusal(name, "writes into the conjugate of a tensor")
         if narrow := [each for each in outputs if self._is_narrow(each)]:
             what = f"rounds to {_dtype(narrow[0])}, where {self.dtype} is judged"
             return self._refusal(name, what, judged_in_float32(_dtype(narrow[0])))
@@ -205,6 +219,8 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                     operands = self.draft.factors(operands[0][: len(given)]) + operands[0][len(given) :], operands[1]
                 if not any(each.numel() for each in [*filter(torch.is_floating_point, outputs)] or outputs):
                     found = tree_map(lambda each: None if each.numel() else self.draft.zeros(tuple(each.shape)), result)
+                elif formula == self._seen_otherwise:
+                    found = tree_map(partial(formula, given[0]), result)
                 elif name == "as_strided":
                     found = self._seen_at(self._base(given[0]), _positions(result, self._base(given[0])))
                 elif name == "_to_copy" and any(map(_is_half, [given[0], *outputs])):
@@ -212,6 +228,8 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                 else:
                     found = formula(self.draft, *operands[0], **operands[1])
                     found = as_theirs(self.draft, name, found, [_numbers(each) for each in outputs])
+                found, result = tree_map(self._beside, found), tree_map(self._real, result)
+                target = target if target is None else self._real(target)
                 if name == "detach" and _by_autograd():
                     found = self._put_by(given[0], result, found)
                     name = name if id(result) in self._saved else "taken out again"
@@ -225,12 +243,41 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         if not isinstance(value, torch.Tensor):
             return value
         place = self._place(value)
-        return _numbers(value) if place is None else place
+        if place is None or not value.is_complex():
+            return _numbers(value) if place is None else place
+        with self.draft.at(_line(), place.dtype):
+            real, imag = (self.draft.index(place, (..., i)) for i in (0, 1))
+            return Complex(real, self.draft.negative(imag) if value.is_conj() else imag)
+
+    # Complex numbers: a tensor of them is known as one of real numbers, which has an axis more, for the parts.
+
+    def _real(self, tensor: Any) -> Any:
+        """Return the tensor of real numbers that shares its memory; all else as it is."""
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_complex():
+            return tensor
+        if id(tensor) not in self._reals:
+            self._kept.append(tensor)
+            self._reals[id(tensor)] = torch.view_as_real(tensor.conj() if tensor.is_conj() else tensor)
+        return self._reals[id(tensor)]
+
+    def _beside(self, found: Any) -> Any:
+        """Return the parts of complex numbers in one array; all else as it is."""
+        if not isinstance(found, Complex):
+            return found
+        parts = whole(self.draft, found)
+        return self.draft.stack([parts.real, parts.imag], axis=parts.ndim)
+
+    def _seen_otherwise(self, tensor: torch.Tensor, view: Any) -> Any:
+        """Return the numbers of a view that is complex, or of a complex tensor, parts and all."""
+        real = self._real(view)
+        base = self._base(self._real(tensor))
+        self._place(base)
+        return self._seen_at(base, _positions(real, base))
 
     def result(self, value: torch.Tensor) -> Any:
         """Return the place of the loss; raises why it has none."""
-        if id(value) in self._lost:
-            raise self._lost[id(value)]
+        if id(self._real(value)) in self._lost:
+            raise self._lost[id(self._real(value))]
         return self.operand(value)
 
     def _note(self, name: str, result: Any, found: Any, target: torch.Tensor | None) -> None:
@@ -272,8 +319,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def _lose(self, operation: Any, arguments: Any, outputs: Sequence[torch.Tensor], why: ProgramError) -> None:
         """Note what nobody knows of what an operation gives out, or writes, as running statistics."""
-        for argument, given in zip(operation._schema.arguments, arguments, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write and given is not None:
+        for argument, each in zip(operation._schema.arguments, arguments, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write and each is not None:
+                given = self._real(each)
                 base = self._base(given)
                 self._written[id(base)] = self._written.get(id(base), 0) + 1
                 for each in (given, base):
@@ -296,6 +344,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     # Memory that several tensors share.
 
     def _know(self, tensor: torch.Tensor) -> None:
+        tensor = self._real(tensor)
         if tensor.layout is torch.strided:
             self._first.setdefault(tensor.untyped_storage()._cdata, tensor)
 
@@ -306,6 +355,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         return self._first.get(tensor.untyped_storage()._cdata, tensor)
 
     def _place(self, tensor: torch.Tensor) -> Place | None:
+        tensor = self._real(tensor)
         if (later := self._later.pop(id(tensor), None)) is not None:
             try:
                 with self.draft.at(_line(), _dtype(tensor)):
@@ -358,7 +408,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
     # What is refused.
 
     def _decide(self, condition: torch.Tensor, found: Any, lost: ProgramError | None) -> None:
-        if lost is not None or condition.is_floating_point():
+        if lost is not None or condition.is_floating_point() or condition.is_complex():
             what = "makes a Python number of what depends on the inputs"
             self.refused = lost or self._refusal("item", what, "Leave it a tensor")
             raise self.refused

@@ -170,6 +170,51 @@ def log(xp: Any, a: Any) -> Any:
     return Complex(xp.log(absolute(xp, a)), angle(xp, a))
 
 
+def sqrt(xp: Any, a: Any) -> Any:
+    """The root whose real part is not negative."""
+    return polar(xp, xp.sqrt(absolute(xp, a)), xp.divide(angle(xp, a), 2.0))
+
+
+def sinh(xp: Any, a: Any) -> Any:
+    """sinh(x + iy) = sinh x cos y + i cosh x sin y."""
+    x, y = parts(a)
+    return Complex(xp.multiply(xp.sinh(x), xp.cos(y)), xp.multiply(xp.cosh(x), xp.sin(y)))
+
+
+def cosh(xp: Any, a: Any) -> Any:
+    """cosh(x + iy) = cosh x cos y + i sinh x sin y."""
+    x, y = parts(a)
+    return Complex(xp.multiply(xp.cosh(x), xp.cos(y)), xp.multiply(xp.sinh(x), xp.sin(y)))
+
+
+def tanh(xp: Any, a: Any) -> Any:
+    """tanh(x + iy) = (sinh 2x + i sin 2y) / (cosh 2x + cos 2y), the denominator being 2 (sinh^2 x + cos^2 y)."""
+    x, y = parts(a)
+    over = xp.add(xp.square(xp.sinh(x)), xp.square(xp.cos(y)))
+    return Complex(
+        xp.divide(xp.multiply(xp.sinh(x), xp.cosh(x)), over), xp.divide(xp.multiply(xp.sin(y), xp.cos(y)), over)
+    )
+
+
+def _of_turned(function: Callable[..., Any], *, back: bool) -> Callable[..., Any]:
+    """Return the circular function of a hyperbolic one: f(i a), times -i if `back`."""
+
+    def turned(xp: Any, a: Any) -> Any:
+        x, y = parts(a)
+        found = function(xp, Complex(xp.negative(y), x))
+        return Complex(found.imag, xp.negative(found.real)) if back else found
+
+    return turned
+
+
+sin, cos = _of_turned(sinh, back=True), _of_turned(cosh, back=False)
+
+
+def sigmoid(xp: Any, a: Any) -> Any:
+    """1 / (1 + exp(-a))."""
+    return reciprocal(xp, add(xp, exp(xp, negative(xp, a)), 1.0))
+
+
 def equal(xp: Any, a: Any, b: Any) -> Any:
     """Whether they are equal."""
     (ar, ai), (br, bi) = parts(a), parts(b)
@@ -257,6 +302,8 @@ def _known(x: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    each.__name__: each
-    for each in (add, subtract, negative, conj, divide, reciprocal, square, exp, log, absolute, angle, polar, equal)
-} | {"multiply": multiply, "matmul": matmul, "power": power}
+    "add": add, "subtract": subtract, "multiply": multiply, "divide": divide, "matmul": matmul, "negative": negative,
+    "conj": conj, "reciprocal": reciprocal, "square": square, "power": power, "sqrt": sqrt, "exp": exp, "log": log,
+    "sin": sin, "cos": cos, "sinh": sinh, "cosh": cosh, "tanh": tanh, "sigmoid": sigmoid, "absolute": absolute,
+    "angle": angle, "polar": polar, "equal": equal,
+}  # fmt: skip

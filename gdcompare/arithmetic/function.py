@@ -104,4 +104,7 @@ def nobody_knows(numbers: Any, ndim: int) -> Any:
     >>> nobody_knows(BallNumbers(), 1).item()
     nan
     """
-    return numbers.tabled(_NOWHERE, numbers.asarray(np.zeros((1,) * ndim)))
+    found = numbers.tabled(_NOWHERE, numbers.asarray(np.zeros((1,) * ndim)))
+    if not hasattr(found, "tangent"):
+        return found
+    return type(found)(numbers, found.value, nobody_knows(numbers.base, ndim))  # nor how it changes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -147,6 +147,8 @@ class Side:
 
 def sides_of(models: Sequence[Native]) -> list[Side]:
     """Return the models, each loaded from the first; a ValueError where they cannot be compared."""
+    if isinstance(models, Mapping):
+        raise ValueError("the models of a comparison are a list, and their names their own: from_module(..., name='a')")
     for model in models:
         if not isinstance(model, Native):
             raise ValueError(

@@ -211,6 +211,22 @@ def test_where_rounding_may_move_a_place_no_gradient_is_wrong(dtype: str) -> Non
     assert "an element whose place rounding may move (test_operations.py" in report.explanation()
 
 
+@pytest.mark.thorough
+def test_where_rounding_may_move_a_place_no_second_derivative_is_wrong() -> None:
+    """Beside the middle of a pixel, rounding reads it from there; the second derivative by the image has no budget."""
+
+    def loss(params: Any, features: Any, targets: Any) -> Any:
+        found = torch.nn.functional.grid_sample(params["image"], params["places"], align_corners=False)
+        return (found.reshape(-1) * features).sum()
+
+    parameters = {"image": GENERATOR.normal(size=(1, 1, 5, 5)), "places": GENERATOR.normal(size=(1, 2, 2, 2)) * 2e-90}
+    native = gdcompare_torch.from_function(loss, parameters)
+
+    report = gdc.verify(native, (GENERATOR.normal(size=(1, 4)), np.zeros(1)), derivative="hvp")
+
+    assert {each.verdict for each in report.entries} == {"inconclusive"}
+
+
 @pytest.mark.parametrize(
     ("formula", "said"),
     [

@@ -178,8 +178,6 @@ def test_the_gradient_of_what_is_read_is_torchs(operation: tuple[Any, ...]) -> N
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda x: torch.fft.rfft(x).abs(), "cannot be read|complex"),
-        (lambda x: torch.complex(x, x).real, "complex128"),
         (lambda x: F.dropout(x), "draws random numbers"),
         (
             lambda x: _slopes(
