@@ -218,6 +218,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                 if rounds:
                     operands = self.draft.factors(operands[0][: len(given)]) + operands[0][len(given) :], operands[1]
                 if not any(each.numel() for each in [*filter(torch.is_floating_point, outputs)] or outputs):
+                    result = tree_map(self._real, result)
                     found = tree_map(lambda each: None if each.numel() else self.draft.zeros(tuple(each.shape)), result)
                 elif formula == self._seen_otherwise:
                     found = tree_map(partial(formula, given[0]), result)

@@ -346,8 +346,10 @@ class Draft:
         """Return where x is no number: by the condition that chose it, where it was chosen."""
         if not isinstance(x, Place):
             return np.isnan(x)
-        if x.number not in self._chosen or not np.isnan(x.value).any():
+        if not np.isnan(x.value).any():
             return self._write("isnan", (x,), {})
+        if x.number not in self._chosen:
+            raise UnsaidError("it looks for NaN, and there is one that no condition has chosen")
         condition, taken, other = self._chosen[x.number]
         taken = self.logical_and(condition, self.isnan(taken))
         return self.logical_or(taken, self.logical_and(self.logical_not(condition), self.isnan(other)))

@@ -191,6 +191,14 @@ def test_what_cannot_be_read_is_said(loss: Any, said: str) -> None:
     assert "test_complex_torch.py:" in str(error.value)
 
 
+def test_complex_arrays_without_numbers_are_read() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        none = torch.complex(x[:, :0] * p["b"][:0], x[:, :0])
+        return (torch.cat([torch.fft.fft(x * p["a"]), none], dim=1).real.square().sum(1) - y) ** 2
+
+    assert gdc.verify(native(loss), DATA).entries[1].verdict == "agree"
+
+
 def test_complex_numbers_of_fewer_digits_are_refused() -> None:
     model = native(lambda p, x, y: ((x * p["a"]).to(torch.complex64).abs().sum(1) - y) ** 2)
 
