@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -208,6 +210,29 @@ def test_an_end_that_comes_as_the_computation_does_leaves_nobody_waiting() -> No
         with suppress(TimeoutError):
             within(1e-3, as_long)
         assert threading.enumerate() == before
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("limit", [60, 1e-9])
+def test_what_traces_the_thread_afterwards_does_not_hang(limit: float) -> None:
+    """As debuggers, coverage and Hypothesis do."""
+    program = (
+        "import contextlib, sys\n"
+        "from gdcompare.explain.time_limit import within\n"
+        "def traced():\n"
+        "    return sum(i for i in range(9))\n"
+        "for n in range(200):\n"
+        "    with contextlib.suppress(TimeoutError):\n"
+        f"        within({limit}, lambda: sum(range(10 * n)))\n"
+        "sys.settrace(lambda *_: None)\n"
+        "print(traced())\n"
+    )
+
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert found.stdout == "36\n"
 
 
 @pytest.mark.thorough
