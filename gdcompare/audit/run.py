@@ -28,6 +28,7 @@ from gdcompare.scale.connection import ClusterError
 from gdcompare.scale.spread import Raised, spread_over, stop_sign, tell
 from gdcompare.timing.fresh import ProcessFailedError, in_fresh_process, report
 from gdcompare.timing.threads import variables
+from gdcompare.words import did_you_mean
 
 SECONDS = 60.0
 """For each operation; what is not done then is left out, and said."""
@@ -57,7 +58,8 @@ def operations_of(framework: str, names: Sequence[str] = ()) -> list[Operation]:
     found = {each.name: each for each in offers.operations()}
     if missing := [name for name in names if name not in found]:
         near = [each for each in found if any(name.split(".")[-1] in each for name in missing)][:8]
-        raise LookupError(f"{framework} has no operation {missing[0]!r}; near it: {', '.join(near) or 'nothing'}")
+        hint = f"; near it: {', '.join(near)}" if near else did_you_mean(missing[0], found)
+        raise LookupError(f"{framework} has no operation {missing[0]!r}{hint}")
     return [found[name] for name in names] if names else list(found.values())
 
 

@@ -287,7 +287,9 @@ class Spread:
         warnings.warn(f"worker {address} is left out: {words}", ClusterWarning, stacklevel=2)
 
     def _gone(self) -> ClusterError:
-        return ClusterError("the Dask scheduler is gone; what was kept goes on when it is back: --resume")
+        return ClusterError(
+            "the Dask scheduler is gone; begin again when it is back, where results are kept with --resume"
+        )
 
 
 @dataclass(eq=False)
