@@ -456,6 +456,9 @@ def checked(program: Program, draft_value: Any, found: float, dtype: str, name: 
                 f"the program of {name!r} cannot be confirmed: its steps give {mine:g}, and it gives {found:.9g}, for "
                 f"{beyond} is beyond floats there. Judge it where its numbers are smaller"
             )
+        if not math.isfinite(found) and not math.isfinite(mine):
+            words = f"the program of {name!r} cannot be confirmed: it gives {found:g}."
+            raise ProgramError(f"{words} Judge it where its numbers are smaller")
         raise ProgramError(
             f"the program of {name!r} was read wrongly: its steps give {mine:.9g}, and it gives {found:.9g}. "
             "That is a fault of the reader, so nothing is judged by it; please report it"

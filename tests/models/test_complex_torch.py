@@ -204,3 +204,10 @@ def test_complex_numbers_of_fewer_digits_are_refused() -> None:
 
     with pytest.raises(ProgramError, match="rounds to float32, where float64 is judged"):
         model.program(model.parameters, *DATA)
+
+
+def test_a_loss_beyond_all_floats_is_no_fault_of_the_reader() -> None:
+    model = native(lambda p, x, y: (torch.complex(1000 * x * p["a"], x).cosh().real.sum(1) - y) ** 2)
+
+    with pytest.raises(ProgramError, match="cannot be confirmed: it gives inf"):
+        model.program(model.parameters, *DATA)
