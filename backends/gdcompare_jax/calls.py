@@ -120,6 +120,18 @@ CALLS: Mapping[str, Sequence[tuple[str, Shapes]]] = {
     "lax.custom_linear_solve": [
         ("lax.custom_linear_solve(lambda v: 2 * v, a, lambda f, b: b / 2, symmetric=True)", A),
     ],
+    **{
+        f"lax.{name} (complex)": [(f"lax.real(lax.{name}(lax.complex(a, b)))", TWO_ROWS)]
+        for name in ("conj", "cos", "exp", "log", "neg", "reciprocal", "sign", "sin", "sqrt", "square")
+    },
+    **{
+        f"lax.{name} (complex)": [(f"lax.imag(lax.{name}(lax.complex(a, b), lax.complex(b, a)))", TWO_ROWS)]
+        for name in ("add", "div", "mul", "sub")
+    },
+    **{f"jnp.fft.{name}": [(f"jnp.imag(jnp.fft.{name}(a))", A)] for name in ("fft", "ifft", "rfft")},
+    **{f"jnp.fft.{name}": [(f"jnp.fft.{name}(lax.complex(a, b))", TWO_ROWS)] for name in ("hfft", "irfft")},
+    "jnp.fft.fft2": [("jnp.real(jnp.fft.fft2(a))", M)],
+    "jnp.fft.irfft2": [("jnp.fft.irfft2(lax.complex(a, b))", {"a": (2, 3), "b": (2, 3)})],
     "lax.complex": [("jnp.abs(lax.complex(a, b))", TWO_ROWS)],
     "lax.real": [("lax.real(lax.complex(a, b) ** 2)", TWO_ROWS)],
     "lax.imag": [("lax.imag(lax.complex(a, b) ** 2)", TWO_ROWS)],

@@ -24,6 +24,7 @@ from gdcompare.models.native import (
     working_dtype,
 )
 from gdcompare.models.rules import Rule
+from gdcompare_jax.complex_numbers import apart, as_own
 from gdcompare_jax.layers import is_parameter, narrowed, recorded, watching
 from gdcompare_jax.program import read
 from gdcompare_jax.rules import called
@@ -38,9 +39,10 @@ def from_function(
 
     `loss(pytree, features, targets)` gives one number, the mean over the rows, or one number for each row. The pytree
     is a dict, an Equinox or NNX module, Linen's variables, or any other. Its floating-point arrays are the parameters,
-    named by their paths, "layers/0/weight"; all else in it, Python floats too, is constant. Arrays of integers, tokens
-    or labels, stay integers; all others, and so those of a `Dataset`, are floats in the dtype under test. Whole numbers
-    that the loss cannot take as the one are handed over as the other: labels in a `Dataset` need no `.astype(int)`.
+    named by their paths, "layers/0/weight", one of complex numbers being one of real numbers with an axis more at the
+    end for their parts; all else in it, Python floats too, is constant. Arrays of integers, tokens or labels, stay
+    integers; all others, and so those of a `Dataset`, are floats in the dtype under test. Whole numbers that the loss
+    cannot take as the one are handed over as the other: labels in a `Dataset` need no `.astype(int)`.
 
     Raises ValueError if there is no floating-point array, or for an NNX module that is in training mode with dropout.
     One that normalises by the statistics of the batch can be compared with another model, by the gradient of the batch,
@@ -61,13 +63,18 @@ def from_function(
     # In training mode running statistics are updated and not used: constants, as the buffers of a module in torch.
     unused = [path for path, _ in _paths(parameters, _is_statistic)] if coupling else []
     fixed = [any(path[: len(each)] == each for each in unused) for path, _ in leaves]
-    trained = [is_parameter(leaf) and not is_fixed for (_, leaf), is_fixed in zip(leaves, fixed, strict=True)]
+    trained = [
+        (is_parameter(leaf) or np.iscomplexobj(leaf)) and not is_fixed
+        for (_, leaf), is_fixed in zip(leaves, fixed, strict=True)
+    ]
     if not any(trained):
         raise ValueError(f"{name!r} has no floating-point array among its parameters, {PLAIN_NUMBERS}")
 
     def mean(arrays: list[jax.Array], features: jax.Array, targets: jax.Array) -> Any:
         given = iter(arrays)
-        filled = [next(given) if is_one else leaf for (_, leaf), is_one in zip(leaves, trained, strict=True)]
+        filled = [
+            as_own(next(given), leaf) if is_one else leaf for (_, leaf), is_one in zip(leaves, trained, strict=True)
+        ]
         filled = [
             jnp.asarray(leaf, arrays[0].dtype) if is_fixed and is_parameter(leaf) else leaf
             for leaf, is_fixed in zip(filled, fixed, strict=True)
@@ -76,7 +83,7 @@ def from_function(
         with watching(model):
             return mean_of(loss(model, features, targets), features.shape[0])
 
-    own = {_name(path): leaf for (path, leaf), is_one in zip(leaves, trained, strict=True) if is_one}
+    own = {_name(path): apart(leaf) for (path, leaf), is_one in zip(leaves, trained, strict=True) if is_one}
     return JaxFunction(mean, own, layout, name, coupling)
 
 
@@ -103,7 +110,7 @@ def from_autograd_function(
 
     def outputs_of(arrays: Sequence[Any]) -> list[Any]:
         returned = function(*arrays)
-        outputs = [each for each in jax.tree.leaves(returned) if is_parameter(each)]
+        outputs = [each for each in map(apart, jax.tree.leaves(returned)) if is_parameter(each)]
         if not outputs:
             raise TypeError(f"{name!r} returns {type(returned).__name__}, where an array, or several, is due")
         return outputs

@@ -18,9 +18,11 @@ from jax._src import source_info_util
 from jax.extend.core import Jaxpr, Literal
 from numpy.typing import NDArray
 
+from gdcompare.arithmetic.complex_numbers import Complex, by_parts, whole
 from gdcompare.arithmetic.precision import NARROW, OF_FACTORS, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
 from gdcompare_jax.algebra import dense
+from gdcompare_jax.complex_numbers import COMPLEX, is_complex, of_parts
 from gdcompare_jax.moves import permuted, reshaped
 from gdcompare_jax.own import own
 from gdcompare_jax.primitives import FORMULAS, MOVES
@@ -35,6 +37,7 @@ CALLS = {
 """The parameter of each primitive that calls another jaxpr once."""
 MOST_UNKNOWNS = 64
 """Of a linear system that is solved as a whole; a larger one is read as it is solved in JAX."""
+PRECISELY = "Ask for jax.default_matmul_precision('highest')"
 MOST_STEPS = 100_000
 """A program of more is refused: a loop is unrolled."""
 
@@ -92,11 +95,14 @@ class _Walk:
             return control(equation, operands)  # type: ignore[no-any-return]
         inner = params.get(CALLS.get(primitive.name, ""))
         if hasattr(inner, "eqns"):
-            if any(isinstance(each, Place) for each in operands) and (known := own(equation, inner)) is not None:
+            plain = any(map(_enters, operands)) and not any(isinstance(each, Complex) for each in operands)
+            if plain and (known := own(equation, inner)) is not None:
                 return list(self._said(equation, lambda: known(self.draft, *map(_array, operands))))
             return self.through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
-        formula = FORMULAS.get(primitive.name)
-        if not any(isinstance(each, Place) for each in operands) and (
+        variables = [*equation.invars, *equation.outvars]
+        complexly = any(is_complex(each.aval.dtype) for each in variables if hasattr(each.aval, "dtype"))
+        formula = (COMPLEX if complexly else FORMULAS).get(primitive.name)
+        if not any(map(_enters, operands)) and (
             formula is None or primitive.name in MOVES or not any(map(self._is_wide, equation.outvars))
         ):
             found = primitive.bind(*operands, **params)
@@ -104,14 +110,16 @@ class _Walk:
         if primitive.name.startswith("random_") or primitive.name == "threefry2x32":
             raise self._refusal("it draws random numbers from a key that is an input", "Draw outside: draws are data")
         if formula is None:
-            raise self._refusal(f"{primitive.name} is none of the operations that can be read")
+            of = " of complex numbers" if complexly else ""
+            raise self._refusal(f"{primitive.name} is none of the operations{of} that can be read")
         self._refuse_narrow(equation, operands)
-        dtype = str(equation.outvars[0].aval.dtype)
-        variables = [*equation.invars, *equation.outvars]
+        dtype = of_parts(equation.outvars[0].aval.dtype)
         if primitive.name == "convert_element_type" and all(map(is_float, variables)) and any(map(is_half, variables)):
             with self.draft.at(self.line, dtype):
                 return [self.draft.cast(operands[0], dtype)]
         if dtype == "float32" and rounds_factors(equation):
+            if complexly:
+                raise self._refusal(f"{primitive.name} of complex numbers may round its factors to TF32", PRECISELY)
             with self.draft.at(self.line, OF_FACTORS):
                 return [formula(self.draft, *self.draft.factors([*map(_array, operands)]), **params)]
         found = self._said(equation, lambda: formula(self.draft, *map(_array, operands), **params))
@@ -128,7 +136,7 @@ class _Walk:
     def _said(self, equation: Any, formula: Callable[[], Any]) -> Any:
         """Return what a formula writes down for an equation; refuse what it has no words for."""
         try:
-            with self.draft.at(self.line, str(equation.outvars[0].aval.dtype)):
+            with self.draft.at(self.line, of_parts(equation.outvars[0].aval.dtype)):
                 return formula()
         except (AttributeError, TypeError, UnsaidError) as error:
             raise self._refusal(f"{equation.primitive.name} cannot be read so: {error}") from error
@@ -138,9 +146,8 @@ class _Walk:
         for variable, operand in zip(equation.outvars, [*operands, *[None] * len(equation.outvars)], strict=False):
             exact = isinstance(operand, Place) and np.dtype(operand.dtype).kind in "biu"
             kind = variable.aval.dtype
-            if jax.dtypes.issubdtype(kind, np.complexfloating):
-                raise self._refusal(f"{equation.primitive.name} makes complex numbers")
-            if is_float(variable) and not self._is_wide(variable) and not exact:
+            rounds = is_float(variable) or is_complex(kind)
+            if rounds and not self._is_wide(variable) and not exact:
                 what = f"{equation.primitive.name} rounds to {kind}, where {self.dtype} is judged"
                 raise self._refusal(what, judged_in_float32(str(kind)))
 
@@ -148,7 +155,8 @@ class _Walk:
         """Whether it is a float of the dtype that is judged, a longer one, or one that its operations may round to."""
         if self.dtype == "float32" and is_half(variable):
             return True
-        return is_float(variable) and bool(jax.numpy.finfo(variable.aval.dtype).eps <= np.finfo(self.dtype).eps)
+        rounds = is_float(variable) or is_complex(variable.aval.dtype)
+        return rounds and bool(jax.numpy.finfo(variable.aval.dtype).eps <= np.finfo(self.dtype).eps)
 
     def _refusal(self, what: str, way_out: str = "") -> ProgramError:
         where = f"{line}: " if (line := self.line) else ""
@@ -248,6 +256,10 @@ class _Walk:
             ]
 
     def _stacked(self, parts: Sequence[Any]) -> Any:
+        if any(isinstance(each, Complex) for each in parts):
+            return by_parts(
+                self.draft, lambda _, *each: self._stacked(each), *(whole(self.draft, one) for one in parts)
+            )
         some = any(isinstance(each, Place) for each in parts)
         if not some:
             return jax.numpy.stack(parts)
@@ -255,8 +267,13 @@ class _Walk:
             return self.draft.stack([_array(each) for each in parts])
 
 
+def _enters(operand: Any) -> bool:
+    """Whether an input enters a value."""
+    return isinstance(operand, Place | Complex)
+
+
 def _array(operand: Any) -> Any:
-    if isinstance(operand, Place):
+    if _enters(operand):
         return operand
     array = np.asarray(operand)
     return array.astype(np.float32) if str(array.dtype) in NARROW else array

@@ -34,6 +34,13 @@ def _divided(xp: Any, a: Any, b: Any, *, rounding_mode: Any = None) -> Any:
     return FUNCTIONS["divide"](xp, a, b)
 
 
+def _power(xp: Any, a: Any, n: Any) -> Any:
+    """Return a^2 or a^3: others are exponentials of logarithms in torch, and round as these do."""
+    if not isinstance(n, int | float) or n not in (2, 3):
+        raise UnsaidError(f"a power {n} of complex numbers")
+    return FUNCTIONS["power"](xp, a, int(n))
+
+
 def _parted(name: str, several: int = 1) -> Callable[..., Any]:
     """Return a linear operation of its first arguments, done to both parts; the others say where and how."""
 
@@ -95,13 +102,6 @@ def _vdot(xp: Any, a: Any, b: Any) -> Any:
     return FUNCTIONS["matmul"](xp, FUNCTIONS["conj"](xp, a), b)
 
 
-def _sign(xp: Any, x: Any) -> Any:
-    """z / |z|, and 0 of 0."""
-    size = FUNCTIONS["absolute"](xp, x)
-    none = xp.equal(size, 0.0)
-    return by_parts(xp, lambda xp, part: xp.where(none, 0.0, xp.divide(part, xp.where(none, 1.0, size))), x)
-
-
 def _complex(xp: Any, real: Any, imag: Any) -> Complex:
     shape = _broadcast(real, imag)
     return Complex(xp.broadcast_to(real, shape), xp.broadcast_to(imag, shape))
@@ -150,9 +150,9 @@ COMPLEX: dict[str, Callable[..., Any]] = {
         for operation, name in {
             "mul": "multiply", "neg": "negative", "_conj_physical": "conj", "conj_physical": "conj", "exp": "exp",
             "log": "log", "abs": "absolute", "angle": "angle", "polar": "polar", "reciprocal": "reciprocal",
-            "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul", "pow": "power", "square": "square",
-            "eq": "equal", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
-            "sigmoid": "sigmoid",
+            "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul", "square": "square",
+            "eq": "equal", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "sinh": "sinh", "cosh": "cosh",
+            "sgn": "sign",
         }.items()
     },
     **{
@@ -170,10 +170,10 @@ COMPLEX: dict[str, Callable[..., Any]] = {
     "add": _added("add"),
     "sub": _added("subtract"),
     "div": _divided,
+    "pow": _power,
     "addmm": _product_added,
     "baddbmm": _product_added,
     "vdot": _vdot,
-    "sgn": _sign,
     "where": _where,
     "masked_fill": _masked_fill,
     "fill": _filled,
@@ -191,10 +191,10 @@ MADE = {"complex", "polar", "view_as_complex", "_fft_r2c"}
 
 
 def is_complex(value: Any) -> bool:
-    """Whether a tensor, or a dtype, is one of complex numbers."""
+    """Whether a tensor or a dtype is one of complex numbers, or a number is complex."""
     if isinstance(value, torch.dtype):
         return bool(value.is_complex)
-    return isinstance(value, torch.Tensor) and value.is_complex()
+    return isinstance(value, complex) or (isinstance(value, torch.Tensor) and value.is_complex())
 
 
 def on_host(value: Any) -> Any:

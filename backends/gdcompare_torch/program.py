@@ -131,7 +131,7 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
         target = options.get("out", target)
         taken = arguments, {key: value for key, value in options.items() if key != "out"}
         given = [each for each in tree_leaves(taken) if isinstance(each, torch.Tensor)]
-        complexly = name in MADE or any(map(is_complex, [*given, *tree_leaves(options)]))
+        complexly = name in MADE or any(map(is_complex, tree_leaves((arguments, options))))
         formulas = COMPLEX if complexly else FORMULAS
         formula = formulas.get(f"{name}.{operation._overloadname}") or formulas.get(name.removesuffix("_"))
         turned = complexly and torch.Tag.inplace_view in operation.tags  # as by `transpose_`: nothing is written

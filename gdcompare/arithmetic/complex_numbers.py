@@ -30,6 +30,9 @@ class Complex:
 
     ndim = property(lambda self: len(self.shape))
 
+    def __getitem__(self, key: Any) -> Complex:
+        return Complex(self.real[key], self.imag[key])
+
 
 def parts(x: Any) -> tuple[Any, Any]:
     """Return the real and the imaginary part; None is that of what is real.
@@ -95,21 +98,22 @@ def conj(xp: Any, a: Any) -> Any:
     return real if imag is None else Complex(real, xp.negative(imag))
 
 
-def _bilinear(name: str) -> Callable[..., Any]:
-    def function(xp: Any, a: Any, b: Any) -> Any:
-        (ar, ai), (br, bi), times = parts(a), parts(b), getattr(xp, name)
-        if ai is None or bi is None:
-            return Complex(times(ar, br), times(ar, bi) if ai is None else times(ai, br))
-        return Complex(
-            xp.subtract(times(ar, br), times(ai, bi)),
-            xp.add(times(ar, bi), times(ai, br)),
-        )
-
-    return function
+def bilinear(xp: Any, times: Callable[[Any, Any], Any], a: Any, b: Any) -> Complex:
+    """Return a product by that of real numbers: (a + ib)(c + id) = ac - bd + i(ad + bc)."""
+    (ar, ai), (br, bi) = parts(a), parts(b)
+    if ai is None or bi is None:
+        return Complex(times(ar, br), times(ar, bi) if ai is None else times(ai, br))
+    return Complex(xp.subtract(times(ar, br), times(ai, bi)), xp.add(times(ar, bi), times(ai, br)))
 
 
-multiply = _bilinear("multiply")
-matmul = _bilinear("matmul")
+def multiply(xp: Any, a: Any, b: Any) -> Complex:
+    """A b, number by number."""
+    return bilinear(xp, xp.multiply, a, b)
+
+
+def matmul(xp: Any, a: Any, b: Any) -> Complex:
+    """The product of matrices."""
+    return bilinear(xp, xp.matmul, a, b)
 
 
 def divide(xp: Any, a: Any, b: Any) -> Any:
@@ -131,14 +135,12 @@ def square(xp: Any, a: Any) -> Any:
     return multiply(xp, a, a)
 
 
-def power(xp: Any, a: Any, n: Any) -> Any:
-    """a^n, of a whole number n from 1 to 8, by multiplying."""
-    if isinstance(n, complex) and n.imag == 0:
-        n = n.real
-    if not isinstance(n, int | float) or n != int(n) or not 1 <= n <= 8:
+def power(xp: Any, a: Any, n: int) -> Any:
+    """a^n, of a whole number n from 1 to 4, by multiplying."""
+    if not 1 <= n <= 4:
         raise UnsaidError(f"a power {n} of complex numbers")
     found = a
-    for _ in range(int(n) - 1):
+    for _ in range(n - 1):
         found = multiply(xp, found, a)
     return found
 
@@ -187,15 +189,6 @@ def cosh(xp: Any, a: Any) -> Any:
     return Complex(xp.multiply(xp.cosh(x), xp.cos(y)), xp.multiply(xp.sinh(x), xp.sin(y)))
 
 
-def tanh(xp: Any, a: Any) -> Any:
-    """tanh(x + iy) = (sinh 2x + i sin 2y) / (cosh 2x + cos 2y), the denominator being 2 (sinh^2 x + cos^2 y)."""
-    x, y = parts(a)
-    over = xp.add(xp.square(xp.sinh(x)), xp.square(xp.cos(y)))
-    return Complex(
-        xp.divide(xp.multiply(xp.sinh(x), xp.cosh(x)), over), xp.divide(xp.multiply(xp.sin(y), xp.cos(y)), over)
-    )
-
-
 def _of_turned(function: Callable[..., Any], *, back: bool) -> Callable[..., Any]:
     """Return the circular function of a hyperbolic one: f(i a), times -i if `back`."""
 
@@ -210,9 +203,11 @@ def _of_turned(function: Callable[..., Any], *, back: bool) -> Callable[..., Any
 sin, cos = _of_turned(sinh, back=True), _of_turned(cosh, back=False)
 
 
-def sigmoid(xp: Any, a: Any) -> Any:
-    """1 / (1 + exp(-a))."""
-    return reciprocal(xp, add(xp, exp(xp, negative(xp, a)), 1.0))
+def sign(xp: Any, a: Any) -> Any:
+    """a / |a|, and 0 of 0."""
+    size = absolute(xp, a)
+    none = xp.equal(size, 0.0)
+    return by_parts(xp, lambda xp, part: xp.where(none, 0.0, xp.divide(part, xp.where(none, 1.0, size))), a)
 
 
 def equal(xp: Any, a: Any, b: Any) -> Any:
@@ -304,6 +299,6 @@ def _known(x: Any) -> Any:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": add, "subtract": subtract, "multiply": multiply, "divide": divide, "matmul": matmul, "negative": negative,
     "conj": conj, "reciprocal": reciprocal, "square": square, "power": power, "sqrt": sqrt, "exp": exp, "log": log,
-    "sin": sin, "cos": cos, "sinh": sinh, "cosh": cosh, "tanh": tanh, "sigmoid": sigmoid, "absolute": absolute,
-    "angle": angle, "polar": polar, "equal": equal,
+    "sin": sin, "cos": cos, "sinh": sinh, "cosh": cosh, "absolute": absolute,
+    "angle": angle, "polar": polar, "sign": sign, "equal": equal,
 }  # fmt: skip

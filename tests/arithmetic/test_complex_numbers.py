@@ -60,11 +60,10 @@ def value(found: Any) -> Any:
         ("sqrt", np.sqrt, (A,)),
         ("sinh", np.sinh, (A,)),
         ("cosh", np.cosh, (A,)),
-        ("tanh", np.tanh, (A,)),
         ("sin", np.sin, (A,)),
         ("cos", np.cos, (A,)),
-        ("sigmoid", lambda z: 1 / (1 + np.exp(-z)), (A,)),
         ("absolute", np.abs, (A,)),
+        ("sign", np.sign, (np.where(A.real > 0.5, 0, A),)),
         ("angle", np.angle, (A,)),
         ("polar", lambda size, turn: size * np.exp(1j * turn), (A.real, B.real)),
         ("equal", np.equal, (A, np.where(A.real > 0, A, A + 1j))),
@@ -124,6 +123,6 @@ def test_powers_are_products_and_others_are_refused() -> None:
     [a] = places(draft, A)
 
     np.testing.assert_allclose(value(module.power(draft, a, 3)), A**3)
-    for n in (0.5, -1, 9, 1j):
+    for n in (-1, 5):
         with pytest.raises(UnsaidError, match="a power"):
             module.power(draft, a, n)

@@ -41,7 +41,9 @@ def rotary(p: Any, x: Any, y: Any) -> Any:
 
 def spectrum(p: Any, x: Any, y: Any) -> Any:
     found = torch.fft.fft(x * p["a"])
-    return ((found * found.conj()).real.sum(1) + (found.abs() + 1).log().sum(1) + found.angle().sum(1) - y) ** 2
+    return (
+        (found * found.conj()).real.sum(1) + (found.abs() + 0j + 1).real.log().sum(1) + found.angle().sum(1) - y
+    ) ** 2
 
 
 def short_time(p: Any, x: Any, y: Any) -> Any:
@@ -58,7 +60,7 @@ def products(p: Any, x: Any, y: Any) -> Any:
 
 def functions(p: Any, x: Any, y: Any) -> Any:
     z = torch.complex(x * p["a"], x + p["b"]) / 4
-    parts = z.exp(), z.sin(), z.tanh(), (z + 2).log(), (z + 2).sqrt(), z**3, z.sigmoid(), z.cosh(), z.sgn()
+    parts = z.exp(), z.sin(), (z + 2).log(), (z + 2).sqrt(), z**3, z.cosh(), z.sgn(), 1 / (z + 2)
     return (torch.cat([each.real - 2 * each.imag for each in parts], dim=1).sum(1) - y) ** 2
 
 

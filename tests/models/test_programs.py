@@ -289,7 +289,6 @@ def test_why_a_gradient_is_0_that_no_slope_reaches_is_said(loss: Any, verdict: s
         (torch_loss(lambda p, x, y: ((x @ p["w"]).float().double() - y) ** 2), "rounds to float32"),
         (torch_loss(lambda p, x, y: torch.nansum((x @ p["w"] - y) * (p["w"][0] - p["w"][0]) / 0) + y), "looks for NaN"),
         (jax_loss(lambda p, x, y: ((x @ p["w"]).astype("float32") - y) ** 2), "rounds to float32"),
-        (jax_loss(lambda p, x, y: (abs(jax.numpy.fft.fft(x @ p["w"])) - y) ** 2), "complex"),
         (gdc.from_functions(lambda p, x, y: 0.0, lambda p, x, y: p, WEIGHTS), "has no graph"),
     ],
 )  # fmt: skip
