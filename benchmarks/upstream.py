@@ -59,11 +59,12 @@ SEARCHED: Mapping[str, tuple[str, ...]] = {
         "as_strided_scatter",
         "nn.functional.hardsigmoid",
         "logcumsumexp",
+        "polar",
         "scatter_reduce (amax)",
         "scatter_reduce (amin)",
         "special.log_ndtr",
     ),
-    "jax": ("special.log_ndtr",),
+    "jax": ("special.log_ndtr", "lax.sign (complex)"),
     "autograd": ("anp.var (correction)", "anp.std (correction)", "anp.power, twice"),
 }
 """What was looked for, and not found."""
