@@ -53,6 +53,21 @@ def torch_zoo() -> dict[str, Case]:
             x = x + self.out(mixed.transpose(1, 2).reshape(n, t, d))
             return x + self.outer(F.gelu(self.inner(self.second(x)), approximate="tanh"))
 
+    class Spectral(nn.Module):  # type: ignore[misc]
+        """A layer of a Fourier neural operator, whose weights are complex, after a rotary embedding."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.complex(*torch.from_numpy(numbers(2, 3, 2, 2) / 2)))
+
+        def forward(self, x: Any) -> Any:
+            turns = torch.polar(torch.ones(3, dtype=x.dtype), torch.arange(3, dtype=x.dtype))
+            x = torch.view_as_real(torch.view_as_complex(x.reshape(len(x), -1, 3, 2)) * turns).reshape(x.shape)
+            found = torch.fft.rfft(x)
+            kept = torch.zeros_like(found)
+            kept[..., :3] = torch.einsum("bit,tio->bot", found[..., :3], self.weight)
+            return torch.fft.irfft(kept, n=x.shape[-1])
+
     class Last(nn.Module):  # type: ignore[misc]
         """The last state of a recurrent network, and a line of it."""
 
@@ -120,6 +135,7 @@ def torch_zoo() -> dict[str, Case]:
         "group norm": case(lambda: net(nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(12, 1)), mse, numbers(3, 4, 3),
                            numbers(3)),
         "RMS norm": case(lambda: net(line(), nn.RMSNorm(4), nn.Linear(4, 1)), mse, rows, numbers(6)),
+        "spectral layer": case(Spectral, mse, numbers(3, 2, 6), numbers(3, 2, 6, seed=1)),
         "embedding": case(lambda: net(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(15, 4)), F.cross_entropy, tokens,
                           labels(4, 4)),
         "lstm": case(lambda: Last(nn.LSTM(3, 4, batch_first=True)), mse, numbers(3, 4, 3), numbers(3)),
@@ -295,6 +311,10 @@ def jax_zoo() -> dict[str, Case]:
                             rows, numbers(6, 4)),
         "rematerialised": case(lambda p, x, y: mse(jax.checkpoint(lambda h: jnp.sin(h) ** 3)(x @ p["w"]), y),
                                weights(w=(3, 1)), rows, numbers(6)),
+        "spectral layer": case(
+            lambda p, x, y: mse(jnp.fft.irfft(jnp.fft.rfft(x @ p["in"]) * jax.lax.complex(p["a"], p["b"]), n=6), y),
+            weights(a=(4,), b=(4,), **{"in": (3, 6)}), rows, numbers(6, 6, seed=1),
+        ),
         "a loop": case(lambda p, x, y: mse(jax.lax.fori_loop(0, 3, lambda i, h: jnp.tanh(h @ p["w"]) + i, x), y),
                        weights(w=(3, 3)), rows, numbers(6, 3)),
         "a branch": case(lambda p, x, y: mse(jax.lax.cond(p["w"].sum() > 0, jnp.sin, jnp.cos, x @ p["w"]), y),
