@@ -55,6 +55,7 @@ FORMULAS: Mapping[tuple[str, str], tuple[int, Callable[..., Any]]] = {
     ("scipy/special.py", "_dawsn"): (1, lambda xp, x: [xp.dawsn(x)]),
     ("scipy/special.py", "hyp1f1"): (3, _series("hyp1f1")),
     ("scipy/special.py", "hyp2f1"): (4, _series("hyp2f1")),
+    ("scipy/special.py", "_wofz"): (1, _series("wofz")),
     ("numpy/ufuncs.py", "signbit"): (1, lambda xp, x: [xp.signbit(x)]),
     ("numpy/ufuncs.py", "frexp"): (1, frexp),
 }

@@ -95,8 +95,7 @@ class _Walk:
             return control(equation, operands)  # type: ignore[no-any-return]
         inner = params.get(CALLS.get(primitive.name, ""))
         if hasattr(inner, "eqns"):
-            plain = any(map(_enters, operands)) and not any(isinstance(each, Complex) for each in operands)
-            if plain and (known := own(equation, inner)) is not None:
+            if any(map(_enters, operands)) and (known := own(equation, inner)) is not None:
                 return list(self._said(equation, lambda: known(self.draft, *map(_array, operands))))
             return self.through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
         variables = [*equation.invars, *equation.outvars]

@@ -144,6 +144,7 @@ def test_a_port_of_a_complex_model_agrees() -> None:
         (lambda z: jnp.arcsinh(z).real, "asinh is none of the operations of complex numbers that can be read"),
         (lambda z: (z**0.5j).real, "pow is none of the operations of complex numbers that can be read"),
         (lambda z: z.astype("complex64").real, "rounds to complex64"),
+        (lambda z: jax.scipy.special.wofz(z).real, "JAX adds up a series for wofz"),
     ],
 )
 def test_what_cannot_be_read_is_said(loss: Any, said: str) -> None:
