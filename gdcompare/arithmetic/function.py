@@ -86,15 +86,22 @@ def within(inside: Any, bound: Any) -> Any:
     return np.where(inside, bound, np.inf)
 
 
+def unknown(name: str) -> Function:
+    """Return a function of whose value, slope and all further derivatives nobody knows anything."""
+    found: Function = Function(
+        name,
+        slope=lambda numbers, x, _y: numbers.tabled(found, x),
+        ball=lambda _x: arb.nan(),
+        floats=lambda x: np.full(np.shape(x), np.nan),
+        symbol="nan",
+        steepest=lambda x: np.full(x.shape, np.inf),
+    )
+    return found
+
+
 UNKNOWN_PLACE = "an element whose place rounding may move"
-_NOWHERE: Function = Function(
-    UNKNOWN_PLACE,
-    slope=lambda numbers, x, _y: numbers.tabled(_NOWHERE, x),
-    ball=lambda _x: arb.nan(),
-    floats=lambda x: np.full(np.shape(x), np.nan),
-    symbol="nan",
-    steepest=lambda x: np.full(x.shape, np.inf),
-)
+UNKNOWN_ORDER = "a function whose order is no constant"
+_NOWHERE = unknown(UNKNOWN_PLACE)
 
 
 def nobody_knows(numbers: Any, ndim: int) -> Any:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gdcompare.arithmetic.function import Function
+from gdcompare.arithmetic.function import UNKNOWN_ORDER, Function, unknown
 from gdcompare.arithmetic.integrals import exponential_integral_of, share_of_beta_of
 from gdcompare.arithmetic.special import bessel_of, lower_gamma_of, scaled_bessel_of, upper_gamma_of, zeta_of
 from gdcompare.arithmetic.whole import changing_as, exact_floats, on_tape
 
 MOST_ORDERS = 64
+_UNKNOWN = unknown(UNKNOWN_ORDER)
 
 
 def zeta(xp: Any, s: Any, x: Any) -> Any:
@@ -83,7 +84,7 @@ def _by_order(xp: Any, family: Callable[..., Function], orders: Sequence[Any], x
     each_its = np.stack(np.broadcast_arrays(*floats), axis=-1)
     different = np.unique(each_its.reshape(-1, len(orders)), axis=0)
     if any(order.tracked and not each.all() for order, each in zip(orders, known, strict=True)):
-        return x * math.nan  # about a parameter that is no single number nobody knows it
+        return xp.tabled(_UNKNOWN, sum(orders, x))  # about a parameter that is no single number nobody knows it
     if not all(each.all() for each in known) or len(different) > MOST_ORDERS:
         raise TypeError(f"{name} wants an order that is a constant, and at most {MOST_ORDERS} different ones")
     found = xp.tabled(family(*different[0].tolist()), x)
@@ -99,6 +100,10 @@ def _with_slope_of(xp: Any, order: Any, found: Any) -> Any:
     """Return the same numbers, whose derivative by the order is not known."""
     if not order.tracked:
         return found
-    unknown = xp.numbers.asarray(np.full((1,) * found.value.ndim, np.nan))
-    value = changing_as(found.value, found.value, order.value * unknown)
-    return xp.record(value, (found, lambda g: g), (order, lambda g: g * unknown))
+    nothing = xp.numbers.asarray(np.full((1,) * found.value.ndim, np.nan))
+    moved = order.value * nothing  # with the order the slopes move, too
+
+    def moving(value: Any) -> Any:
+        return changing_as(value, value, moved)
+
+    return xp.record(moving(found.value), (found, moving), (order, lambda g: moving(g * nothing)))

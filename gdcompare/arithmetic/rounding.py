@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.function import UNKNOWN_PLACE
+from gdcompare.arithmetic.function import UNKNOWN_ORDER, UNKNOWN_PLACE
 from gdcompare.arithmetic.numbers import formula_line, vanishes
 from gdcompare.backend import checked_dtype, unit_roundoff
 
@@ -29,7 +29,10 @@ NO_BOUND = {
     "sqrt": "sqrt of what may be 0 or less",
     "a power": "a power of what may be 0 or less",
     UNKNOWN_PLACE: UNKNOWN_PLACE,
+    UNKNOWN_ORDER: UNKNOWN_ORDER,
 }
+NEVER_BEYOND = {"log", "log1p", "sqrt", UNKNOWN_PLACE, UNKNOWN_ORDER}
+"""What does not overflow."""
 
 
 @final
@@ -234,7 +237,7 @@ class Rounding:
         """Note why errors are infinite: the operation has no bound there, or may overflow."""
         if not np.any(unbounded):
             return
-        overflows = operation not in ("log", "log1p", "sqrt", UNKNOWN_PLACE) and np.all(has_bound | ~unbounded)
+        overflows = operation not in NEVER_BEYOND and np.all(has_bound | ~unbounded)
         reason = f"{operation} may overflow" if overflows else NO_BOUND.get(operation, f"{operation} has no bound")
         if not any(each.startswith(reason) for each in self.unbounded):
             self.unbounded.append(f"{reason} ({formula_line()})")

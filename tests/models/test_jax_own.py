@@ -12,7 +12,7 @@ import gdcompare as gdc
 
 jax = pytest.importorskip("jax", reason="reads the programs of JAX")
 
-from gdcompare_jax.models import from_autograd_function  # noqa: E402 - after the framework is known to be there
+from gdcompare_jax.models import from_autograd_function, from_function  # noqa: E402 - after the framework is known to be there
 from jax.scipy import special  # noqa: E402
 
 from tests.models.jax_coverage import READ, REFUSED, found  # noqa: E402
@@ -110,3 +110,18 @@ def test_by_an_order_that_is_a_parameter_nothing_is_decided() -> None:
 
     assert {each.verdict for each in report.entries if each.parameter == "s"} == {"inconclusive"}
     assert {each.verdict for each in report.entries if each.parameter == "x"} <= {"agree", "inconclusive"}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("order", [lambda s: s, lambda s: jax.numpy.exp(s) + 1])
+def test_no_second_derivative_is_wrong_where_an_order_moves(order: Any) -> None:
+    """By x, too: the slope there moves with the order."""
+
+    def loss(p: Any, features: Any, targets: Any) -> Any:
+        return (special.zeta(order(p["s"]), p["x"]) * features - targets).sum(1)
+
+    native = from_function(loss, {"s": np.array([1.5, 2.25]), "x": np.array([0.75, 2.5])})
+
+    report = gdc.verify(native, (np.array([[1.0, -0.5]]), np.zeros(1)), derivative="hvp")
+
+    assert {each.verdict for each in report.entries} == {"inconclusive"}
