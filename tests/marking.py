@@ -187,12 +187,15 @@ def each_choice(cases: Mapping[str, Mapping[str, Hashable]], last: Iterable[str]
 def share(config: pytest.Config) -> None:
     """Run the whole suite in a process for each CPU, up to four, if pytest-xdist is there and `-n` does not say.
 
-    Each process takes stretches of the tests, so that what a file shares among its tests is mostly made once.
+    Each process takes a stretch of the tests, so that what a file shares among its tests is mostly made once; one that
+    is done takes some of another's.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     options = config.option
     if whole and not options.usepdb and getattr(options, "numprocesses", 0) is None:
         options.numprocesses = min(os.cpu_count() or 1, 4)
+    if getattr(options, "numprocesses", None) and options.dist == "no":
+        options.dist = "worksteal"
 
 
 def shuffled(name: str) -> int:

@@ -277,6 +277,20 @@ def test_the_whole_suite_alone_is_shared_among_processes(
     assert getattr(config.option, "numprocesses", "no such option") == processes
 
 
+@pytest.mark.parametrize(
+    ("processes", "asked", "dist"), [(2, "no", "worksteal"), (2, "loadfile", "loadfile"), (0, "no", "no")]
+)
+def test_each_process_takes_a_stretch_of_the_tests_unless_told_otherwise(processes: int, asked: str, dist: str) -> None:
+    config: Any = SimpleNamespace(
+        args_source=pytest.Config.ArgsSource.ARGS,
+        option=SimpleNamespace(usepdb=False, numprocesses=processes, dist=asked),
+    )
+
+    share(config)
+
+    assert config.option.dist == dist
+
+
 def test_what_chooses_is_the_same_in_every_process() -> None:
     assert shuffled("one") == 0x7A6C86F1
 
