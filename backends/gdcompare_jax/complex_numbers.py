@@ -29,6 +29,11 @@ def is_complex(dtype: Any) -> bool:
     return bool(jax.dtypes.issubdtype(dtype, np.complexfloating))
 
 
+def is_complex_array(leaf: Any) -> bool:
+    """Whether a leaf of a pytree is an array of complex numbers; those of Python are constants."""
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and is_complex(leaf.dtype)
+
+
 def of_parts(dtype: Any) -> str:
     """Return the dtype of the parts of complex numbers; of others, their own."""
     return str(np.finfo(dtype).dtype) if is_complex(dtype) else str(dtype)

@@ -24,7 +24,7 @@ from gdcompare.models.native import (
     working_dtype,
 )
 from gdcompare.models.rules import Rule
-from gdcompare_jax.complex_numbers import apart, as_own
+from gdcompare_jax.complex_numbers import apart, as_own, is_complex_array
 from gdcompare_jax.layers import is_parameter, narrowed, recorded, watching
 from gdcompare_jax.program import read
 from gdcompare_jax.rules import called
@@ -64,7 +64,7 @@ def from_function(
     unused = [path for path, _ in _paths(parameters, _is_statistic)] if coupling else []
     fixed = [any(path[: len(each)] == each for each in unused) for path, _ in leaves]
     trained = [
-        (is_parameter(leaf) or np.iscomplexobj(leaf)) and not is_fixed
+        (is_parameter(leaf) or is_complex_array(leaf)) and not is_fixed
         for (_, leaf), is_fixed in zip(leaves, fixed, strict=True)
     ]
     if not any(trained):

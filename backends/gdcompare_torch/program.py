@@ -433,12 +433,12 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
 def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether the results of two programs are the same but for rounding, and views where the others are."""
-    return all(
-        not isinstance(a, torch.Tensor)
-        or (a.shape == b.shape and torch.allclose(a.detach().double(), b.detach().double(), 1e-3, 1e-5, equal_nan=True))
-        for a, b in zip(one, other, strict=True)
-        if not (isinstance(a, torch.Tensor) and a.is_complex())
-    )
+
+    def same(a: Any, b: Any) -> Any:
+        wide = (each.detach().cdouble() for each in (a, b))
+        return a.shape == b.shape and torch.allclose(*wide, 1e-3, 1e-5, equal_nan=True)
+
+    return all(not isinstance(a, torch.Tensor) or same(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _positions(view: torch.Tensor, base: torch.Tensor) -> NDArray[np.int64]:

@@ -263,6 +263,12 @@ def posed(
             raise ValueError(f"{model.name!r} has the parameters {', '.join(known)}; got {', '.join(map(str, params))}")
         own = {name: params[name] for name in known}  # in the order in which its program takes them
     refuse_empty(model.name, own)
+    for key, value in own.items():
+        if np.iscomplexobj(value):
+            raise ValueError(
+                f"parameter {key!r} holds complex numbers: give their parts along one more axis, the last, "
+                "np.stack([z.real, z.imag], -1)"
+            )
     if data is None:
         data = model.example(own)
     if not isinstance(data, Dataset) and (not isinstance(data, tuple | list) or len(data) != 2):
@@ -352,9 +358,12 @@ def _refuse_unfit(rows: NDArray[Any], goals: NDArray[Any], dtype: Precision) -> 
         raise ValueError(f"features {rows.shape} and targets {goals.shape} must have a row for each sample")
     for what, values in (("features", rows), ("targets", goals)):
         if values.dtype.kind not in "fiub":
-            objects = ": objects, maybe of mixed kinds, or None; astype(float) makes numbers of them"
-            way_out = objects if values.dtype.kind == "O" else ""
-            raise ValueError(f"the {what} hold {values.dtype}, and a model takes numbers{way_out}")
+            ways_out = {
+                "O": ": objects, maybe of mixed kinds, or None; astype(float) makes numbers of them",
+                "c": ": give their parts along one more axis, and put them together in the model",
+            }
+            way_out = ways_out.get(values.dtype.kind, "")
+            raise ValueError(f"the {what} hold {values.dtype}, and a model takes real numbers{way_out}")
         largest = 2 ** (24 if dtype == "float32" else 53)
         if values.dtype.kind in "iu" and (np.abs(values.astype(np.float64)) > largest).any():
             raise ValueError(f"the {what} hold whole numbers beyond {largest}, which {dtype} cannot hold")

@@ -181,7 +181,7 @@ def point_of(source: Side, data: Data, dtype: Precision) -> Point:
         raise ValueError(f"features {features.shape} and targets {targets.shape} must have a row for each sample")
     for what, values in [("features", features), ("targets", targets), *source.model.parameters.items()]:
         if values.dtype.kind not in "fiub":
-            raise ValueError(f"{what!r} holds {values.dtype}, and a model takes numbers")
+            raise ValueError(f"{what!r} holds {values.dtype}, and a model takes real numbers")
         if not np.isfinite(values).all():
             raise ValueError(f"{what!r} holds numbers that are not finite; a comparison begins with finite ones")
     params = {name: value.astype(dtype) for name, value in source.model.parameters.items()}

@@ -118,6 +118,14 @@ def test_a_conjugate_too_many_is_wrong_and_by_a_complex_parameter_too() -> None:
     assert verdicts == [{"loss": "agree", "b": "agree", "w": verdict} for verdict in ("wrong", "agree")]
 
 
+def test_a_complex_number_of_pythons_is_a_constant() -> None:
+    model = gdcompare_jax.from_function(
+        lambda p, x, y: ((x @ p["w"] * p["turn"]).real - y) ** 2, {"w": FEATURES[0], "turn": 1j}
+    )
+
+    assert set(model.parameters) == {"w"}
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["jvp", "hvp", "hessian"])
 def test_other_derivatives_agree(derivative: Any) -> None:

@@ -193,6 +193,18 @@ def test_what_cannot_be_read_is_said(loss: Any, said: str) -> None:
     assert "test_complex_torch.py:" in str(error.value)
 
 
+def test_complex_values_of_a_parameter_are_refused_before_they_lose_a_part() -> None:
+    with pytest.raises(ValueError, match="parameter 'a' holds complex numbers: give their parts along one more axis"):
+        gdc.verify(native(spectral), DATA, {"a": np.ones(8) + 1j, "b": np.ones(8)})
+
+
+def test_complex_data_are_refused_with_the_way_out() -> None:
+    with pytest.raises(
+        ValueError, match="the features hold complex128, and a model takes real numbers: give their parts"
+    ):
+        gdc.verify(native(spectral), (FEATURES + 1j, TARGETS))
+
+
 def test_complex_arrays_without_numbers_are_read() -> None:
     def loss(p: Any, x: Any, y: Any) -> Any:
         none = torch.complex(x[:, :0] * p["b"][:0], x[:, :0])
