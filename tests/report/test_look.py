@@ -85,6 +85,24 @@ def test_the_same_results_make_the_same_bytes(suffix: str, fit: gdc.Descent, tmp
 
 
 @pytest.mark.thorough
+def test_what_a_layout_varies_in_its_last_bits_changes_no_byte(tmp_path: Path) -> None:
+    def written(left: float) -> str:
+        with look.styled():
+            figure = look.whole(look.part_of(None, 4, 3))
+            figure.set_layout_engine("none")
+            for bottom in (0.1, 0.6):
+                figure.add_axes((left, bottom, 0.7, 0.3)).plot([1, 2, 3])
+        look.write(figure, tmp_path / "a.svg")
+        return (tmp_path / "a.svg").read_text()
+
+    first = written(0.2)
+
+    assert [first.count(f'id="clip-{place}"') for place in (0, 1, 2)] == [1, 1, 0]
+    assert [first.count(f"url(#clip-{place})") > 2 for place in (0, 1)] == [True, True]
+    assert written(0.2 + 1e-15) == first
+    assert written(0.2 + 1e-3) != first
+
+
 def test_other_results_make_other_bytes(fit: gdc.Descent, tmp_path: Path) -> None:
     other = gdc.descend("linear-regression", "noisy-line", "numpy", epochs=6)
     for name, one in (("a", fit), ("b", other)):
