@@ -75,11 +75,12 @@ class BallNumbers(Tabled, Numbers):
     """Arrays of balls, at the working precision of flint's context.
 
     `choose` decides what is undecided by the name of the operation, instead of noting a kink: a condition holds (1) or
-    fails (0); of those that tie for the largest it is the first (1), the last (0), or they share alike (1/2).
+    fails (0); of those that tie for the largest it is the first (1), the last (0), or they share alike (1/2). `beside`
+    a generic point that is near another, what is exactly 0 is so all around.
     """
 
-    def __init__(self, choose: Callable[[str], Any] | None = None) -> None:
-        self.choose = choose
+    def __init__(self, choose: Callable[[str], Any] | None = None, *, beside: bool = False) -> None:
+        self.choose, self.beside = choose, beside
         self.chosen = False  # has a choice been made?
         self.kinks: list[Kink] = []
         self.decisions: list[NDArray[Any]] = []
@@ -124,8 +125,8 @@ class BallNumbers(Tabled, Numbers):
         return array
 
     def constant(self, cotangent: Balls, x: Balls) -> Balls:
-        """Leave out what depends on x = 0, if choices are made: beside a point, what is exactly 0 is so all around."""
-        if self.choose is None or not any(ball == 0 for ball in x.ravel()):
+        """Leave out what depends on x = 0 beside a point: it is so all around."""
+        if not self.beside or not any(ball == 0 for ball in x.ravel()):
             return cotangent
         return boxed(_unless_0(cotangent, x))
 

@@ -182,7 +182,7 @@ def sort(xp: Any, x: Any, *, axis: int = -1, descending: bool = False, stable: b
     for low, high in _rounds(x.shape[-1]):
         rest = np.setdiff1d(np.arange(x.shape[-1]), [low, high])
         one, other = xp.index(x, (..., low)), xp.index(x, (..., high))
-        small, large = -xp.maximum(-one, -other, kind="sort"), xp.maximum(one, other, kind="sort")
+        small, large = -xp.maximum(-one, -other, kind="sort"), xp.maximum(other, one, kind="sort")  # equal ones stay
         kept = [xp.index(x, (..., rest))] if rest.size else []
         joined = xp.concat([small, large, *kept], axis=-1)
         x = xp.index(joined, (..., np.argsort(np.concatenate([low, high, rest]))))
@@ -247,13 +247,17 @@ def searchsorted(xp: Any, x1: Any, x2: Any, *, side: str = "left", sorter: Any =
 def stop_gradient(xp: Any, x: Any) -> Any:
     """Return x as a constant, by which nobody differentiates."""
     x = xp.asarray(x)
-    return type(x)(xp, changing_as(x.value))
+    constant = type(x)(xp, changing_as(x.value))
+    constant.stopped = x.tracked or x.stopped
+    return constant
 
 
 def straight_through(xp: Any, value: Any, x: Any) -> Any:
     """Return a value that is differentiated as if it were x."""
     value, x = xp.asarray(value), xp.asarray(x)
-    return xp.record(changing_as(value.value, x.value), (x, lambda g: g), kept=True)
+    result = xp.record(changing_as(value.value, x.value), (x, lambda g: g), kept=True)
+    result.stopped = True
+    return result
 
 
 def _shifted(xp: Any, x: Any, axis: Axis) -> tuple[Any, Any, Any]:

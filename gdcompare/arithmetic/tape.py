@@ -139,6 +139,7 @@ class Variable:
         self.tape, self.value, self.parents = tape, value, parents
         self.precision, self.rounds = tape.precision, tape.rounds  # to which of `precision.NARROW`, if one; and by it?
         self.tracked = bool(parents)  # does it depend on a parameter?
+        self.stopped = False  # does a constant of the gradient enter, so that its slope may not be its value's?
         self.whole = False  # is it known to be a whole number everywhere?
         self.condition = False  # is it known to be a condition, 1 or 0?
         self.operation = ""  # its name and line, if somebody watches for what has no value or no slope
@@ -286,6 +287,7 @@ class Tape:
         """
         value = value if kept else self.rounded(value)
         node = Variable(self, value, [(parent, pullback) for parent, pullback in parents if parent.tracked])
+        node.stopped = any(parent.stopped for parent, _ in parents)
         if node.tracked:
             self.nodes.append(node)
         if self.named:
@@ -373,10 +375,9 @@ class Tape:
         """xp.pow: d(a^b) = b a^(b - 1) da + a^b log(a) db; a^0 is constant, also at 0, and so is 0^b, b > 0."""
         a, b = self.aligned(a, b)
         times, value = self.numbers.chain, self.rounded(self.numbers.pow(a.value, b.value))
-        constant = getattr(self.numbers, "constant", _as_it_is)
         return self.record(
             value,
-            (a, lambda g: times(constant(g, a.value), power_slope(self.numbers, a.value, b.value, not b.tracked))),
+            (a, lambda g: times(self._constant(g, a), power_slope(self.numbers, a.value, b.value, not b.tracked))),
             (b, lambda g: times(g, exponent_slope(self.numbers, a.value, b.value, value, not a.tracked))),
             kept=True,
         )
@@ -410,12 +411,16 @@ class Tape:
         if name == "sign" and x.tracked:
             self._compare(np.equal, x, 0.0)  # sign(0) is decided, its derivative is not
         value = self.rounded(getattr(self.numbers, name)(x.value))
-        constant = getattr(self.numbers, "constant", _as_it_is)  # beside a point, what is 0 there is 0 all around
 
         def pullback(g: Any) -> Any:
-            return self.numbers.chain(constant(g, x.value), SLOPES[name](self.numbers, x.value, value))
+            return self.numbers.chain(self._constant(g, x), SLOPES[name](self.numbers, x.value, value))
 
         return self.record(value, (x, pullback), kept=True)
+
+    def _constant(self, cotangent: Any, x: Variable) -> Any:
+        """Leave out what goes to numbers that are 0 all around: they have no slope, unless one is stopped."""
+        constant = None if x.stopped else getattr(self.numbers, "constant", None)
+        return cotangent if constant is None else constant(cotangent, x.value)
 
     def tabled(self, function: Function, x: Any) -> Variable:
         """Return a function of one variable that has no name of its own here: d f(x) = f'(x) dx."""
@@ -476,10 +481,6 @@ def _whole(result: Variable, *operands: Variable) -> Variable:
     """Note that the result is whole if its operands are."""
     result.whole = all(each.whole for each in operands)
     return result
-
-
-def _as_it_is(cotangent: Any, _: Any) -> Any:
-    return cotangent
 
 
 def known_functions() -> list[str]:

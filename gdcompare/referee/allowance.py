@@ -4,7 +4,8 @@
     B_sampled    K deviations of rounding (`sampling`)
     B            B_proven where that leaves `ENOUGH` digits, else the smaller of the two
 
-An element whose terms all but cancel by chance is measured by its terms (`size_of_terms`), where draws show them.
+An element whose terms all but cancel by chance is measured by its terms (`size_of_terms`), where draws show them. At a
+kink nothing is sampled: draws see the rounding of the side that they are on, and a program may be on any.
 
 What costs more is computed only where it is needed: the scale beyond |truth| where B_proven exceeds that share of it,
 and the draws where it exceeds that share of the scale.
@@ -149,6 +150,7 @@ def _with_draws(
         deviation = deviation_of(draws, distance)
         sampled = wider * allowance_of(deviation, _size(truth))
         better = (proven.budget > np.maximum(enough, NOTHING)) & (sampled < proven.budget) & (proven.scale >= small)
+        better &= ~truth.kinks
         if not better.any():
             return proven
         scale = np.fmax(proven.scale, size_of_terms(_size(truth), deviation))
@@ -164,7 +166,7 @@ def sampled_where_blind(proven: Allowance, truth: Enclosed, sampled: Floats, sca
     if not _wanting(proven, own, ENOUGH[dtype]).any():
         return proven
     enough = np.maximum(ENOUGH[dtype] * _size(truth), NOTHING)
-    better = (proven.budget > enough) & (sampled < proven.budget) & (own >= SMALL[dtype])
+    better = (proven.budget > enough) & (sampled < proven.budget) & (own >= SMALL[dtype]) & ~truth.kinks
     if not better.any():
         return proven
     budget = np.where(better, sampled, proven.budget)

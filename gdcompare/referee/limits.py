@@ -140,12 +140,13 @@ class Sides:
             t = arb((1, -bits))
             moved = {name: boxed(x + direction[name] * t) for name, x in self._balls.items()}
         with ctx.workprec(precision):
-            numbers = BallNumbers(lambda _: ONE)
+            numbers = BallNumbers(lambda _: ONE, beside=True)
             found = [boxed(each) for each in self._compute(numbers, moved)]
             if not all(map(_consistent, self._decisions, numbers.decisions)):
                 return None
             if numbers.chosen:  # these tie everywhere: any will do, if all give the same
-                others = [boxed(each) for each in self._compute(BallNumbers(lambda _: ZERO), moved)]
+                last = BallNumbers(lambda _: ZERO, beside=True)
+                others = [boxed(each) for each in self._compute(last, moved)]
                 found = [boxed(_joined(one, other)) for one, other in zip(found, others, strict=True)]
         return found
 

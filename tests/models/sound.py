@@ -1,4 +1,7 @@
-"""Right gradients of programs of all kinds, judged at random points and sizes: none of them is to be called wrong."""
+"""Right gradients of programs of all kinds, judged at random points and sizes: none of them is to be called wrong.
+
+Every third point is plain, as people have them and where much is 0 or ties: a blank row, two alike, biases of 0.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,33 @@ def programs() -> dict[str, Case]:
     return {f"{framework}: {name}": case for framework, zoo in zoos.items() for name, case in zoo.items()}
 
 
+def plain(features: Any, params: Mapping[str, Any], generator: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+    """Return a point with a blank row or column, or two rows alike, and with biases of 0, or a unit that is."""
+    features, params = features.copy(), {name: value.copy() for name, value in params.items()}
+    row, other = generator.choice(len(features), 2, replace=False)
+    kind = generator.integers(3 if features.dtype.kind == "f" else 2)
+    if kind == 1:
+        features[row] = features[other]
+    else:
+        features[row if kind == 0 else (..., 0)] = 0
+    without_biases = generator.random() < 0.5
+    for value in params.values():
+        if value.ndim == 1 and without_biases:
+            value[:] = 0
+        elif value.ndim == 2 and not without_biases:
+            value[0] = 0
+    return features, params
+
+
 def verdict_at(native: Any, data: Any, seed: int, dtype: str) -> gdc.Report:
-    """Judge at a random point, of a random size."""
+    """Judge at a random point, of a random size, or at a plain one."""
     features, targets = data
     generator = np.random.default_rng(seed)
     scale, size = 10.0 ** generator.uniform(-1.5, 0.5, 2)
     params = {name: value + scale * generator.standard_normal(value.shape) for name, value in native.parameters.items()}
     moved = features if features.dtype.kind in "iu" else features * size + 0.1 * generator.standard_normal()
+    if seed % 3 == 2:
+        moved, params = plain(moved, params, generator)
     return gdc.verify(native, (moved, targets), params, dtype=dtype)
 
 
@@ -48,7 +71,7 @@ class Tally:
     largest: Mapping[str, float] = field(default_factory=dict)
     """The largest share of what is allowed, by grade."""
     wrong: Mapping[str, str] = field(default_factory=dict)
-    """What was said where a right gradient was called wrong, by the seed."""
+    """What was said where a right gradient was called wrong, by the seed; a program that gives NaN is not right."""
     seconds: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
@@ -82,7 +105,7 @@ def judged(make: Case, seeds: Iterable[int], dtype: str, stopping: Callable[[], 
             counts[f"{each.grade} {each.verdict}"] += 1
             if each.budget_fraction == each.budget_fraction:
                 largest[each.grade] = max(largest.get(each.grade, 0.0), float(each.budget_fraction))
-        if report.verdict == "wrong":
+        if any(each.verdict == "wrong" and np.isfinite(each.actual) for each in report.entries):
             wrong[str(seed)] = report.explanation()
     return Tally(dict(counts), largest, wrong, time.monotonic() - begun)
 

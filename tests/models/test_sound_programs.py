@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gdcompare as gdc
 from gdcompare.scale.spread import Raised, Unfit
 from tests.models import sound
 from tests.models.sound import Tally, cell, digest, judged, programs, verdict_at
@@ -109,3 +110,82 @@ def test_a_right_gradient_is_right_where_a_kernel_rounds_in_its_own_way(name: st
     native, data = torch_zoo()[name]()
 
     assert verdict_at(native, data, seed, dtype).verdict != "wrong"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("make", [pytest.param(case, id=name) for name, case in programs().items()])
+def test_a_right_gradient_is_right_where_much_is_0_or_ties(make: Case) -> None:
+    tally = judged(make, [2, 5], "float32")
+
+    assert tally is not None
+    assert tally.wrong == {}
+
+
+CLASSES = np.random.default_rng(0).normal(size=(5, 3)), np.array([0, 2, 1, 1, 0])
+CLASSES[0][2] = 0  # of a blank row, the rectifier's corner is met by every unit
+LAYERS = {name: np.random.default_rng(1).normal(size=shape) for name, shape in {"a": (3, 4), "b": (4, 3)}.items()}
+
+
+def of_torch(stopped: Any) -> Any:
+    """A classifier in torch, its largest score taken out as a constant; all scores, too, if another is stopped."""
+    from gdcompare_torch import from_function
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        scores = stopped(torch.relu(x @ p["a"]) @ p["b"])
+        less = scores - scores.max(1, keepdim=True).values.detach()
+        return less.exp().sum(1).log() - less.gather(1, y[:, None])[:, 0]
+
+    return from_function(loss, LAYERS, name="model")
+
+
+def of_jax(stopped: Any) -> Any:
+    """The same in JAX, by its own function."""
+    import jax
+    from gdcompare_jax import from_function
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        scores = stopped(jax.nn.relu(x @ p["a"]) @ p["b"])
+        return -jax.numpy.take_along_axis(jax.nn.log_softmax(scores), y[:, None], 1)[:, 0]
+
+    return from_function(loss, LAYERS, name="model")
+
+
+@pytest.mark.parametrize("model", [of_torch, of_jax])
+def test_beside_a_kink_what_is_0_all_around_has_a_slope_where_another_is_stopped(model: Any, dtype: str) -> None:
+    def call(p: Any, x: Any, y: Any) -> Any:
+        value, gradient = model(lambda z: z).value_and_grad(p, x, y)
+        return value, {**gradient, "b": gradient["b"] * (1 + 1e-3)}
+
+    right = gdc.verify(model(lambda z: z), CLASSES, dtype=dtype)
+    differences = gdc.verify(model(lambda z: 1.5 * z - 0.5 * z), CLASSES, dtype=dtype)
+    wrong = gdc.verify(model(lambda z: z), CLASSES, dtype=dtype, backends=[], implementations={"mine": call})
+
+    assert (right.verdict, differences.verdict) == ("agree", "agree")
+    assert [(each.parameter, each.verdict) for each in wrong.entries if each.implementation == "mine"] == [
+        ("loss", "agree"), ("a", "agree"), ("b", "wrong")
+    ]  # fmt: skip
+
+
+def test_a_program_may_round_on_any_side_of_a_kink() -> None:
+    native, (features, targets) = torch_zoo()["margin ranking"]()
+    features[:, 0] = 0  # and with equal parameters both scores are the same, in every row
+    params = {name: np.full_like(value, 0.5) for name, value in native.parameters.items()}
+
+    report = gdc.verify(native, (features, targets), params, dtype="float32")
+
+    assert all(native.value_and_grad(params, features, targets)[1]["0.bias"][:2])  # not on the side without a slope
+    assert report.verdict == "inconclusive"
+
+
+def test_a_tie_decided_by_itself_is_named_where_a_branch_starts_at_0() -> None:
+    import jax
+    from gdcompare_jax import from_function
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return (jax.nn.selu(x @ p["w"]) * y).sum(1)
+
+    features, targets = np.split(np.random.default_rng(0).normal(size=(6, 5)), [3], axis=1)
+    report = gdc.verify(from_function(loss, {"w": np.zeros((3, 2))}), (features, targets))
+
+    (entry,) = (each for each in report.entries if each.verdict == "wrong")
+    assert entry.cause.startswith("a convention: each tie decided by itself (as it is at the point)")
