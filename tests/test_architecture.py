@@ -127,7 +127,7 @@ def test_a_backend_knows_the_seam_and_the_problem_and_nothing_else_of_the_suite(
 
     analytic = {"gdcompare.arithmetic.analytic"} if name_of(path) in approximation_names() else set()
     models = {f"gdcompare.models.{each}" for each in ("matching", "native", "rules")} | {
-        f"gdcompare.arithmetic.{each}" for each in ("program", "precision", "reflection", "complex_numbers")
+        f"gdcompare.arithmetic.{each}" for each in ("program", "precision", "reflection", "complex_numbers", "whole")
     }
     judged = {"gdcompare.distributed.pieces", "gdcompare.audit.subject", "gdcompare.audit.written"}
     assert known <= {"gdcompare.backend", "gdcompare.by_hand", "gdcompare.problem"} | models | judged | analytic

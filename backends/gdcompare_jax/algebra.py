@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from gdcompare.arithmetic.program import Place, UnsaidError
+from gdcompare.arithmetic.whole import as_read, here
 from gdcompare_jax.moves import reshaped
 
 
@@ -34,7 +35,7 @@ def eigh(xp: Any, a: Any, *, subset_by_index: Any = None, **_: Any) -> list[Any]
     values, vectors = xp.eigh(a)
     if subset_by_index is not None and tuple(subset_by_index) != (0, a.shape[-1]):
         raise UnsaidError("it returns some eigenvalues")
-    theirs = lax.linalg.eigh(jax.numpy.asarray(_value(a)), symmetrize_input=False)[0]
+    theirs = lax.linalg.eigh(jax.numpy.asarray(here(a)), symmetrize_input=False)[0]
     return [xp.multiply(vectors, _sides(vectors, theirs)), values]
 
 
@@ -47,17 +48,13 @@ def svd(xp: Any, a: Any, *, full_matrices: bool, compute_uv: bool, subset_by_ind
     if full_matrices and a.shape[-1] != a.shape[-2]:
         raise UnsaidError("it returns vectors that belong to no singular value: write full_matrices=False")
     u, s, vt = xp.svd(a, full_matrices=False)
-    theirs = lax.linalg.svd(jax.numpy.asarray(_value(a)), full_matrices=False)[0]
+    theirs = lax.linalg.svd(jax.numpy.asarray(here(a)), full_matrices=False)[0]
     sides = _sides(u, theirs)
     return [s, xp.multiply(u, sides), xp.multiply(vt, np.swapaxes(sides, -1, -2))]
 
 
 def _sides(mine: Any, theirs: Any) -> Any:
     return np.where(np.sum(mine.value * np.asarray(theirs), axis=-2, keepdims=True) < 0, -1.0, 1.0)
-
-
-def _value(a: Any) -> Any:
-    return a.value if isinstance(a, Place) else a
 
 
 def qr(xp: Any, a: Any, *, pivoting: bool = False, full_matrices: bool = False, **_: Any) -> list[Any]:
@@ -67,7 +64,7 @@ def qr(xp: Any, a: Any, *, pivoting: bool = False, full_matrices: bool = False, 
     if a.shape[-2] < a.shape[-1] or (full_matrices and a.shape[-1] != a.shape[-2]):
         raise UnsaidError("it returns columns that belong to no column of the matrix: write full_matrices=False")
     q, r = xp.qr(a)
-    theirs = lax.linalg.qr(jax.numpy.asarray(_value(a)), full_matrices=False)[0]
+    theirs = lax.linalg.qr(jax.numpy.asarray(here(a)), full_matrices=False)[0]
     sides = _sides(q, theirs)
     return [xp.multiply(q, sides), xp.multiply(r, np.swapaxes(sides, -1, -2))]
 
@@ -117,9 +114,9 @@ def ragged_dot_general(
     """Return the rows of x, group by group, times the group's own matrix."""
     (summed, _batch) = ragged_dot_dimension_numbers.dot_dimension_numbers
     plain = tuple(map(tuple, summed)) == ((1,), (1,)) and x.ndim == 2 and w.ndim == 3 and group_offset is None
-    if isinstance(sizes, Place) or not plain:
-        raise UnsaidError("its groups depend on the data, or stand along other axes")
-    ends, parts = np.minimum(np.cumsum([0, *np.asarray(sizes).tolist()]), x.shape[0]), []
+    if not plain:
+        raise UnsaidError("its groups stand along other axes")
+    ends, parts = np.minimum(np.cumsum([0, *as_read(xp, sizes).tolist()]), x.shape[0]), []
     for group, (start, stop) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
         if stop > start:
             parts.append(xp.matmul(xp.index(x, slice(start, stop)), xp.index(w, group)))

@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gdcompare.arithmetic.program import Place, UnsaidError
+from gdcompare.arithmetic.program import UnsaidError
+from gdcompare.arithmetic.whole import here
 
 HOME = Path(jax.__file__).resolve().parent / "_src"
 
@@ -28,7 +29,7 @@ def _series(name: str) -> Callable[..., Any]:
 
 def expn(xp: Any, n: Any, x: Any) -> list[Any]:
     """Return E_n; of other orders JAX finds something else."""
-    orders = _value(n)
+    orders = here(n)
     if (orders != np.floor(orders)).any() or (orders < 0).any():
         raise UnsaidError(f"expn has an order of {orders.ravel()[0]:g}, and JAX knows whole ones from 0 on")
     return [xp.expint(n, x)]
@@ -36,16 +37,12 @@ def expn(xp: Any, n: Any, x: Any) -> list[Any]:
 
 def frexp(xp: Any, x: Any) -> list[Any]:
     """Return x / 2^e, whose size is from 1/2 to 1, and e, which at other points must be as where it was read."""
-    exponent = np.frexp(_value(x))[1]
+    exponent = np.frexp(here(x))[1]
     part = xp.multiply(x, 2.0**-exponent)
-    size, zero = xp.abs(xp.stop_gradient(part)), _value(x) == 0
+    size, zero = xp.abs(xp.stop_gradient(part)), here(x) == 0
     inside = xp.logical_and(xp.greater_equal(size, 0.5), xp.less(size, 1.0))
     xp.decide(xp.all(xp.logical_or(inside, zero)), True)
     return [part, exponent.astype(np.int32)]
-
-
-def _value(x: Any) -> Any:
-    return np.asarray(x.value if isinstance(x, Place) else x)
 
 
 FORMULAS: Mapping[tuple[str, str], tuple[int, Callable[..., Any]]] = {

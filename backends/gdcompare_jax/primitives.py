@@ -12,6 +12,7 @@ import numpy as np
 import gdcompare.arithmetic.reflection as reflection
 from gdcompare.arithmetic.precision import NARROW
 from gdcompare.arithmetic.program import UnsaidError
+from gdcompare.arithmetic.whole import as_read
 from gdcompare_jax import algebra, moves
 from gdcompare_jax.moves import permuted, reshaped
 
@@ -20,9 +21,15 @@ def _named(name: str) -> Callable[..., Any]:
     return lambda xp, *operands, **_: getattr(xp, name)(*operands)
 
 
-def _logical(name: str, *operands: Any) -> Any:
-    if any(np.dtype(each.dtype).kind != "b" for each in operands):
-        raise UnsaidError(f"{name} of the bits of whole numbers")
+def _bits(name: str) -> Callable[..., Any]:
+    """Return a function of conditions; the bits of whole numbers are as they are where the program is read."""
+
+    def formula(xp: Any, *operands: Any) -> Any:
+        if any(np.dtype(each.dtype).kind != "b" for each in operands):
+            return getattr(np, f"bitwise_{name}")(*(as_read(xp, each) for each in operands))
+        return getattr(xp, f"logical_{name}")(*operands)
+
+    return formula
 
 
 def _unequal(xp: Any, a: Any, b: Any) -> Any:
@@ -30,21 +37,6 @@ def _unequal(xp: Any, a: Any, b: Any) -> Any:
     if a is not b:
         return xp.not_equal(a, b)
     return xp.isnan(a) if np.isnan(a.value).any() else xp.zeros(tuple(a.shape))
-
-
-def _and(xp: Any, a: Any, b: Any) -> Any:
-    _logical("and", a, b)
-    return xp.logical_and(a, b)
-
-
-def _or(xp: Any, a: Any, b: Any) -> Any:
-    _logical("or", a, b)
-    return xp.logical_or(a, b)
-
-
-def _not(xp: Any, a: Any) -> Any:
-    _logical("not", a)
-    return xp.logical_not(a)
 
 
 def _dot_general(xp: Any, a: Any, b: Any, *, dimension_numbers: Any, **_: Any) -> Any:
@@ -199,11 +191,6 @@ def _reduce_precision(xp: Any, x: Any, *, exponent_bits: int, mantissa_bits: int
     return x
 
 
-def _xor(xp: Any, a: Any, b: Any) -> Any:
-    _logical("xor", a, b)
-    return xp.logical_xor(a, b)
-
-
 def _all(_xp: Any, *operands: Any, **_: Any) -> list[Any]:
     return list(operands)
 
@@ -243,9 +230,9 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "polygamma": lambda xp, n, x, **_: reflection.polygamma(xp, n, x),
     "regularized_incomplete_beta": lambda xp, a, b, x, **_: xp.betainc(a, b, x),
     "ne": _unequal,
-    "and": _and,
-    "or": _or,
-    "not": _not,
+    "and": _bits("and"),
+    "or": _bits("or"),
+    "not": _bits("not"),
     "rsqrt": lambda xp, x, **_: 1.0 / xp.sqrt(x),
     "logistic": lambda xp, x, **_: xp.sigmoid(x),
     "integer_pow": _integer_pow,
@@ -308,7 +295,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "ragged_dot_general": algebra.ragged_dot_general,
     "round": _round,
     "reduce_precision": _reduce_precision,
-    "xor": _xor,
+    "xor": _bits("xor"),
     "is_finite": lambda xp, x: xp.isfinite(x),
     "exp2": lambda xp, x, **_: xp.exp2(x),  # by exp(x log 2), which rounds the exponent
     "log2": lambda xp, x, **_: xp.log2(x),

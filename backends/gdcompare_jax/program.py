@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic.complex_numbers import Complex, by_parts, whole
 from gdcompare.arithmetic.precision import NARROW, OF_FACTORS, judged_in_float32
 from gdcompare.arithmetic.program import Draft, Place, Program, ProgramError, UnsaidError, checked, unread
+from gdcompare.arithmetic.whole import as_read
 from gdcompare_jax.algebra import dense
 from gdcompare_jax.complex_numbers import COMPLEX, is_complex, of_parts
 from gdcompare_jax.moves import permuted, reshaped
@@ -108,6 +109,10 @@ class _Walk:
             return found if primitive.multiple_results else [found]
         if primitive.name.startswith("random_") or primitive.name == "threefry2x32":
             raise self._refusal("it draws random numbers from a key that is an input", "Draw outside: draws are data")
+        if formula is None and all(np.dtype(each.aval.dtype).kind in "biu" for each in variables):
+            with self.draft.at(self.line, "bool"):
+                found = primitive.bind(*(as_read(self.draft, each) for each in operands), **params)
+            return found if primitive.multiple_results else [found]
         if formula is None:
             of = " of complex numbers" if complexly else ""
             raise self._refusal(f"{primitive.name} is none of the operations{of} that can be read")

@@ -9,20 +9,16 @@ from typing import Any
 import numpy as np
 
 import gdcompare.arithmetic.reflection as reflection
+from gdcompare.arithmetic.whole import here
 from gdcompare_torch import moves
 from gdcompare_torch.moves import LEAST
-
-
-def _value(x: Any) -> Any:
-    """Return what a number is when the program is read."""
-    return np.asarray(x.value if hasattr(x, "known") else x)
 
 
 def extreme(name: str) -> Callable[..., Any]:
     """aten.fmax and fmin: of what is no number when the program is read, the other."""
 
     def formula(xp: Any, a: Any, b: Any) -> Any:
-        absent, missing = np.isnan(_value(a)), np.isnan(_value(b))
+        absent, missing = np.isnan(here(a)), np.isnan(here(b))
         if not absent.any() and not missing.any():
             return getattr(xp, name)(a, b)
         return getattr(xp, name)(xp.where(absent, b, a), xp.where(missing, a, b))
@@ -42,9 +38,9 @@ def rounded(xp: Any, x: Any, *, decimals: int = 0) -> Any:
 
 def frexp(xp: Any, x: Any) -> Any:
     """aten.frexp: x / 2^e, whose size is from 1/2 to 1; at other points than where it was read, e must be the same."""
-    exponent = np.frexp(_value(x))[1]
+    exponent = np.frexp(here(x))[1]
     part = xp.multiply(x, 2.0**-exponent)
-    size, zero = xp.abs(xp.stop_gradient(part)), _value(x) == 0
+    size, zero = xp.abs(xp.stop_gradient(part)), here(x) == 0
     inside = xp.logical_and(xp.greater_equal(size, 0.5), xp.less(size, 1.0))
     xp.decide(xp.all(xp.logical_or(inside, zero)), True)
     return part, None
@@ -61,7 +57,7 @@ def safe_softmax(xp: Any, x: Any, dim: int, dtype: Any = None) -> Any:
     del dtype
     if not x.ndim:
         return xp.softmax(moves.reshaped(xp, x, (1,)), axis=-1)[0]
-    gone = (_value(x) == -math.inf).all(axis=dim, keepdims=True)
+    gone = (here(x) == -math.inf).all(axis=dim, keepdims=True)
     if not gone.any():
         return xp.softmax(x, axis=dim % x.ndim)
     return xp.where(gone, 0.0, xp.softmax(xp.where(gone, 0.0, x), axis=dim % x.ndim))
@@ -173,7 +169,7 @@ def _behind(xp: Any, alpha: Any, by: int) -> Any:
 def _ended(xp: Any, alpha: Any, row: int, length: int, zero_infinity: bool) -> Any:
     last = xp.index(alpha, (row, 2 * length))
     last = xp.logaddexp(last, xp.index(alpha, (row, 2 * length - 1))) if length else last
-    if _value(last) < LEAST / 2:
+    if here(last) < LEAST / 2:
         return np.asarray(0.0) if zero_infinity else np.asarray(math.inf)
     return xp.negative(last)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdcompare.arithmetic.program import UnsaidError
+from gdcompare.arithmetic.whole import here
 
 
 def _turned(xp: Any, x: Any) -> Any:
@@ -18,7 +19,7 @@ def _turned(xp: Any, x: Any) -> Any:
 
 def _symmetric(x: Any) -> Any:
     """Return a matrix of which torch reads one triangle, and by which it differentiates as if it read both."""
-    value = np.asarray(x.value)
+    value = here(x)
     if not np.array_equal(value, np.swapaxes(value, -1, -2), equal_nan=True):
         raise UnsaidError("of a matrix that is not symmetric, torch reads one triangle, and differentiates by both")
     return x
@@ -49,7 +50,7 @@ def inverse(xp: Any, a: Any, *, check_errors: bool = False) -> Any:
 def det(xp: Any, a: Any) -> Any:
     """aten._linalg_det: of nothing it is 1."""
     found = xp.det(a) if a.shape[-1] else xp.ones(tuple(a.shape[:-2]))
-    if not np.isfinite(found.value).all():
+    if not np.isfinite(here(found)).all():
         raise UnsaidError("a matrix is singular, and elimination finds no pivot")
     return found, None, None
 
@@ -117,9 +118,9 @@ def row_order(a: NDArray[np.float64]) -> NDArray[np.int64]:
     return order
 
 
-def _orders(a: Any) -> NDArray[np.int64]:
+def _orders(a: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the order of each of a stack's matrices."""
-    stack = np.asarray(a.value).reshape(-1, *a.shape[-2:])
+    stack = a.reshape(-1, *a.shape[-2:])
     found = np.array([row_order(each) for each in stack], dtype=np.int64)
     return found.reshape(*a.shape[:-2], a.shape[-2])
 
@@ -138,7 +139,7 @@ def _pivots(orders: NDArray[np.int64], k: int) -> NDArray[np.int64]:
 
 def _order_of(pivots: Any, m: int) -> NDArray[np.int64]:
     """Return the order that LAPACK's pivots stand for."""
-    given = np.asarray(pivots.value if hasattr(pivots, "known") else pivots).astype(np.int64)
+    given = here(pivots).astype(np.int64)
     result = np.broadcast_to(np.arange(m), (*given.shape[:-1], m)).copy()
     for place in np.ndindex(given.shape[:-1]):
         for i, pivot in enumerate(given[place]):
@@ -164,7 +165,7 @@ def lu(xp: Any, a: Any, *, pivot: bool = True, check_errors: bool = False) -> An
     if not pivot:
         raise UnsaidError("it takes no pivots")
     m, n = a.shape[-2:]
-    k, orders = min(m, n), _orders(a)
+    k, orders = min(m, n), _orders(here(a))
     moved = _rows(xp, a, orders)
     square, _, order = xp.lu(moved[..., :k, :k])
     xp.decide(xp.all(xp.equal(order, np.arange(k))), True)
@@ -253,7 +254,7 @@ def lstsq(xp: Any, a: Any, b: Any, rcond: Any = None, *, driver: Any = None) -> 
     m, n = a.shape[-2:]
     vectors = b.ndim == 1 or (a.ndim - 1 == b.ndim and tuple(b.shape) == tuple(a.shape[:-1]))
     right = xp.expand_dims(b, axis=-1) if vectors else b
-    if (np.linalg.matrix_rank(np.asarray(a.value)) < min(m, n)).any():
+    if (np.linalg.matrix_rank(here(a)) < min(m, n)).any():
         raise UnsaidError("a matrix has not full rank")
     if m >= n:
         q, r = xp.qr(a)
@@ -286,7 +287,7 @@ def svd(xp: Any, a: Any, full_matrices: bool = False, compute_uv: bool = True, *
         return None, s, None
     m, n = a.shape[-2:]
     if full_matrices and m != n:
-        full, _, full_vt = np.linalg.svd(np.asarray(a.value))
+        full, _, full_vt = np.linalg.svd(here(a))
         unknown = xp.sqrt(xp.multiply(xp.sum(a), 0.0))  # 0, with a derivative that is no number
         if m > n:
             u = xp.concat([u, xp.add(full[..., :, n:], unknown)], axis=-1)
@@ -304,13 +305,13 @@ def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian
     values other than 0 are left out, it is made of the others and their vectors.
     """
     a = _symmetric(a) if hermitian else a
-    size = np.abs(np.asarray(a.value)).max(initial=0.0)
+    size = np.abs(here(a)).max(initial=0.0)
     if size and not 2.0**-64 < size < 2.0**64 and np.isfinite(size):  # its square may not be
         scale = float(2.0 ** -np.round(np.log2(size)))
         tolerance = None if atol is None else np.multiply(_number(atol)[..., 0], scale)
         return xp.multiply(pinv(xp, xp.multiply(a, scale), atol=tolerance, rtol=rtol), scale)
     m, n = a.shape[-2:]
-    values = np.linalg.svd(np.asarray(a.value), compute_uv=False)
+    values = np.linalg.svd(here(a), compute_uv=False)
     largest = values.max(axis=-1, keepdims=True)
     relative = _number(rtol) if rtol is not None else 0.0 if atol is not None else max(m, n) * np.finfo(float).eps
     kept = values > np.maximum(_number(atol) if atol is not None else 0.0, np.multiply(largest, relative))
@@ -335,18 +336,15 @@ def pinv(xp: Any, a: Any, *_: Any, atol: Any = None, rtol: Any = None, hermitian
 
 def _some_columns(xp: Any, a: Any, rank: int) -> Any:
     """Return so many independent columns of a matrix, constants."""
-    places = np.broadcast_to(_orders(_Turned(a))[..., None, :rank], (*a.shape[:-1], rank))
+    places = np.broadcast_to(_orders(_columns_ordered(here(a)))[..., None, :rank], (*a.shape[:-1], rank))
     return xp.take_along_axis(xp.stop_gradient(a), places, axis=-1)
 
 
-class _Turned:
-    """The transpose of what a place is when the program is read, whose pivots are independent columns."""
-
-    def __init__(self, a: Any) -> None:
-        value = np.swapaxes(np.asarray(a.value), -1, -2)
-        stack = [_columns_first(each) for each in value.reshape(-1, *value.shape[-2:])]
-        self.value = np.array(stack).reshape(value.shape)
-        self.shape = value.shape
+def _columns_ordered(a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the transpose, whose pivots are independent columns."""
+    value = np.swapaxes(a, -1, -2)
+    stack = [_columns_first(each) for each in value.reshape(-1, *value.shape[-2:])]
+    return np.array(stack).reshape(value.shape)
 
 
 def _columns_first(a: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -363,7 +361,7 @@ def _of_full_rank(xp: Any, a: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    return np.asarray(value.value if hasattr(value, "known") else value, dtype=float)[..., None]
+    return here(value).astype(float)[..., None]
 
 
 # Functions of matrices.
@@ -377,7 +375,7 @@ def matrix_exp(xp: Any, a: Any) -> Any:
     What is left out of the sum is then below 2^-25 / 25!, 2e-33 of the result.
     """
     norms = xp.max(xp.sum(xp.abs(xp.stop_gradient(a)), axis=-2), axis=-1)
-    largest = float(np.max(norms.value, initial=0.0))
+    largest = float(np.max(here(norms), initial=0.0))
     halvings = max(0, math.ceil(math.log2(largest)) + 2) if largest else 0
     xp.decide(xp.all(xp.less_equal(norms, 2.0 ** (halvings - 1))), True)
     small, one = xp.multiply(a, 2.0**-halvings), np.eye(a.shape[-1])

@@ -8,8 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gdcompare.arithmetic.program import UnsaidError
+from gdcompare.arithmetic.whole import as_read
 
 LEAST = -float(np.finfo(np.float32).max)
 """Below all numbers that a program is likely to meet, and finite, which more number systems decide about."""
@@ -129,15 +132,32 @@ def filled(xp: Any, x: Any, value: Any) -> Any:
 
 
 def bits(name: str) -> Callable[..., Any]:
-    """Return a function of conditions; of the bits of whole numbers it is refused."""
+    """Return a function of conditions; the bits of whole numbers are as they are where the program is read."""
 
     def formula(xp: Any, *operands: Any) -> Any:
         odd = [each for each in operands if isinstance(each, int | np.ndarray) and np.all(np.equal(each, 1))]
         if name == "logical_and" and odd:
             return xp.remainder(next(each for each in operands if each is not odd[0]), 2)
         if any(np.dtype(each.dtype).kind != "b" for each in operands if hasattr(each, "dtype")):
-            raise UnsaidError("it works on the bits of whole numbers")
+            return getattr(np, name.replace("logical", "bitwise"))(*(as_read(xp, each) for each in operands))
         return getattr(xp, name)(*operands)
+
+    return formula
+
+
+def of_whole_numbers(operation: Any) -> Callable[..., Any]:
+    """Return an operation, whichever it is, of whole numbers that are as they are where the program is read."""
+
+    def formula(xp: Any, *operands: Any, **options: Any) -> Any:
+        def known(each: Any) -> Any:
+            each = as_read(xp, each)
+            return torch.from_numpy(each) if isinstance(each, np.ndarray) else each
+
+        given, by_name = tree_map(known, (list(operands), options))
+        found = [each.numpy() for each in tree_leaves(operation(*given, **by_name))]
+        if any(each.dtype.kind not in "biu" for each in found):
+            raise UnsaidError("it is none of the operations that can be read")
+        return found[0] if len(found) == 1 else found
 
     return formula
 
@@ -196,11 +216,7 @@ def indexed(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
 
 def known_mask(xp: Any, mask: Any) -> Any:
     """Return a mask of what enters as it is here, where all that is read counts on it; all else as it is."""
-    if isinstance(mask, np.ndarray) or np.dtype(mask.dtype).kind != "b":
-        return mask
-    found = mask.value != 0
-    xp.decide(mask, found)
-    return found
+    return as_read(xp, mask) if np.dtype(mask.dtype).kind == "b" else mask
 
 
 def _numbered(key: Any) -> Sequence[Any]:
@@ -217,9 +233,7 @@ def unique(xp: Any, x: Any, *_: Any) -> Any:
     """aten._unique2 of whole numbers, as they are here: which there are, which each of them is, and how often."""
     if np.dtype(x.dtype).kind == "f":
         raise UnsaidError("which floats there are has no derivative")
-    value = np.asarray(x.value)
-    xp.decide(xp.equal(x, value), np.ones(value.shape, dtype=bool))
-    return np.unique(value, return_inverse=True, return_counts=True)
+    return np.unique(as_read(xp, x), return_inverse=True, return_counts=True)
 
 
 def places(xp: Any, x: Any, indices: Sequence[Any]) -> Any:
@@ -281,6 +295,7 @@ def padded(xp: Any, x: Any, pad: Sequence[int], value: float = 0.0) -> Any:
 def packed(xp: Any, x: Any, lengths: Any, batch_first: bool) -> tuple[Any, Any]:
     """aten._pack_padded_sequence: the rows of each step that are not past their end, one step after the other."""
     steps, count = (x.shape[1], x.shape[0]) if batch_first else x.shape[:2]
+    lengths = as_read(xp, lengths)
     places = [(t, b) for t in range(steps) for b in range(count) if t < int(lengths[b])]
     found = np.array([b * steps + t if batch_first else t * count + b for t, b in places])
     sizes = np.bincount([t for t, _ in places])

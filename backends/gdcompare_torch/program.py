@@ -29,7 +29,7 @@ from gdcompare_torch import tensor_cores
 from gdcompare_torch.apart import APART
 from gdcompare_torch.aten import FORMULAS
 from gdcompare_torch.complex_numbers import COMPLEX, MADE, is_complex
-from gdcompare_torch.moves import CONSTANT, MOVES
+from gdcompare_torch.moves import CONSTANT, MOVES, of_whole_numbers
 from gdcompare_torch.signs import as_theirs
 
 _TORCH, _OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
@@ -88,8 +88,7 @@ def read(
 class _OneHot(TorchFunctionMode):  # type: ignore[misc]  # torch comes without types here
     """`one_hot` without its looks at the smallest and the largest class, which would be those of the rows read."""
 
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        del types
+    def __torch_function__(self, function: Any, _types: Any, arguments: Any = (), options: Any = None) -> Any:
         options = options or {}
         classes = options.get("num_classes", arguments[1] if len(arguments) > 1 else -1)
         if function is torch.nn.functional.one_hot and classes > 0:
@@ -120,11 +119,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def input(self, name: str, tensor: torch.Tensor, numbers: NDArray[Any]) -> None:
         """Make a tensor an input of the program."""
-        dtype = _dtype(tensor) if _is_half(tensor) else str(numbers.dtype)
-        self._keep(tensor, self.draft.input(name, numbers, dtype))
+        self._keep(tensor, self.draft.input(name, numbers, _dtype(tensor) if _is_half(tensor) else str(numbers.dtype)))
 
-    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        del types
+    def __torch_dispatch__(self, operation: Any, _types: Any, arguments: Any = (), options: Any = None) -> Any:
         options = options or {}
         name = operation._overloadpacket.__name__
         target = arguments[0] if operation._schema.is_mutable and name.endswith(("_", "copy_to")) else None
@@ -148,12 +145,16 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
                     return result
             if (apart := APART.get(name, decomposition_table.get(operation))) is not None:
                 return self._taken_apart(operation, apart, arguments, options)
+            if target is None and not any(each.is_floating_point() or each.is_complex() for each in given):
+                formula = of_whole_numbers(operation)
         lost = next((self._lost[id(each)] for each in map(self._real, given) if id(each) in self._lost), None)
         operands = tree_map(self.operand, (list(taken[0]), taken[1])) if lost is None and formula else ([], {})
         if turned:
             self._reals.pop(id(target), None)
             target = None
         result = operation(*arguments, **options)
+        if name.startswith(("empty", "new_empty")):
+            result.zero_()  # as nobody has written into it: what is there may be too large to be exact
         if name == "_local_scalar_dense" and (enters or lost):
             self._decide(given[0], result, lost)
         outputs = [self._real(each) for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
@@ -161,11 +162,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
             self._know(each)
         if torch.Tag.nondeterministic_seeded in operation.tags:
             lost = self._refusal(name, "draws random numbers", "Call .eval() on the model, or give the draws as data")
-        inexact = not complexly and any(map(torch.is_floating_point, given))
-        inexact = inexact and any(map(torch.is_floating_point, outputs))
-        exact = (
-            formula is None or not inexact or name in MOVES or target is not None or any(map(self._is_narrow, given))
-        )
+        inexact = not complexly and all(any(map(torch.is_floating_point, each)) for each in (given, outputs))
+        exact = formula is None or not inexact or name in MOVES or target is not None
+        exact = exact or any(map(self._is_narrow, given))
         if not outputs or (lost is None and not enters and exact):
             return result
         if lost is None:
@@ -419,9 +418,10 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def _is_narrow(self, tensor: torch.Tensor) -> bool:
         """Whether it is of a dtype that no operation of what is judged may round to."""
-        if self.dtype == "float32" and _is_half(tensor):
-            return False
-        return bool(tensor.is_floating_point() and torch.finfo(tensor.dtype).eps > np.finfo(self.dtype).eps)
+        half = self.dtype == "float32" and _is_half(tensor)
+        return bool(
+            tensor.is_floating_point() and torch.finfo(tensor.dtype).eps > np.finfo(self.dtype).eps and not half
+        )
 
     def _refusal(self, name: str, what: str, way_out: str = "") -> ProgramError:
         where = f"{line}: " if (line := _line()) else ""
@@ -435,8 +435,9 @@ def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether the results of two programs are the same but for rounding, and views where the others are."""
 
     def same(a: Any, b: Any) -> Any:
-        wide = (each.detach().cdouble() for each in (a, b))
-        return a.shape == b.shape and torch.allclose(*wide, 1e-3, 1e-5, equal_nan=True)
+        return a.shape == b.shape and torch.allclose(
+            *(x.detach().cdouble() for x in (a, b)), 1e-3, 1e-5, equal_nan=True
+        )
 
     return all(not isinstance(a, torch.Tensor) or same(a, b) for a, b in zip(one, other, strict=True))
 

@@ -1,7 +1,7 @@
 """Operations of ATen that put numbers into places of others, or reduce what goes into one place.
 
-Places are flat: where in the array a number stands. What is put where the index says must be known when the program is
-read, or be whole numbers of the data.
+Places are flat: where in the array a number stands. What is put where the index says, or is added there, goes where it
+does for any data; what is reduced there, or fills it, goes where it does for those with which the program is read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gdcompare.arithmetic.program import UnsaidError
+from gdcompare.arithmetic.whole import as_read
 from gdcompare_torch import moves
 from gdcompare_torch.moves import LEAST
 
@@ -24,12 +25,6 @@ def _flat(xp: Any, x: Any) -> Any:
 
 def _shaped(xp: Any, x: Any, shape: Sequence[int]) -> Any:
     return moves.reshaped(xp, x, tuple(shape))
-
-
-def _known(index: Any) -> Any:
-    if not isinstance(index, np.ndarray):
-        raise UnsaidError("where the numbers go depends on the data")
-    return index
 
 
 def put(xp: Any, x: Any, places: Any, values: Any) -> Any:
@@ -94,7 +89,7 @@ def scatter(xp: Any, x: Any, dim: int, index: Any, source: Any, *, reduce: str =
     places = _along(xp, x, dim, index)
     some = moves.within(xp, source, dim, index.shape, all_axes=True) if hasattr(source, "shape") else source
     if reduce == "multiply":
-        return _grouped(xp, x, _known(places), xp.broadcast_to(some, places.shape), "prod", True)
+        return _grouped(xp, x, as_read(xp, places), xp.broadcast_to(some, places.shape), "prod", True)
     return (add if reduce == "add" else put)(xp, x, places, some)
 
 
@@ -113,39 +108,40 @@ def scatter_reduce(
     some = moves.within(xp, source, dim, index.shape, all_axes=True)
     if reduce == "sum" and include_self:
         return add(xp, x, places, some)
-    return _grouped(xp, x, _known(places), some, reduce, include_self)
+    return _grouped(xp, x, as_read(xp, places), some, reduce, include_self)
 
 
-def _expanded(x: Any, dim: int, index: Any, source: Any) -> Any:
+def _expanded(xp: Any, x: Any, dim: int, index: Any, source: Any) -> Any:
     """Return an index of one axis in the shape of what goes there."""
-    along = moves.along(_known(index), dim % x.ndim, x.ndim)
-    return np.broadcast_to(along, source.shape)
+    along = moves.reshaped(xp, index, tuple(-1 if i == dim % x.ndim else 1 for i in range(x.ndim)))
+    return (np if isinstance(along, np.ndarray) else xp).broadcast_to(along, source.shape)
 
 
 @_lifted
 def index_add(xp: Any, x: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
     """aten.index_add: slices are added at the indices of an axis."""
     scaled = source if alpha == 1 else xp.multiply(source, alpha)
-    return add(xp, x, _along(xp, x, dim, _expanded(x, dim, index, source)), scaled)
+    return add(xp, x, _along(xp, x, dim, _expanded(xp, x, dim, index, source)), scaled)
 
 
 @_lifted
 def index_copy(xp: Any, x: Any, dim: int, index: Any, source: Any) -> Any:
     """aten.index_copy: slices are put at the indices of an axis."""
-    return put(xp, x, _along(xp, x, dim, _expanded(x, dim, index, source)), source)
+    return put(xp, x, _along(xp, x, dim, _expanded(xp, x, dim, index, source)), source)
 
 
 @_lifted
 def index_fill(xp: Any, x: Any, dim: int, index: Any, value: Any) -> Any:
     """aten.index_fill: one number at the indices of an axis."""
-    key = (*[slice(None)] * (dim % x.ndim), _known(index))
+    key = (*[slice(None)] * (dim % x.ndim), as_read(xp, index))
     return put(xp, x, np.arange(math.prod(x.shape)).reshape(x.shape)[key], value)
 
 
 @_lifted
 def index_reduce(xp: Any, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True) -> Any:
     """aten.index_reduce: as scatter_reduce, slices at the indices of an axis."""
-    return _grouped(xp, x, _along(xp, x, dim, _expanded(x, dim, index, source)), source, reduce, include_self)
+    places = _along(xp, x, dim, _expanded(xp, x, dim, index, source))
+    return _grouped(xp, x, as_read(xp, places), source, reduce, include_self)
 
 
 NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": LEAST, "amin": -LEAST}
@@ -213,9 +209,9 @@ def embedding_bag(
     del sparse
     if scale_grad_by_freq:
         raise UnsaidError("its gradient is scaled by how often a row occurs, and so none of its value")
-    count, starts = indices.shape[0], [int(each) for each in _known(offsets)]
+    count, starts = indices.shape[0], [int(each) for each in as_read(xp, offsets)]
     ends = [*starts[1:], count]
-    known = _known(indices) if padding_idx >= 0 else np.zeros(count)
+    known = as_read(xp, indices) if padding_idx >= 0 else np.zeros(count)
     bags = list(zip(starts, ends, strict=True))[: len(starts) - include_last_offset]
     kept = [[i for i in range(a, b) if known[i] != padding_idx] for a, b in bags]
     rows, width = table(kept, count), weight.shape[1]
@@ -237,7 +233,10 @@ def segment_reduce(
 ) -> Any:  # fmt: skip
     """aten.segment_reduce: parts of an axis, one after the other, are reduced to one number each."""
     del indices, unsafe
-    ends = _known(offsets) if lengths is None else np.cumsum(np.pad(_known(lengths), [(0, 0)] * axis + [(1, 0)]), axis)
+    if lengths is None:
+        ends = as_read(xp, offsets)
+    else:
+        ends = np.cumsum(np.pad(as_read(xp, lengths), [(0, 0)] * axis + [(1, 0)]), axis)
     lead, segments = x.shape[:axis], ends.shape[-1] - 1
     lines = ends.reshape(-1, segments + 1)
     n, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])

@@ -86,11 +86,12 @@ def scatter(xp: Any, x: Any, key: Any, values: Any) -> Any:
         np.put_along_axis(result, into, np.broadcast_to(new, (rows, *new.shape[1:])).reshape(rows, -1), axis=1)
         return result.reshape(rows, *old.shape[1:])
 
-    return xp.record(
+    result = xp.record(
         numbers.rearrange(put, x.value, values.value),
         (x, lambda g: numbers.leave_out(mask, g)),
         (values, lambda g: numbers.rearrange(lambda part: _taken(part, places), g)),
     )
+    return _alike(result, x, values)
 
 
 def scatter_add(xp: Any, x: Any, key: Any, values: Any) -> Any:
@@ -101,11 +102,13 @@ def scatter_add(xp: Any, x: Any, key: Any, values: Any) -> Any:
     if not known:
         raise TypeError("scatter_add adds numbers to known places")
     added = _put_back(numbers, values.value, places, x.shape)
-    return xp.record(
+    result = xp.record(
         numbers.plus(x.value, added),
         (x, lambda g: g),
         (values, lambda g: numbers.rearrange(lambda part: _taken(part, places), g)),
     )
+    result.whole = x.whole and values.whole
+    return result
 
 
 def _alike(moved: Any, *arrays: Any) -> Any:

@@ -30,6 +30,29 @@ def exact_floats(value: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     return middle(value), np.asarray(_is_exact(value))
 
 
+def here(x: Any) -> NDArray[Any]:
+    """Return the numbers that stand on a draft where its program is read, or numbers as they are."""
+    return np.asarray(x.value if hasattr(x, "known") else x)
+
+
+def as_read(draft: Any, x: Any) -> Any:
+    """Return whole numbers or conditions of a draft as they are here; its steps count on their being so from there on.
+
+    >>> from gdcompare.arithmetic.program import Draft
+    >>> draft = Draft()
+    >>> as_read(draft, draft.input("labels", np.array([2, 0]), "int64"))
+    array([2, 0])
+    """
+    if not hasattr(x, "known"):
+        return x
+    found = here(x).astype(x.dtype)
+    if found.size:
+        draft.decide(
+            *((x, found) if found.dtype == bool else (draft.equal(x, found), np.ones(found.shape, dtype=bool)))
+        )
+    return found
+
+
 def on_tape(xp: Any, like: Any, array: Any) -> Any:
     """Return floats, which have the hidden axis already, as a variable like another."""
     return type(like)(xp, xp.numbers.asarray(array))

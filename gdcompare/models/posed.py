@@ -14,7 +14,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gdcompare.arithmetic.program import Program
+from gdcompare.arithmetic.numbers import Floats
+from gdcompare.arithmetic.program import DECIDE, Program, ProgramError
+from gdcompare.arithmetic.tape import Tape, Variable
 from gdcompare.backend import Precision, checked_dtype
 from gdcompare.problem import Dataset, Problem
 from gdcompare.referee.due import no_exit
@@ -125,6 +127,23 @@ class ProgramProblem(Problem):
             rows = np.resize(np.arange(len(self.features)), n)
             self._programs[n] = self.model.program(self.params, self.features[rows], self.targets[rows])
         return self._programs[n]
+
+    def parted(self) -> str:
+        """Say at which branch or mask some rows part from others, so that no program of one serves all; "" at none."""
+        if all(step.function != DECIDE for step in self.program(len(self.features)).steps):
+            return ""
+        tape = Tape(Floats())
+        rows, goals = (
+            Variable(tape, each.reshape(len(each), 1, -1).astype(np.float64)) for each in (self.features, self.targets)
+        )
+        try:
+            with np.errstate(all="ignore"):
+                self.per_sample_losses(
+                    tape, {key: tape.asarray(each) for key, each in self.params.items()}, rows, goals
+                )
+        except ProgramError as error:
+            return str(error).partition(": write")[0]
+        return ""
 
     def crossed(self) -> str:
         """Say where targets meet outputs so that each row meets every other; "" if they do not."""
@@ -300,6 +319,9 @@ def posed_at(
     problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
     if not coupled and (signs := problem.program(len(features)).signs_by(("features", "targets"))):
         coupled = f"{signs} in it: the signs of vectors are those that were found for these rows"
+        problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
+    if not coupled and (parted := problem.parted()):
+        coupled = f"its program is that of these rows: {parted}"
         problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
     lead = 1 if coupled else len(features)
     rows, goals = (each.reshape(lead, -1).astype(np.float64) for each in (features, targets))

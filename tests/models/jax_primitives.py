@@ -116,8 +116,10 @@ CASES: Mapping[str, Sequence[Case]] = {
     "add_any": one(lambda x: jax.grad(lambda y: jnp.sum(y * y * jnp.sin(y)))(x)),
     **{name: two(lambda x, y, name=name: jnp.where(getattr(lax, f"bitwise_{name}")(x > y, x > 1), x * y, y))
        for name in ("and", "or", "xor")},
-    "not": two(lambda x, y: jnp.where(lax.bitwise_not(x > y), x * y, y)),
-    "shift_left": one(lambda x: x * lax.shift_left(jnp.arange(3), 2)),
+    "not": two(lambda x, y: jnp.where(lax.bitwise_not(x > y), x * y, y)) + one(
+        lambda x: x * x[((lax.argmax(x, 1, np.int32) ^ 1) & ~lax.argmax(x, 0, np.int32)[0] | 2) % x.shape[0]]),
+    "shift_left": one(lambda x: x * lax.shift_left(jnp.arange(3), 2)) + one(
+        lambda x: x * jnp.left_shift(lax.argmax(x, 0, np.int32), 2)),
     "shift_right_arithmetic": one(lambda x: x * lax.shift_right_arithmetic(jnp.arange(3), 1)),
     "shift_right_logical": one(lambda x: x * lax.shift_right_logical(jnp.arange(3), 1)),
     "argmax": one(lambda x: x[:, lax.argmax(x[0], 0, np.int32)]) + one(piecewise),

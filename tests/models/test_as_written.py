@@ -29,6 +29,39 @@ def drawn(module: Any) -> Any:
     return module
 
 
+# Rows that part
+
+
+def routed(factor: float = 1.0) -> Any:
+    """Two experts, of which each row goes to one; the gate's gradient is so many times what it should be."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        gates, chosen = (x @ p["gate"]).softmax(-1).topk(1, -1)
+        gates = factor * gates + (1 - factor) * gates.detach()
+        found = torch.zeros(len(x), dtype=x.dtype)
+        for k, expert in enumerate(p["experts"]):
+            rows, place = torch.where(chosen == k)
+            found.index_add_(0, rows, gates[rows, place] * torch.tanh(x[rows] @ expert))
+        return (found - y) ** 2
+
+    return gdcompare_torch.from_function(loss, {"gate": SPREAD[:3], "experts": SPREAD[3:, :].reshape(2, 3)})
+
+
+SPREAD = np.random.default_rng(5).normal(size=(6, 2))
+
+
+def test_each_row_may_go_to_an_expert_of_its_own(dtype: str) -> None:
+    data = GENERATOR.normal(size=(6, 3)), GENERATOR.normal(size=6)
+    called = routed(1.001).value_and_grad
+
+    report = gdc.verify(routed(), data, dtype=dtype, implementations={"planted": called})
+
+    wrong = [(entry.implementation, entry.parameter) for entry in report.entries if entry.verdict == "wrong"]
+    assert wrong == [("planted", "gate")]
+    with pytest.raises(ValueError, match="its program is that of these rows"):
+        gdc.check_batch_laws(routed(), data)
+
+
 # Layouts that add
 
 

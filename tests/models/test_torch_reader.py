@@ -74,7 +74,18 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "a distribution": (lambda x, y: torch.distributions.Normal(x, y.exp()).log_prob(y), (3,), (3,)),
     "a distribution of vectors": (lambda x, a: _many_normals(x, a), (4, 3), (3, 3)),
     "counts": (lambda x: x.sum() / (x > 0).sum().item() * x[:, : int(x.argmax()) + 1].sum(), (3, 4)),
-    "packed": (lambda x: _packed(x), (2, 4, 3)),
+    "packed": (lambda x: _packed(x, torch.tensor([4, 2])), (2, 4, 3)),
+    "packed by lengths that enter": (lambda x: _packed(x, (x[:, :, 0] > -1).sum(1)), (3, 4, 3)),
+    "added where an index says that enters": (
+        lambda x, y: y.index_add(0, x.argsort(0)[:, 0], x.sin()) * y.index_copy(0, x.argsort(0)[:, 1], x.cos()),
+        (3, 3), (3, 3)),
+    "reduced where an index says that enters": (
+        lambda x, y: y.scatter_reduce(0, x.argsort(0)[:1].expand(3, 3), x, "mean").index_fill(0, x.argmin(0)[:1], 3.0),
+        (3, 3), (3, 3)),
+    "bits of whole numbers that enter": (
+        lambda x: x[(x.argmax(0) ^ 1) % 3] * x[(~x.argmax(1) & 6) >> 1] * x[torch.bincount(x.argmax(1)) % 3].sum(),
+        (3, 3)),
+    "a constant taken apart": (lambda x: x @ torch.linalg.cholesky(2 * torch.eye(3).double() + 1), (2, 3)),
     "written into out": (lambda x: _into(x), (3,)),
     "of a single number": (lambda x: x.sum().cumsum(0) * x.sum().prod(0) + x.sum().cumprod(-1), (3,)),
     "median": (lambda x: x.median(0)[0] + x.kthvalue(2, 0)[0] + x.topk(2, 0)[0].sum(0), (4, 3)),
@@ -148,10 +159,10 @@ def _unrecorded(x: Any) -> Any:
     return whole * x
 
 
-def _packed(x: Any) -> Any:
+def _packed(x: Any, lengths: Any) -> Any:
     rnn = torch.nn.utils.rnn
-    held = rnn.pack_padded_sequence(2 * x, torch.tensor([4, 2]), batch_first=True)
-    return rnn.pad_packed_sequence(held._replace(data=held.data**2), batch_first=True)[0] * x
+    held = rnn.pack_padded_sequence(2 * x, lengths, batch_first=True, enforce_sorted=False)
+    return rnn.pad_packed_sequence(held._replace(data=held.data**2), batch_first=True, total_length=4)[0] * x
 
 
 def _into(x: Any) -> Any:
