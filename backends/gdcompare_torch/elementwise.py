@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 import gdcompare.arithmetic.reflection as reflection
-from gdcompare.arithmetic.whole import here
+from gdcompare.arithmetic.whole import as_read, here
 from gdcompare_torch import moves
-from gdcompare_torch.moves import LEAST
 
 
 def extreme(name: str) -> Callable[..., Any]:
@@ -73,9 +72,20 @@ def _norm(xp: Any, apart: Any, p: float) -> Any:
 
 
 def cdist(xp: Any, one: Any, other: Any, p: float, compute_mode: Any = None) -> Any:
-    """aten._cdist_forward: how far each row of one is from each of the other."""
+    """aten._cdist_forward: how far each row of one is from each of the other; from itself by 0, which has no slope."""
     del compute_mode
-    return _norm(xp, xp.subtract(xp.expand_dims(one, axis=-2), xp.expand_dims(other, axis=-3)), p)
+    apart = xp.subtract(xp.expand_dims(one, axis=-2), xp.expand_dims(other, axis=-3))
+    if not _are_one(xp, one, other):
+        return _norm(xp, apart, p)
+    itself = np.eye(one.shape[-2], dtype=bool)
+    return xp.where(itself, 0.0, _norm(xp, xp.where(itself[..., None], 1.0, apart), p))
+
+
+def _are_one(xp: Any, one: Any, other: Any) -> bool:
+    """Whether two stacks of rows are the same, here and however the inputs move: Z W^T is then symmetric."""
+    if any(not hasattr(each, "known") for each in (one, other)) or not np.array_equal(here(one), here(other)):
+        return False
+    return bool(xp.is_symmetric(xp.matmul(one, moves.transposed(xp, other, -1, -2))))
 
 
 def pdist(xp: Any, x: Any, p: float = 2.0) -> Any:
@@ -123,17 +133,17 @@ def ctc(
         line[1 : 2 * length : 2] = start + np.arange(length)
     labels = _labels(xp, targets, where, blank)
     skips = _skips(xp, labels, blank)
-    first = np.arange(labels.shape[1]) < 2
-    alpha, record = xp.where(first, _emitted(xp, log_probs, 0, labels), LEAST), {}
+    alpha, record = _emitted(xp, log_probs, 0, labels), {}
+    there = np.broadcast_to(np.arange(labels.shape[1]) < 2, tuple(labels.shape))  # where any path has come to
     for t in range(log_probs.shape[0]):
         if t:
-            one = _behind(xp, alpha, 1)
-            both = xp.logaddexp(alpha, one)
+            before, there_before = _behind(xp, alpha, there, 2)
+            alpha, there = _either(xp, (alpha, there), _behind(xp, alpha, there, 1))
             if labels.shape[1] > 2:
-                both = xp.logaddexp(both, xp.where(skips, _behind(xp, alpha, 2), LEAST))
-            alpha = xp.add(both, _emitted(xp, log_probs, t, labels))
-        record[t + 1] = alpha
-    losses = [_ended(xp, record[given[i]], i, lengths[i], zero_infinity) for i in range(n)]
+                alpha, there = _either(xp, (alpha, there), (before, _and(xp, skips, there_before)))
+            alpha = xp.add(alpha, _emitted(xp, log_probs, t, labels))
+        record[t + 1] = alpha, there
+    losses = [_ended(xp, *record[given[i]], i, lengths[i], zero_infinity) for i in range(n)]
     return xp.stack(losses), None
 
 
@@ -160,18 +170,40 @@ def _emitted(xp: Any, log_probs: Any, t: int, labels: Any) -> Any:
     return moves.indexed(xp, xp.index(log_probs, t), [rows, labels])
 
 
-def _behind(xp: Any, alpha: Any, by: int) -> Any:
-    """Return alpha(s - by)."""
-    before = np.full((alpha.shape[0], by), LEAST)
-    return xp.concat([before, xp.index(alpha, (slice(None), slice(None, -by)))], axis=1)
+def _behind(xp: Any, alpha: Any, there: Any, by: int) -> tuple[Any, Any]:
+    """Return alpha(s - by), and where there is such a path."""
+    part, shape = (slice(None), slice(None, -by)), (alpha.shape[0], by)
+    none = np.zeros(shape, dtype=bool)
+    if isinstance(there, np.ndarray):
+        moved = np.concatenate([none, there[part]], axis=1)
+    else:
+        moved = xp.concat([none, xp.index(there, part)], axis=1)
+    return xp.concat([np.zeros(shape), xp.index(alpha, part)], axis=1), moved
 
 
-def _ended(xp: Any, alpha: Any, row: int, length: int, zero_infinity: bool) -> Any:
-    last = xp.index(alpha, (row, 2 * length))
-    last = xp.logaddexp(last, xp.index(alpha, (row, 2 * length - 1))) if length else last
-    if here(last) < LEAST / 2:
+def _either(xp: Any, one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return log(e^a + e^b) of those paths that there are, and where there are any."""
+    (a, with_a), (b, with_b) = one, other
+    both = _and(xp, with_a, with_b)
+    joined = xp.logaddexp(*(xp.where(both, each, 0.0) for each in (a, b)))
+    plain = isinstance(with_a, np.ndarray) and isinstance(with_b, np.ndarray)
+    either = with_a | with_b if plain else xp.logical_or(with_a, with_b)
+    return xp.where(both, joined, xp.where(with_a, a, b)), either
+
+
+def _and(xp: Any, a: Any, b: Any) -> Any:
+    return a & b if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else xp.logical_and(a, b)
+
+
+def _ended(xp: Any, alpha: Any, there: Any, row: int, length: int, zero_infinity: bool) -> Any:
+    ends = slice(max(2 * length - 1, 0), 2 * length + 1)
+    reached = as_read(xp, there[row, ends] if isinstance(there, np.ndarray) else xp.index(there, (row, ends)))
+    if not reached.any():
         return np.asarray(0.0) if zero_infinity else np.asarray(math.inf)
-    return xp.negative(last)
+    last = xp.index(alpha, (row, ends))
+    if reached.all() and length:
+        return xp.negative(xp.logaddexp(xp.index(last, 0), xp.index(last, 1)))
+    return xp.negative(xp.index(last, int(np.argmax(reached))))
 
 
 def ndtri(xp: Any, x: Any) -> Any:

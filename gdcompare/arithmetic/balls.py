@@ -98,6 +98,9 @@ class BallNumbers(Tabled, Numbers):
     chain = elementwise(lambda g, slope: g if g is LEFT_OUT else g * slope, 2)
     plus = elementwise(lambda a, b: a if a is LEFT_OUT and b is LEFT_OUT else a + b, 2)
 
+    # A number less itself, as of pairs of rows, is 0; a condition that is undecided is no number.
+    difference = elementwise(lambda a, b: ZERO if a is b and a is not BETWEEN and a.is_finite() else a - b, 2)
+
     # The larger + log(1 + exp(-|a - b|)): it neither overflows nor loses a small sum.
     logaddexp = elementwise(lambda a, b: a + (b - a).exp().log1p() if a > b else b + (a - b).exp().log1p(), 2)
 

@@ -15,6 +15,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import sub
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -338,7 +339,8 @@ class Tape:
     def subtract(self, a: Any, b: Any) -> Variable:
         """xp.subtract: d(a - b) = da - db."""
         a, b = self.aligned(a, b)
-        return _whole(self.record(a.value - b.value, (a, lambda g: g), (b, lambda g: -g)), a, b)
+        difference = getattr(self.numbers, "difference", sub)
+        return _whole(self.record(difference(a.value, b.value), (a, lambda g: g), (b, lambda g: -g)), a, b)
 
     def negative(self, x: Any) -> Variable:
         """xp.negative: d(-x) = -dx."""

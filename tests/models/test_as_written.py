@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import gdcompare as gdc
+from gdcompare.arithmetic.balls import BallNumbers
+from gdcompare.arithmetic.tape import Tape
 
 torch: Any = pytest.importorskip("torch", reason="these models are written in torch")
 jax: Any = pytest.importorskip("jax", reason="and ported to JAX")
@@ -60,6 +62,45 @@ def test_each_row_may_go_to_an_expert_of_its_own(dtype: str) -> None:
     assert wrong == [("planted", "gate")]
     with pytest.raises(ValueError, match="its program is that of these rows"):
         gdc.check_batch_laws(routed(), data)
+
+
+# Rows that are compared with themselves
+
+
+def process(distances: Any) -> Any:
+    """The likelihood of a Gaussian process, its kernel of distances in units that are learned."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        kernel = torch.exp(-distances(x / p["scale"].exp(), x / p["scale"].exp())) + 0.1 * torch.eye(len(x)).to(x)
+        lower = torch.linalg.cholesky(kernel)
+        return y @ torch.cholesky_solve(y[:, None], lower)[:, 0] / 2 + lower.diagonal().log().sum()
+
+    return gdcompare_torch.from_function(loss, {"scale": SPREAD[:3, 0]})
+
+
+def test_the_distance_of_a_row_from_itself_is_0_and_has_no_slope(dtype: str) -> None:
+    data = GENERATOR.normal(size=(5, 3)), GENERATOR.normal(size=5)
+
+    assert gdc.verify(process(torch.cdist), data, dtype=dtype).verdict == "agree"
+    assert gdc.verify(process(lambda x, z: torch.cdist(x, z.detach())), data, dtype=dtype).verdict == "inconclusive"
+
+
+def test_a_number_less_itself_is_0_and_an_undecided_condition_less_itself_is_not() -> None:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        z = x / jnp.exp(p["scale"])
+        squares = ((z[:, None] - z[None]) ** 2).sum(-1)
+        apart = squares > 0
+        return jnp.exp(-jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)).sum() + 0 * y.sum()
+
+    data = GENERATOR.normal(size=(5, 3)), GENERATOR.normal(size=5)
+    report = gdc.verify(gdcompare_jax.from_function(loss, {"scale": SPREAD[:3, 0]}), data)
+
+    tape = Tape(BallNumbers())
+    third = tape.leaf([1.0]) / 3.0
+    more, less = tape.greater(3 * third, 1.0), tape.less(3 * third, 1.0)
+    assert report.verdict == "agree"
+    assert tape.subtract(third, third).value[0, 0] == 0
+    assert tape.subtract(more, less).value[0, 0].rad() >= 1
 
 
 # Layouts that add

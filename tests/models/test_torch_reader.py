@@ -100,6 +100,7 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "pinv of less than full rank": (lambda a, b: torch.linalg.pinv(a @ b), (4, 2), (2, 3)),
     "matrix_exp": (lambda a: torch.linalg.matrix_exp(a), (3, 3)),
     "cdist": (lambda x, y: torch.cdist(x, y), (3, 2), (4, 2)),
+    "cdist of rows from themselves": (lambda x, y: torch.cdist(x / y, x / y), (2, 4, 3), (3,)),
     "lgamma below 0": (lambda x: torch.lgamma(x - 3) + torch.polygamma(1, x - 3), (4,)),
     "grid_sample": (lambda x, g: F.grid_sample(x, g, padding_mode="reflection", align_corners=False),
                     (1, 1, 3, 3), (1, 2, 2, 2)),

@@ -197,8 +197,8 @@ def torch_zoo() -> dict[str, Case]:
             numbers(6, 4, seed=2),
         ),
         "ctc": (
-            lambda o, t: F.ctc_loss(o.log_softmax(-1)[:, None], t[None, :2], (len(o),), (2,)),
-            np.array([1, 3, 2, 2, 1, 1]),
+            lambda o, t: F.ctc_loss(o.log_softmax(-1)[:, None], t[None, :3], (len(o),), (3,)),
+            np.array([1, 1, 2, 2, 1, 1]),
         ),
         "logsumexp": (lambda o, t: (o.logsumexp(-1) - t[:, 0]) ** 2, numbers(6, 4, seed=2)),
         "norms": (lambda o, t: (o - t).norm(dim=-1) + o.std(-1) + o.prod(-1), numbers(6, 4, seed=2)),
