@@ -45,7 +45,7 @@ def as_read(draft: Any, x: Any) -> Any:
     """
     if not hasattr(x, "known"):
         return x
-    found = here(x).astype(x.dtype)
+    found = here(x).astype(x.dtype if np.dtype(x.dtype).kind in "biu" else np.int64)
     if found.size:
         draft.decide(
             *((x, found) if found.dtype == bool else (draft.equal(x, found), np.ones(found.shape, dtype=bool)))
