@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from gdcompare.arithmetic.balls import BallNumbers, boxed
 from gdcompare.arithmetic.elimination import nearby, turned
 from gdcompare.arithmetic.numbers import Floats
-from gdcompare.arithmetic.quick_balls import QuickNumbers, balls_from_quick, quick_from_balls
+from gdcompare.arithmetic.quick_balls import balls_from_quick, quick_from_balls
+from gdcompare.arithmetic.quick_numbers import QuickNumbers
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.rounding import SLACK
 from gdcompare.arithmetic.sampled import Sampled, SampledNumbers

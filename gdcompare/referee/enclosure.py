@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike
 
 from gdcompare.arithmetic.balls import BallNumbers, Kink, boxed
 from gdcompare.arithmetic.dual import directional_derivatives, hessian_vector_products
-from gdcompare.arithmetic.quick_balls import PRECISION, QuickBalls, QuickNumbers, UndecidedError, as_quick_balls
+from gdcompare.arithmetic.quick_balls import PRECISION, QuickBalls, UndecidedError, as_quick_balls
+from gdcompare.arithmetic.quick_numbers import QuickNumbers, choices, joined
 from gdcompare.arithmetic.tape import per_sample_gradients, value_and_gradient
 from gdcompare.backend import Reduction
 from gdcompare.problem import Problem
@@ -106,22 +107,34 @@ def enclose_quickly(
     """Return the same by balls in floats, if these are narrow enough; None where Arb is needed, or is as quick.
 
     It is where a radius is not negligible beside 2^-20 of the budget, or the formula hangs on what is undecided, or
-    equal, or infinite.
+    equal, or infinite. What is the same whichever is chosen of those that tie, the first, the last or by chance, is so
+    from all sides: a gradient is linear in each share. So it is in a blank corner of an image, where windows are alike.
     """
     if len(np.asarray(features)) * sum(np.size(each) for each in params.values()) <= FEW:
         return None
+    allowed = {name: 2.0**-20 * np.asarray(each, dtype=np.float64) for name, each in budgets.items()}
+
+    def found(numbers: QuickNumbers) -> dict[str, QuickBalls] | None:
+        try:
+            with np.errstate(all="ignore"):
+                loss, gradient = value_and_gradient(problem, numbers, params, features, targets, weights, reduction)
+        except UndecidedError:
+            return None
+        return {LOSS: loss, **gradient}
+
+    def narrow(balls: Mapping[str, QuickBalls]) -> bool:
+        return all(bool((np.isfinite(x.high + x.rad) & (x.rad <= allowed[name])).all()) for name, x in balls.items())
+
     numbers = QuickNumbers()
-    try:
-        with np.errstate(all="ignore"):
-            loss, gradient = value_and_gradient(problem, numbers, params, features, targets, weights, reduction)
-    except UndecidedError:
+    balls, kinks = found(numbers), tuple(numbers.kinks)
+    if balls is None or (kinks and not narrow(balls)):
+        chosen = [found(QuickNumbers(choose)) for choose in choices()]
+        if all(each is not None and narrow(each) for each in chosen):
+            balls, kinks = {name: joined([each[name] for each in chosen if each]) for name in chosen[0] or {}}, ()
+    if balls is None or not narrow(balls):
         return None
-    found: dict[str, QuickBalls] = {LOSS: loss, **gradient}
-    allowed = {name: 2.0**-20 * np.asarray(budgets[name], dtype=np.float64) for name in found}
-    if not all((np.isfinite(each.high + each.rad) & (each.rad <= allowed[name])).all() for name, each in found.items()):
-        return None
-    truths = {name: Enclosed(each, np.zeros(each.shape, dtype=bool)) for name, each in found.items()}
-    return Enclosure(truths.pop(LOSS), truths, PRECISION, True, tuple(numbers.kinks))
+    truths = {name: Enclosed(each, np.zeros(each.shape, dtype=bool)) for name, each in balls.items()}
+    return Enclosure(truths.pop(LOSS), truths, PRECISION, True, kinks)
 
 
 def enclose_rows(

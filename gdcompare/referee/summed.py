@@ -20,7 +20,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gdcompare.arithmetic.quick_balls import QuickBalls, QuickNumbers, as_quick_balls
+from gdcompare.arithmetic.quick_balls import QuickBalls, as_quick_balls
+from gdcompare.arithmetic.quick_numbers import QuickNumbers
 from gdcompare.arithmetic.rounded import Rounded, RoundedNumbers
 from gdcompare.backend import Precision, Reduction, unit_roundoff
 from gdcompare.referee.allowance import Why, allowances, sampled_where_blind

@@ -18,13 +18,13 @@ from gdcompare.arithmetic import quick_balls, word_matrices
 from gdcompare.arithmetic.balls import BallNumbers
 from gdcompare.arithmetic.quick_balls import (
     QuickBalls,
-    QuickNumbers,
     UndecidedError,
     as_quick_balls,
     balls_from_quick,
     quick_from_balls,
 )
 from gdcompare.arithmetic.quick_distance import bounds_of_distance
+from gdcompare.arithmetic.quick_numbers import QuickNumbers
 
 Number = tuple[float, float, float]
 """High, low and radius."""

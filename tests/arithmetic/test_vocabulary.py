@@ -13,7 +13,8 @@ from gdcompare.arithmetic.balls import BallNumbers, as_balls
 from gdcompare.arithmetic.dual import hessian_vector_products
 from gdcompare.arithmetic.formula_check import FormulaError
 from gdcompare.arithmetic.numbers import Floats
-from gdcompare.arithmetic.quick_balls import QuickNumbers, UndecidedError, balls_from_quick
+from gdcompare.arithmetic.quick_balls import UndecidedError, balls_from_quick
+from gdcompare.arithmetic.quick_numbers import QuickNumbers
 from gdcompare.arithmetic.rounded import RoundedNumbers
 from gdcompare.arithmetic.sampled import SampledNumbers
 from gdcompare.arithmetic.tape import Tape, known_functions, per_sample_gradients, value_and_gradient

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gdcompare as gdc
+from gdcompare.arithmetic.quick_numbers import choices
 from gdcompare.case import Case
 from gdcompare.referee import enclosure, point
 from gdcompare.referee.enclosure import enclose, enclose_quickly
@@ -78,3 +79,65 @@ def test_the_verdict_is_the_same_as_by_arb(name: tuple[str, str], dtype: str, mo
         assert (one.implementation, one.parameter, one.verdict, one.grade, one.expected) == (
             other.implementation, other.parameter, other.verdict, other.grade, other.expected,
         )  # fmt: skip
+
+
+def enclosed_both_ways(native: Any, data: Any) -> tuple[Any, Any]:
+    """The enclosure in floats, if there is one, and Arb's."""
+    posed = native.posed(data, None, "float64")
+    referee = Referee(Case.of(posed.problem, posed.data, posed.params, "float64", "mean"))
+    budgets = {name: np.full(np.shape(each), 1e-12) for name, each in referee.budgets(by_hand=False).items()}
+    at = referee.problem, referee.params, referee.features, referee.targets, referee.weights
+    return enclose_quickly(*at, budgets=budgets), enclose(*at, budgets=budgets)
+
+
+def test_ties_of_windows_that_are_alike_are_no_matter() -> None:
+    from gdcompare_torch import from_module
+
+    torch = pytest.importorskip("torch")
+    nn, images = torch.nn, np.zeros((2, 1, 8, 8))
+    images[:, :, 3:6, 3:6] = np.random.default_rng(0).normal(size=(2, 1, 3, 3))  # blank around, as scanned digits are
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 1))
+    with torch.no_grad():
+        for i, value in enumerate(net.parameters()):
+            value.copy_(torch.tensor(np.random.default_rng(i).normal(size=tuple(value.shape))))
+        net[0].bias.fill_(0.3)  # so that the blank windows are not rectified
+    native = from_module(net, nn.MSELoss(), name="model")
+
+    quick, exact = enclosed_both_ways(native, (images, np.ones((2, 1))))
+
+    assert exact.kinks
+    assert quick is not None
+    assert quick.kinks == ()
+    for name, truth in exact.gradient.items():
+        both = zip(quick.gradient[name].balls.ravel(), truth.balls.ravel(), strict=True)
+        assert all(outer.overlaps(inner) for outer, inner in both)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda torch, z: torch.maximum(z, 2 * z),  # another slope on either side
+        lambda torch, z: torch.maximum(z, -z) + torch.maximum(-z, z),  # the first of both, or the last, gives 0
+        lambda torch, z: torch.where(z > 0, 1.0 + z, z),  # a jump
+    ],
+    ids=["a kink", "two that cancel", "a jump"],
+)
+def test_ties_that_matter_are_left_to_arb(function: Callable[..., Any]) -> None:
+    from gdcompare_torch import from_function
+
+    torch = pytest.importorskip("torch")
+    native = from_function(lambda p, x, y: function(torch, x @ p["w"]) - y, {"w": np.zeros(2)})
+
+    quick, _ = enclosed_both_ways(native, (np.eye(2), np.zeros(2)))
+
+    assert quick is None
+
+
+def test_the_choices_differ_and_choose_one_that_may_be_it() -> None:
+    possible = np.random.default_rng(0).random((50, 4)) < 0.6
+    possible[:, 0] |= ~possible.any(axis=1)
+
+    chosen = [way(possible) for way in choices()]
+
+    assert all((each <= possible).all() and (each.sum(axis=1) == 1).all() for each in chosen)
+    assert len({each.tobytes() for each in chosen}) == len(chosen) == 4
