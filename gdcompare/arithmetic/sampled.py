@@ -145,7 +145,6 @@ class Witness(Protocol):
         """Return a context in which the slope of the function with that result is computed."""
 
 
-@final
 class SampledNumbers(Tabled, Numbers):
     """Draws for programs in one dtype; the same each time. NumPy may warn of overflow: call it inside `np.errstate`.
 

@@ -34,6 +34,7 @@ from gdcompare.referee.sampling import (
     row_draws_of_formula,
     row_draws_of_loss,
 )
+from gdcompare.referee.turns import TurnedTruths, steady_draws
 from gdcompare.referee.verdict import LOSS, RESOLUTION, Allowance, Floats, resolution_of
 
 Implementation: TypeAlias = Callable[..., tuple[Any, Any]]
@@ -140,7 +141,7 @@ class Referee:
         """
         sides = self._enclosure.sides
         if sides is None or sides.certain:
-            return self.truths
+            return self.truths if self._turned is None else self._turned.nearest(gradient, self.truths, budgets)
         return self.truths | sides.towards(fitting(gradient, self._enclosure.gradient), budgets)
 
     def rows_towards(self, rows: Mapping[str, Any], budgets: Mapping[str, Floats]) -> dict[str, Enclosed]:
@@ -291,9 +292,15 @@ class Referee:
         loss, gradient = magnitudes(*self._formula, self.weights, self.reduction)
         return {LOSS: loss, **gradient}
 
+    _turned: TurnedTruths | None = None
+    """Where rounding may turn a few conditions, as the draws have shown: what is true on their other sides."""
+
     def _draws(self, by_hand: bool) -> dict[str, Floats]:
-        draws = draws_of_formula if by_hand else draws_of_loss
-        loss, gradient = draws(*self._formula, self.dtype, self.weights, self.reduction)
+        arguments = (*self._formula, self.dtype, self.weights, self.reduction)
+        if by_hand or self.problem.derived or self.sides is not None:
+            loss, gradient = (draws_of_formula if by_hand else draws_of_loss)(*arguments)
+        else:
+            (loss, gradient), self._turned = steady_draws(*arguments)
         return {LOSS: loss, **gradient}
 
     def why_unresolved(self, name: str, blind: NDArray[np.bool_]) -> str:

@@ -86,6 +86,7 @@ def draws_of_loss(
     weights: Any = None,
     reduction: Reduction = "mean",
     numbers: SampledNumbers | None = None,
+    make: Callable[..., SampledNumbers] = SampledNumbers,
 ) -> tuple[Floats, dict[str, Floats]]:
     """Of the loss, (draws,), and its gradient, `{name: (draws, *shape)}`, where the loss is differentiated."""
     params, features, targets, weights = exact_inputs(dtype, params, features, targets, weights)
@@ -98,7 +99,7 @@ def draws_of_loss(
         return _drawn(loss.value), {name: _drawn(tape.gradient(leaf)) for name, leaf in leaves.items()}
 
     with np.errstate(all="ignore"):
-        return _in_parts(run, dtype, features.size) if numbers is None else run(numbers)
+        return _in_parts(run, dtype, features.size, make) if numbers is None else run(numbers)
 
 
 def draws_of_formula(
@@ -123,11 +124,14 @@ def draws_of_formula(
 
 
 def _in_parts(
-    run: Callable[[SampledNumbers], tuple[Floats, dict[str, Floats]]], dtype: str, size: int
+    run: Callable[[SampledNumbers], tuple[Floats, dict[str, Floats]]],
+    dtype: str,
+    size: int,
+    make: Callable[..., SampledNumbers] = SampledNumbers,
 ) -> tuple[Floats, dict[str, Floats]]:
     """Draw all at once, or a few after a few where the data are large."""
     draws = min(DRAWS, max(4, _MANY_NUMBERS // max(size, 1)))
-    parts = [run(SampledNumbers(dtype, min(draws, DRAWS - first), first=first)) for first in range(0, DRAWS, draws)]
+    parts = [run(make(dtype, min(draws, DRAWS - first), first=first)) for first in range(0, DRAWS, draws)]
     losses, gradients = zip(*parts, strict=True)
     return np.concatenate(losses), {name: np.concatenate([each[name] for each in gradients]) for name in gradients[0]}
 
