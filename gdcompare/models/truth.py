@@ -128,7 +128,9 @@ class Truth:
     def with_program(self, program: Program) -> Truth:
         """Return what is true of the same model with another program in its place."""
         problem = replace(self.problem, _programs={len(self.problem.features): program})
-        return replace(self, problem=problem, referee=Referee(replace(self.referee.case, problem=problem)))
+        return replace(
+            self, problem=problem, referee=Referee(replace(self.referee.case, problem=problem), on_sides=True)
+        )
 
     def in_floats(self, program: Program) -> dict[str, Floats]:
         """Return loss and gradient of such a program, by the source's parameters, in float64."""
@@ -146,7 +148,8 @@ def truth_of(side: Side, point: Point, coupled: str, name: str) -> Truth | str:
         posed = posed_at(side.model, own, features, targets, coupled, name)
         if (much := work(posed.problem.program(len(features)))) > MOST_WORK:
             return f"its program takes {much:.1g} operations, and no more than {MOST_WORK:.0e} are enclosed"
-        truth = Truth(side, posed.problem, Referee(Case.of(posed.problem, posed.data, posed.params, point.dtype)))
+        case = Case.of(posed.problem, posed.data, posed.params, point.dtype)
+        truth = Truth(side, posed.problem, Referee(case, on_sides=True))
         _ = truth.arrays  # what cannot be enclosed is refused here
     except (ValueError, NotImplementedError, RecursionError) as error:
         return str(error)

@@ -85,10 +85,13 @@ class Reference(Protocol):
 
 
 class Referee:
-    """What is true of a case, and what rounding may do to it there."""
+    """What is true of a case, and what rounding may do to it there.
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+    On sides, that is on the side of each condition that a program is on: `towards` must be asked for the truths then.
+    """
+
+    def __init__(self, case: Case, *, on_sides: bool = False) -> None:
+        self.case, self.on_sides = case, on_sides
         self.problem, self.dtype, self.reduction = case.problem, case.dtype, case.reduction
         self.params, self.features, self.targets, self.weights = case.params, case.features, case.targets, case.weights
 
@@ -297,7 +300,7 @@ class Referee:
 
     def _draws(self, by_hand: bool) -> dict[str, Floats]:
         arguments = (*self._formula, self.dtype, self.weights, self.reduction)
-        if by_hand or self.problem.derived or self.sides is not None:
+        if by_hand or self.problem.derived or self.sides is not None or not self.on_sides:
             loss, gradient = (draws_of_formula if by_hand else draws_of_loss)(*arguments)
         else:
             (loss, gradient), self._turned = steady_draws(*arguments)

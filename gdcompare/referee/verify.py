@@ -100,7 +100,7 @@ def verify(
     refuse_nobody(case.problem, [*loaded, *(implementations or ())], kind)
     if implementations and case.problem.derived:
         case.check_derivation()  # its budget counts, too
-    at_point = Referee(case)
+    at_point = Referee(case, on_sides=kind == "gradient")
     referee = at_point if kind == "gradient" else RefereeAlong(at_point, kind, direction)
     functions = [referee.backend_implementation(each) for each in loaded]  # what is not offered is refused here
     own = {name: referee.implementation(each) for name, each in (implementations or {}).items()}

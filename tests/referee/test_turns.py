@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import gdcompare as gdc
+from gdcompare.case import Case
 from gdcompare.problem import Problem
 from gdcompare.referee import turns
+from gdcompare.referee.point import Referee
 from gdcompare.referee.turns import steady_draws
 
 GENERATOR = np.random.default_rng(0)
@@ -105,3 +107,11 @@ def test_a_wide_network_shows_digits() -> None:
     (entry,) = (each for each in report.entries if each.parameter == "a")
     assert (entry.verdict, entry.grade) == ("agree", "sampled")
     assert entry.detectable_in_half < 1e-3
+
+
+def test_who_does_not_ask_for_sides_has_draws_on_both() -> None:
+    case = Case.of(Rectified(), gdc.Dataset(*DATA), {"a": INNER, "b": OUTER}, "float32")
+
+    wide, narrow = (Referee(case, on_sides=sided).allowances(False)["a"].budget for sided in (False, True))
+
+    assert np.max(wide) > 1e3 * np.max(narrow)
