@@ -189,8 +189,8 @@ class TurnedTruths:
         k = len(self.moves)
         of_two, of_it = np.zeros((k, k)), np.zeros(k)
         for name, truth in truths.items():
-            given = np.asarray(gradient.get(name, np.nan), dtype=np.float64)
-            if given.shape != truth.mid.shape:
+            given = np.asarray(gradient.get(name, 0.0), dtype=np.float64)
+            if name not in gradient or given.shape != truth.mid.shape:
                 continue
             with np.errstate(all="ignore"):
                 share = np.nan_to_num(1 / np.asarray(budgets[name], dtype=np.float64), nan=0.0, posinf=0.0)
