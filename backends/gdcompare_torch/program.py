@@ -418,10 +418,9 @@ class _Reading(TorchDispatchMode):  # type: ignore[misc]  # likewise
 
     def _is_narrow(self, tensor: torch.Tensor) -> bool:
         """Whether it is of a dtype that no operation of what is judged may round to."""
-        half = self.dtype == "float32" and _is_half(tensor)
-        return bool(
-            tensor.is_floating_point() and torch.finfo(tensor.dtype).eps > np.finfo(self.dtype).eps and not half
-        )
+        if self.dtype == "float32" and _is_half(tensor):
+            return False
+        return bool(tensor.is_floating_point() and torch.finfo(tensor.dtype).eps > np.finfo(self.dtype).eps)
 
     def _refusal(self, name: str, what: str, way_out: str = "") -> ProgramError:
         where = f"{line}: " if (line := _line()) else ""

@@ -133,12 +133,12 @@ class QuickNumbers(Tabled, Numbers):
         """1 or 0, if all are decided, and no condition that depends on a parameter is of equals; or as is chosen."""
         apart = x - y
         equal = (apart.high == 0) & (apart.rad == 0)
-        open_ones = ~equal & ~(apart.least > 0) | (equal & kink)
+        undecided = ~equal & ~(apart.least > 0) | (equal & kink)
         holds = np.asarray(relation(apart.high, 0.0))
-        if open_ones.any():
+        if undecided.any():
             if self.choose is None or relation in (np.equal, np.not_equal):  # neither holds beside the point
                 raise UndecidedError
-            holds = np.where(open_ones, self.choose(np.ones((*holds.shape, 2), dtype=bool))[..., 0], holds)
+            holds = np.where(undecided, self.choose(np.ones((*holds.shape, 2), dtype=bool))[..., 0], holds)
         return as_quick_balls(holds.astype(np.float64))
 
     def where(self, condition: QuickBalls, x: QuickBalls, y: QuickBalls) -> QuickBalls:

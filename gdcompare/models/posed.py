@@ -27,6 +27,9 @@ Arrays = dict[str, NDArray[Any]]
 ROWS_TRIED = 4
 """How many rows are taken together and one by one, to see whether a loss couples them."""
 
+PARTED = "no program of one row serves all"
+"""Said where rows take different branches: they do not depend on one another, and are one sample all the same."""
+
 CUT = "cut off from the loss by detach, no_grad or stop_gradient"
 OUTSIDE = (
     "the loss moves with it, and the program does not show how: numbers made of it, as by .numpy() or .tolist(), are "
@@ -252,9 +255,9 @@ class Posed(NamedTuple):
         """Return the model, or another in its place; a ValueError if its rows depend on one another."""
         if self.problem.coupled:
             why = "; ".join(filter(None, [self.problem.coupled, self.problem.crossed()]))
+            lead = "" if why.startswith(PARTED) else "the loss of a row depends on the other rows, for "
             raise ValueError(
-                f"no batch law applies to {self.problem.name!r}: the loss of a row depends on the other rows, for "
-                f"{why}; its gradient can be verified"
+                f"no batch law applies to {self.problem.name!r}: {lead}{why}; its gradient can be verified"
             )
         return AtRows(self.problem, self.problem.model if other is None else other)
 
@@ -321,7 +324,7 @@ def posed_at(
         coupled = f"{signs} in it: the signs of vectors are those that were found for these rows"
         problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
     if not coupled and (parted := problem.parted()):
-        coupled = f"its program is that of these rows: {parted}"
+        coupled = f"{PARTED}: {parted}"
         problem = ProgramProblem(model.as_itself(), params, features, targets, coupled)
     lead = 1 if coupled else len(features)
     rows, goals = (each.reshape(lead, -1).astype(np.float64) for each in (features, targets))

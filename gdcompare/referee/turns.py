@@ -187,7 +187,7 @@ class TurnedTruths:
     ) -> dict[str, Enclosed]:
         """Return the truths with those conditions turned that bring them nearest to a gradient, beside its budgets."""
         k = len(self.moves)
-        of_two, of_it = np.zeros((k, k)), np.zeros(k)
+        gram, along = np.zeros((k, k)), np.zeros(k)
         for name, truth in truths.items():
             given = np.asarray(gradient.get(name, 0.0), dtype=np.float64)
             if name not in gradient or given.shape != truth.mid.shape:
@@ -196,24 +196,24 @@ class TurnedTruths:
                 share = np.nan_to_num(1 / np.asarray(budgets[name], dtype=np.float64), nan=0.0, posinf=0.0)
                 off = np.nan_to_num((given - truth.mid) * share, nan=0.0, posinf=0.0, neginf=0.0).ravel()
             each = np.array([np.ravel(move[name] * share) for move in self.moves])
-            of_two += each @ each.T
-            of_it += each @ off
-        turned = [place for place, is_turned in zip(self.turns.places, _best(of_two, of_it), strict=True) if is_turned]
+            gram += each @ each.T
+            along += each @ off
+        turned = [place for place, is_turned in zip(self.turns.places, _best(gram, along), strict=True) if is_turned]
         if not turned:
             return dict(truths)
         moved = self._moved_by(turned)
         return {name: _moved(truth, moved[name], budgets[name]) for name, truth in truths.items()}
 
 
-def _best(of_two: Floats, of_it: Floats) -> NDArray[np.bool_]:
-    """Return which moves bring |x - sum of some y_i|^2 down, by the products y_i y_j and y_i x: the best, one by one.
+def _best(gram: Floats, along: Floats) -> NDArray[np.bool_]:
+    """Return which moves bring |x - sum of some y_i|^2 down, by their Gram matrix and all y_i x: the best, one by one.
 
     >>> _best(np.array([[1.0, 0.0], [0.0, 4.0]]), np.array([0.1, 3.9])).tolist()
     [False, True]
     """
-    sides = np.zeros(len(of_it))
-    for _ in range(2 * len(of_it)):
-        gains = (1 - 2 * sides) * 2 * (of_it - of_two @ sides) - np.diag(of_two)
+    sides = np.zeros(len(along))
+    for _ in range(2 * len(along)):
+        gains = (1 - 2 * sides) * 2 * (along - gram @ sides) - np.diag(gram)
         if gains.max(initial=0.0) <= 0:
             break
         best = np.argmax(gains)

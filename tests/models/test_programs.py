@@ -317,7 +317,9 @@ def test_a_branch_that_goes_both_ways_is_said() -> None:
     native = torch_loss(lambda p, x, y: loss(p, x, y) ** 2)
     data = np.where(np.arange(6)[:, None] < 4, 1.0, -1.0) * np.abs(FEATURES), TARGETS
 
-    with pytest.raises(ValueError, match=r"no batch law .* these rows: a branch at .* goes one way for some rows"):
+    with pytest.raises(
+        ValueError, match=r"applies to .*: no program of one row serves all: a branch at .* for some rows"
+    ):
         gdc.check_batch_laws(native, data)
     assert gdc.verify(native, data, dtype="float32").verdict == "agree"
 
