@@ -123,9 +123,9 @@ class QuickNumbers(Tabled, Numbers):
         share = possible.astype(np.float64)
         if not tied.any():
             return as_quick_balls(share)
+        self.kinks.append(kink_at(kind, tied.any(axis=-1)))
         if self.choose is not None:
             return as_quick_balls(np.where(tied.any(axis=-1, keepdims=True), self.choose(possible), share))
-        self.kinks.append(kink_at(kind, tied.any(axis=-1)))
         half = np.where(tied, 0.5, 0.0)
         return QuickBalls(share - half, np.zeros(share.shape), half)
 
@@ -138,6 +138,8 @@ class QuickNumbers(Tabled, Numbers):
         if undecided.any():
             if self.choose is None or relation in (np.equal, np.not_equal):  # neither holds beside the point
                 raise UndecidedError
+            if kink:
+                self.kinks.append(kink_at(relation.__name__, undecided))
             holds = np.where(undecided, self.choose(np.ones((*holds.shape, 2), dtype=bool))[..., 0], holds)
         return as_quick_balls(holds.astype(np.float64))
 

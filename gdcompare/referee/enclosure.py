@@ -126,15 +126,16 @@ def enclose_quickly(
         return all(bool((np.isfinite(x.high + x.rad) & (x.rad <= allowed[name])).all()) for name, x in balls.items())
 
     numbers = QuickNumbers()
-    balls, kinks = found(numbers), tuple(numbers.kinks)
-    if balls is None or (kinks and not narrow(balls)):
-        chosen = [found(QuickNumbers(choose)) for choose in choices()]
+    balls = found(numbers)
+    if balls is None or (numbers.kinks and not narrow(balls)):
+        ways = [QuickNumbers(choose) for choose in choices()]
+        chosen, numbers = [found(each) for each in ways], ways[0]
         if all(each is not None and narrow(each) for each in chosen):
-            balls, kinks = {name: joined([each[name] for each in chosen if each]) for name in chosen[0] or {}}, ()
+            balls = {name: joined([each[name] for each in chosen if each]) for name in chosen[0] or {}}
     if balls is None or not narrow(balls):
         return None
     truths = {name: Enclosed(each, np.zeros(each.shape, dtype=bool)) for name, each in balls.items()}
-    return Enclosure(truths.pop(LOSS), truths, PRECISION, True, kinks)
+    return Enclosure(truths.pop(LOSS), truths, PRECISION, True, tuple(numbers.kinks))
 
 
 def enclose_rows(

@@ -107,7 +107,7 @@ def test_ties_of_windows_that_are_alike_are_no_matter() -> None:
 
     assert exact.kinks
     assert quick is not None
-    assert quick.kinks == ()
+    assert [*map(str, quick.kinks)] == [*map(str, exact.kinks)]
     for name, truth in exact.gradient.items():
         both = zip(quick.gradient[name].balls.ravel(), truth.balls.ravel(), strict=True)
         assert all(outer.overlaps(inner) for outer, inner in both)
